@@ -1,0 +1,44 @@
+# One command each: `make demo`, `make test`. Needs Python >= 3.11, git and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint format figures scenes bundles clean
+
+demo: .venv/runtime
+	$(BIN)/python scripts/demo.py
+
+test: .venv/development
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: .venv/development
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not peer"
+
+lint: .venv/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/development
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What the repository ships and how it was made; these take long and need the real data (GEOSEG_REAL_DATA).
+scenes: .venv/development
+	$(BIN)/python sample_scenes/make_scenes.py
+
+bundles: .venv/development
+	$(BIN)/python scripts/train_bundles.py landcover-lale
+	$(BIN)/python scripts/train_bundles.py cloud-mscloudcam
+
+.venv/runtime: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/development: .venv/runtime
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+clean:
+	rm -rf .venv build dist demo *.egg-info

@@ -1,0 +1,46 @@
+"""geoseg: satellite scenes in, georeferenced class maps out.
+
+    scene ─▶ Scene ─▶ TilePlan ─▶ batches() ─▶ Engine.run() ─▶ Mosaic ─▶ work raster ─▶ COG
+               │          │        (N,C,T,T)     (N,K,T,T)      rows        uint8
+               └── Grid ──┘            ▲             ▲            ▲           ▲
+                                  InputSpec       Bundle       weights      Legend
+
+The public names are loaded when they are first used, so ``import geoseg_cli`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from geoseg_cli.version import __version__
+
+if TYPE_CHECKING:
+    from geoseg_cli.bundle import Bundle, find_bundle
+    from geoseg_cli.errors import GeosegError
+    from geoseg_cli.predict import PredictOptions, PredictReport, predict_scene
+
+_HOMES = {
+    "Bundle": "bundle",
+    "GeosegError": "errors",
+    "PredictOptions": "predict",
+    "PredictReport": "predict",
+    "find_bundle": "bundle",
+    "predict_scene": "predict",
+}
+
+__all__ = [
+    "Bundle",
+    "GeosegError",
+    "PredictOptions",
+    "PredictReport",
+    "__version__",
+    "find_bundle",
+    "predict_scene",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geoseg_cli' has no attribute {name!r}")
+    return getattr(import_module(f"geoseg_cli.{_HOMES[name]}"), name)

@@ -1,0 +1,161 @@
+"""What classes and bands are called: legends and sensors, read from ``data/*.toml``.
+
+Code refers to classes and bands by name; values, colours and wavelengths live in the data files.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from geoseg_cli.errors import ModelError
+
+NODATA = 255
+"""Value of pixels that were not computed, in every uint8 raster that geoseg writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LandClass:
+    """One class of a raster.
+
+    Attributes:
+        value: Value in the raster, 0 to 254.
+        name: STAC-safe name: letters, digits, ``-`` and ``_``.
+        title: What a person reads.
+        color: ``#RRGGBB``.
+    """
+
+    value: int
+    name: str
+    title: str
+    color: str
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green, blue, 0 to 255."""
+        return int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The classes of a raster in the order of the network's outputs.
+
+    Attributes:
+        name: Identifier.
+        classes: ``classes[k]`` is what output channel k means.
+        nodata: Value of pixels without an answer; never a class value.
+    """
+
+    name: str
+    classes: tuple[LandClass, ...]
+    nodata: int = NODATA
+
+    def __post_init__(self) -> None:
+        values = [c.value for c in self.classes]
+        if len(set(values)) != len(values) or self.nodata in values:
+            raise ModelError(
+                f"legend {self.name}: class values {values} repeat, or include nodata {self.nodata}",
+                "give every class its own value and keep nodata apart",
+            )
+        if any(not 0 <= value <= 255 for value in values):
+            raise ModelError(f"legend {self.name}: class values {values} do not fit uint8", "use values 0 to 254")
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Raster value of each network output."""
+        return tuple(c.value for c in self.classes)
+
+    def palette(self) -> dict[int, tuple[int, int, int, int]]:
+        """Raster value -> (red, green, blue, alpha), nodata transparent."""
+        return {c.value: (*c.rgb, 255) for c in self.classes} | {self.nodata: (0, 0, 0, 0)}
+
+    def subset(self, values: Iterable[int]) -> Legend:
+        """The classes with these values, in this order."""
+        by_value = {c.value: c for c in self.classes}
+        return Legend(self.name, tuple(by_value[v] for v in values), self.nodata)
+
+    def stac_classes(self) -> list[dict[str, Any]]:
+        """The classes as STAC classification v2 objects, in the order of the network's outputs."""
+        return [
+            {"value": c.value, "name": c.name, "title": c.title, "color_hint": c.color[1:].upper()}
+            for c in self.classes
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One band of a sensor.
+
+    Attributes:
+        name: The sensor's own name.
+        common: Common names, the STAC one first.
+        wavelength_nm: Centre wavelength.
+        gsd_m: Ground sampling distance.
+        aliases: Other spellings of the name.
+    """
+
+    name: str
+    common: tuple[str, ...]
+    wavelength_nm: float
+    gsd_m: float
+    aliases: tuple[str, ...] = ()
+
+    def answers_to(self, name: str) -> bool:
+        """Whether ``name`` is one of this band's names, ignoring case."""
+        return name.casefold() in {n.casefold() for n in (self.name, *self.aliases, *self.common)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A named set of bands, in the order of the sensor's own product."""
+
+    name: str
+    title: str
+    bands: tuple[Band, ...]
+
+    def find(self, name: str) -> Band | None:
+        """The band that answers to ``name``, or None."""
+        return next((band for band in self.bands if band.answers_to(name)), None)
+
+
+@cache
+def legends() -> dict[str, Legend]:
+    """All legends of ``data/legends.toml`` by name."""
+    return {name: _legend(name, table) for name, table in _toml("legends.toml").items()}
+
+
+@cache
+def sensors() -> dict[str, Sensor]:
+    """All sensors of ``data/sensors.toml`` by name."""
+    return {name: _sensor(name, table) for name, table in _toml("sensors.toml").items()}
+
+
+@cache
+def common_names() -> tuple[str, ...]:
+    """Every common band name that some sensor knows, by rising wavelength."""
+    waves: dict[str, float] = {}
+    for sensor in sensors().values():
+        for band in sensor.bands:
+            for name in band.common:
+                waves.setdefault(name, band.wavelength_nm)
+    return tuple(sorted(waves, key=lambda name: waves[name]))
+
+
+def _toml(name: str) -> dict[str, Any]:
+    return tomllib.loads((resources.files("geoseg_cli.data") / name).read_text(encoding="utf-8"))
+
+
+def _legend(name: str, table: dict[str, Any]) -> Legend:
+    return Legend(name, tuple(LandClass(**row) for row in table["classes"]), table["nodata"])
+
+
+def _sensor(name: str, table: dict[str, Any]) -> Sensor:
+    return Sensor(name, table["title"], tuple(_band(row) for row in table["bands"]))
+
+
+def _band(row: dict[str, Any]) -> Band:
+    return Band(row["name"], tuple(row["common"]), row["wavelength_nm"], row["gsd_m"], tuple(row.get("aliases", ())))

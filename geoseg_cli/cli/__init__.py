@@ -1,0 +1,73 @@
+"""The command line: the only part of geoseg that prints, exits or reads the environment.
+
+Nothing heavy is imported here; every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from geoseg_cli.cli import classify, cloudmask, doctor, models
+from geoseg_cli.cli.options import Version
+from geoseg_cli.errors import GeosegError
+
+BUG_EXIT_CODE = 70
+
+app = typer.Typer(
+    name="geoseg",
+    help="Turn satellite scenes into georeferenced land-cover maps and cloud masks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", count=True, hidden=True)] = 0) -> None:
+    """Turn satellite scenes into georeferenced land-cover maps and cloud masks."""
+
+
+app.command("classify")(classify.command)
+app.command("cloudmask")(cloudmask.command)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.command)
+
+
+def main() -> None:
+    """Run the tool; every error becomes a message and an exit code here and nowhere else."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    try:
+        app()
+    except GeosegError as error:
+        _fail(error.message, error.hint, error.exit_code)
+    except BrokenPipeError:
+        # The reader of a pipeline left; there is nobody to tell.
+        sys.stdout = None
+        sys.exit(0)
+    except Exception as error:
+        if any(argument.startswith("-vv") for argument in sys.argv):
+            raise
+        _fail(
+            f"internal error: {type(error).__name__}: {error}",
+            "run with -vv and report what it prints",
+            BUG_EXIT_CODE,
+        )
+
+
+def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
+    print(f"geoseg: {message}", file=sys.stderr)
+    if hint:
+        print(f"  -> {hint}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind through the running transaction, which removes what is unfinished, and end as shells expect."""
+    print("geoseg: interrupted; unfinished outputs were removed", file=sys.stderr)
+    sys.exit(128 + number)

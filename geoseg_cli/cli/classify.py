@@ -1,0 +1,43 @@
+"""``geoseg classify``: a land-cover map of each scene."""
+
+from __future__ import annotations
+
+from geoseg_cli.cli import options as o
+from geoseg_cli.cli.request import Request, run_request
+
+DEFAULT_MODEL = "landcover-lale"
+SUFFIX = "landcover"
+
+
+def command(
+    scenes: o.Scenes,
+    output: o.Output = None,
+    out_dir: o.OutDir = None,
+    model: o.Model = None,
+    engine: o.EngineName = "auto",
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    tile: o.TilePx = None,
+    overlap: o.OverlapPx = None,
+    blend: o.BlendName = "hann",
+    batch: o.BatchSize = "auto",
+    bands: o.Bands = None,
+    radiometry: o.RadiometryName = "auto",
+    nodata: o.Nodata = "auto",
+    bounds: o.Bounds = None,
+    probabilities: o.Probabilities = None,
+    confidence: o.Confidence = None,
+    co: o.CreationOptions = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    version: o.Version = False,
+) -> None:
+    """Write a land-cover map of each SCENE as a Cloud Optimized GeoTIFF.
+
+    The map is <stem>_landcover.tif beside the scene unless -o or --out-dir says otherwise.
+    Standard output carries the paths of the maps and nothing else.
+    """
+    run_request(Request.of(locals(), task="land-cover", default_model=DEFAULT_MODEL, suffix=SUFFIX))

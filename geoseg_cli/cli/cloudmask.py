@@ -1,0 +1,43 @@
+"""``geoseg cloudmask``: a cloud and shadow mask of each scene."""
+
+from __future__ import annotations
+
+from geoseg_cli.cli import options as o
+from geoseg_cli.cli.request import Request, run_request
+
+DEFAULT_MODEL = "cloud-mscloudcam"
+SUFFIX = "cloudmask"
+
+
+def command(
+    scenes: o.ScenesOrFolders,
+    output: o.Output = None,
+    out_dir: o.OutDir = None,
+    model: o.Model = None,
+    engine: o.EngineName = "auto",
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    tile: o.TilePx = None,
+    overlap: o.OverlapPx = None,
+    blend: o.BlendName = "hann",
+    batch: o.BatchSize = "auto",
+    bands: o.Bands = None,
+    radiometry: o.RadiometryName = "auto",
+    nodata: o.Nodata = "auto",
+    bounds: o.Bounds = None,
+    probabilities: o.Probabilities = None,
+    confidence: o.Confidence = None,
+    co: o.CreationOptions = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    version: o.Version = False,
+) -> None:
+    """Write a mask of clouds and shadows of each SCENE as a Cloud Optimized GeoTIFF.
+
+    A folder stands for the GeoTIFFs in it. The mask is <stem>_cloudmask.tif beside the scene unless -o or
+    --out-dir says otherwise. Standard output carries the paths of the masks and nothing else.
+    """
+    run_request(Request.of(locals(), task="cloud", default_model=DEFAULT_MODEL, suffix=SUFFIX, folders=True))

@@ -1,0 +1,104 @@
+"""What the user sees on stderr: messages, tables and the progress bar."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoseg_cli.errors import GeosegError
+
+if TYPE_CHECKING:
+    from geoseg_cli.predict import PredictReport
+
+
+class Messages:
+    """Writes to stderr; silent when ``quiet``, failures excepted."""
+
+    def __init__(self, quiet: bool, verbose: int) -> None:
+        from rich.console import Console
+
+        self._quiet, self._verbose = quiet, verbose
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """One line."""
+        if not self._quiet:
+            self._console.print(text, markup=False)
+
+    def failure(self, scene: Path, error: GeosegError) -> None:
+        """A scene that failed while others go on; shown even when quiet."""
+        self._console.print(f"{scene}: failed (code {error.exit_code}): {error.message}", markup=False)
+        if error.hint:
+            self._console.print(f"  -> {error.hint}", markup=False)
+
+    def decisions(self, decisions: dict[str, Any], output: Path) -> None:
+        """What was resolved about a scene, and why."""
+        height, width = decisions["size_px"]
+        tile_height, tile_width = decisions["tile_px"]
+        self.note(f"{decisions['scene']} -> {output}")
+        self.note(f"  grid: {height} x {width} px, {decisions['crs'] or 'no CRS'}, {_gsd(decisions['gsd_m'])}")
+        self.note("  bands: " + ", ".join(_band(row) for row in decisions["bands"]))
+        self.note(f"  radiometry: {decisions['radiometry']['reason']}")
+        self.note(f"  nodata: {decisions['nodata']}")
+        tiles = f"{decisions['tiles']} of {tile_height} x {tile_width} px, overlap >= {decisions['overlap_px']} px"
+        self.note(f"  tiles: {tiles}, {decisions['blend']} blend, batch {decisions['batch']}")
+        for warning in decisions["warnings"]:
+            self.note(f"  warning: {warning}")
+
+    def areas(self, report: PredictReport) -> None:
+        """Table of classes of a finished map."""
+        if self._quiet:
+            return
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for title in ("value", "class", "pixels", "share", "hectares"):
+            table.add_column(title, justify="left" if title == "class" else "right")
+        for area in report.areas:
+            hectares = "-" if area.hectares is None else f"{area.hectares:,.2f}"
+            table.add_row(str(area.value), area.title, f"{area.pixels:,}", f"{area.share:.1%}", hectares)
+        self._console.print(table)
+        if report.not_finite:
+            self.note(f"warning: {report.not_finite} pixels became nodata because the network gave no finite number")
+        if self._verbose:
+            self.note("seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in report.seconds.items()))
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
+        """A bar with rate and time left where stderr is a terminal; None elsewhere."""
+        if self._quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f}%"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(title, total=None, rate="")
+
+            def update(done_px: int, total_px: int) -> None:
+                elapsed = bar.tasks[0].elapsed or 0.0
+                rate = f"{done_px / elapsed / 1e6:.2f} Mpx/s" if elapsed else ""
+                bar.update(task, completed=done_px, total=total_px, rate=rate)
+
+            yield update
+
+
+def _gsd(gsd_m: list[float] | None) -> str:
+    if gsd_m is None:
+        return "pixel size unknown"
+    return f"pixels of {gsd_m[0]:g} x {gsd_m[1]:g} m"
+
+
+def _band(row: dict[str, Any]) -> str:
+    if row["index"] is None:
+        return f"{row['band']} absent"
+    return f"{row['band']}={row['index']}" + (f" ({row['name']})" if row["name"] else "")

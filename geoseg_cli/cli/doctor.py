@@ -1,0 +1,69 @@
+"""``geoseg doctor``: what works on this machine, and why the rest does not."""
+
+from __future__ import annotations
+
+import json as json_format
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from geoseg_cli.cli.options import Json
+
+PACKAGES = (
+    "geoseg",
+    "numpy",
+    "rasterio",
+    "torch",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "safetensors",
+    "shapely",
+    "pyproj",
+    "xarray",
+    "rioxarray",
+    "onnx",
+)
+DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "VRT")
+
+
+def command(json: Json = False) -> None:
+    """Print versions, GDAL drivers, engines with the providers that really run, and devices."""
+    found = _examine()
+    if json:
+        print(json_format.dumps(found))
+        return
+    print(f"python {found['python']} on {found['platform']}")
+    for name, number in found["packages"].items():
+        print(f"  {name:16} {number or 'not installed'}")
+    print(f"GDAL {found['gdal']}: " + ", ".join(f"{k} {'yes' if ok else 'NO'}" for k, ok in found["drivers"].items()))
+    for engine in found["engines"]:
+        state = "runs on " + ", ".join(engine["devices"]) if engine["runs"] else "does not run"
+        print(f"engine {engine['name']}: {state}" + (f"; {engine['reason']}" if engine["reason"] else ""))
+    print("bundles: " + (", ".join(found["bundles"]) or "none"))
+
+
+def _examine() -> dict[str, Any]:
+    from rasterio import __gdal_version__
+    from rasterio.env import Env
+
+    from geoseg_cli.bundle import bundle_folders
+    from geoseg_cli.engines import available_engines
+
+    with Env() as env:
+        known = env.drivers()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "gdal": __gdal_version__,
+        "drivers": {name: name in known for name in DRIVERS},
+        "engines": [status.to_json() for status in available_engines()],
+        "bundles": [folder.name for folder in bundle_folders()],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Classes, bands and constants as TOML; no code."""

@@ -1,0 +1,246 @@
+"""Engines: batches in, logits out.
+
+An engine owns one network on one device. Everything that it may depend on is in its input: on a CPU its answer for
+a tile is the same, to the last bit, whatever batch the tile travels in. On CUDA kernels are chosen by shape, so there
+the last digits may differ with the size of the batch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from geoseg_cli.bundle import Bundle
+from geoseg_cli.engines.devices import CudaProbe, probe_cuda, resolve_device
+from geoseg_cli.errors import EngineError, UsageError
+
+__all__ = ["Engine", "EngineOptions", "EngineStatus", "available_engines", "choose_engine"]
+
+FloatArray = npt.NDArray[np.float32]
+
+ENGINE_NAMES = ("auto", "torch", "onnx")
+PRECISION_NAMES = ("auto", "fp32", "fp16", "bf16")
+_PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}
+_ASSETS = {"torch": "weights", "onnx": "onnx"}
+_ONNX_WHEELS = ("onnxruntime", "onnxruntime-gpu")
+
+
+class Engine(Protocol):
+    """What runs a network.
+
+    Attributes:
+        name: ``torch``, ``onnx`` or ``fake``.
+        device: ``cpu`` or ``cuda:N``, what really runs, not what was asked for.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        batch_tiles: Tiles per call that keep the device busy; any other number works.
+    """
+
+    name: str
+    device: str
+    precision: str
+    batch_tiles: int
+
+    def run(self, pixels: FloatArray) -> FloatArray:
+        """Run the network.
+
+        Args:
+            pixels: (N, C, H, W) float32, C-contiguous, as ``InputSpec.apply`` makes it.
+
+        Returns:
+            (N, K, H, W) float32 logits.
+
+        Raises:
+            EngineError: The device failed, or a single tile does not fit into its memory.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What is asked of an engine.
+
+    Attributes:
+        engine: ``auto``, ``torch`` or ``onnx``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``; auto is fp32 on a CPU and, for torch, fp16 on CUDA.
+        threads: Processor threads; 0 is as many as the cores this process may use.
+    """
+
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing.
+
+        Raises:
+            UsageError: A name is unknown or the number of threads negative.
+        """
+        if self.engine not in ENGINE_NAMES:
+            raise UsageError(f"no engine is called {self.engine!r}", f"use {', '.join(ENGINE_NAMES)}")
+        if self.precision not in PRECISION_NAMES:
+            raise UsageError(f"no precision is called {self.precision!r}", f"use {', '.join(PRECISION_NAMES)}")
+        if self.threads < 0:
+            raise UsageError(f"{self.threads} threads were asked for", "use 0 for all cores, or a positive number")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """Whether an engine runs here.
+
+    Attributes:
+        name: ``torch`` or ``onnx``.
+        runs: Whether it runs on any device.
+        devices: Devices that it runs on: ``cpu``, ``cuda:0`` ...
+        version: Version of its package; empty where it is not installed.
+        reason: Why it does not run, or not on CUDA, and what repairs it; empty where all is well.
+    """
+
+    name: str
+    runs: bool
+    devices: tuple[str, ...]
+    version: str = ""
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search for an engine: what is wanted, and why candidates fell out."""
+
+    bundle: Bundle
+    options: EngineOptions
+    notes: list[str] = field(default_factory=list)
+
+    def open_first(self, device: str) -> Engine | None:
+        """Open the first engine that runs on ``device``, or note why none does."""
+        for name in self._names(device):
+            obstacle = self._find_obstacle(name)
+            if not obstacle:
+                try:
+                    return _open_engine(name, self.bundle, device, self.options)
+                except EngineError as error:
+                    obstacle = error.message
+            self.notes.append(f"{name}: {obstacle}")
+        return None
+
+    def _names(self, device: str) -> tuple[str, ...]:
+        if self.options.engine != "auto":
+            return (self.options.engine,)
+        # Measured on two cores, fp32: ONNX Runtime maps 1.2 to 1.6 times the pixels of torch, and starts 2 s sooner.
+        is_fp32 = self.options.precision in ("auto", "fp32")
+        return ("onnx", "torch") if device == "cpu" and is_fp32 else ("torch", "onnx")
+
+    def _find_obstacle(self, name: str) -> str:
+        if not _is_installed(name):
+            return f"the package {_PACKAGES[name]} is not installed"
+        # A bundle that lacks the file of the engine that was named is the bundle's error, raised by the engine.
+        if self.options.engine == "auto" and _ASSETS[name] not in self.bundle.card.assets:
+            return f"bundle {self.bundle.name} has no {_ASSETS[name]}"
+        return ""
+
+
+def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple[Engine, str]:
+    """Open the engine that was asked for, or the fastest that runs here.
+
+    ``auto`` means torch on CUDA where that works, else ONNX Runtime on the CPU, and whichever of the two has its
+    package and its file where the other has not.
+
+    Args:
+        bundle: Whose network to run.
+        options: What is wanted; None for everything automatic.
+
+    Returns:
+        The engine, and why it is this one in one sentence such as
+        ``onnx on cpu: no CUDA device (libcuda.so.1 not found)``.
+
+    Raises:
+        EngineError: The engine, device or precision that was asked for by name does not run here.
+        ModelError: A file of the bundle does not fit its card.
+    """
+    options = options or EngineOptions()
+    probe = probe_cuda() if options.device != "cpu" else CudaProbe(0, "the CPU was asked for")
+    device = resolve_device(options.device, probe)
+    search = _Search(bundle, options)
+    engine = search.open_first(device)
+    if engine is None and options.device == "auto" and device != "cpu":
+        engine = search.open_first("cpu")
+    if engine is None:
+        raise EngineError(f"no engine runs on {device}: {'; '.join(search.notes)}", "see `geoseg doctor`")
+    return engine, _explain(engine, options, probe, search.notes)
+
+
+def available_engines() -> list[EngineStatus]:
+    """Find out which engines run here, on which devices, and why not.
+
+    Imports torch and ONNX Runtime where they are installed: only that shows whether they load.
+    """
+    probe = probe_cuda()
+    return [_examine(name, probe) for name in _PACKAGES]
+
+
+def _examine(name: str, probe: CudaProbe) -> EngineStatus:
+    repair = _find_wheel_conflict() if name == "onnx" else ""
+    if not _is_installed(name):
+        return EngineStatus(name, False, (), "", f"the package {_PACKAGES[name]} is not installed")
+    try:
+        package = importlib.import_module(_PACKAGES[name])
+        version = str(package.__version__)
+        module = importlib.import_module(f"geoseg_cli.engines.{name}_engine")
+        missing: str = module.find_cuda_obstacle(probe)
+    except Exception as error:  # a package that is broken can fail in any way while it loads
+        return EngineStatus(name, False, (), "", repair or f"{_PACKAGES[name]} does not load: {error}")
+    cuda = () if missing else tuple(f"cuda:{number}" for number in range(probe.devices))
+    return EngineStatus(name, True, ("cpu", *cuda), version, repair or missing)
+
+
+def _find_wheel_conflict() -> str:
+    """Tell how to repair an environment that holds both wheels of ONNX Runtime: they overwrite each other's files."""
+    if len([wheel for wheel in _ONNX_WHEELS if _has_distribution(wheel)]) < 2:
+        return ""
+    return (
+        "onnxruntime and onnxruntime-gpu are both installed and overwrite each other;"
+        " pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall onnxruntime-gpu"
+    )
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(_PACKAGES[name]) is not None
+
+
+def _open_engine(name: str, bundle: Bundle, device: str, options: EngineOptions) -> Engine:
+    if name == "torch":
+        from geoseg_cli.engines.torch_engine import TorchEngine
+
+        return TorchEngine(bundle, device, options.precision, options.threads)
+    from geoseg_cli.engines.onnx_engine import OnnxEngine
+
+    return OnnxEngine(bundle, device, options.precision, options.threads)
+
+
+def _explain(engine: Engine, options: EngineOptions, probe: CudaProbe, notes: list[str]) -> str:
+    if options.engine != "auto":
+        reasons = [f"{options.engine} was asked for"]
+    elif engine.device == "cpu":
+        reasons = [probe.reason] if probe.reason else []
+    else:
+        reasons = ["CUDA works"]
+    return f"{engine.name} on {engine.device}: {'; '.join(reasons + notes)}"

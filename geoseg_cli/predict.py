@@ -1,0 +1,327 @@
+"""The whole path on one screen: a scene and a bundle in, one georeferenced map out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from geoseg_cli.batches import batches
+from geoseg_cli.bundle import Bundle
+from geoseg_cli.engines import Engine
+from geoseg_cli.errors import EngineError, UsageError
+from geoseg_cli.grid import Window
+from geoseg_cli.mosaic import Blend, Mosaic, Rows
+from geoseg_cli.results.areas import ClassArea
+from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
+from geoseg_cli.results.raster import software_tags
+from geoseg_cli.scenes import Scene, SceneOptions, block_cache, check_resolution, open_scene
+from geoseg_cli.tiles import TilePlan
+from geoseg_cli.version import __version__
+
+MAX_NOT_FINITE = 0.001
+"""Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
+
+BAND_DESCRIPTIONS = {"land-cover": "land_cover", "cloud": "cloud_mask"}
+
+T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Called with the pixels finished and the pixels of the scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How a scene is predicted; the command line's options map onto these one to one.
+
+    Attributes:
+        tile_px, overlap_px: None takes what the bundle's card states.
+        blend: How overlapping tiles are merged.
+        batch: Tiles that go through the engine together.
+        scene: How the scene is read.
+        bounds: (left, bottom, right, top) in the scene's CRS; pixels outside become nodata.
+        probabilities, confidence: Further rasters to write.
+        creation_options: GDAL creation options of the COG, case kept.
+        overwrite: Whether existing outputs may be replaced.
+        written_at: Time stamp in the outputs; None is now.
+    """
+
+    tile_px: int | None = None
+    overlap_px: int | None = None
+    blend: Blend = "hann"
+    batch: int = 4
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    bounds: tuple[float, float, float, float] | None = None
+    probabilities: Path | None = None
+    confidence: Path | None = None
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    written_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scene that was opened, understood and cut into tiles, before anything is computed or written."""
+
+    scene: Scene
+    bundle: Bundle
+    plan: TilePlan
+    keep: Window
+    options: PredictOptions
+    warnings: tuple[str, ...]
+
+    def decisions(self) -> dict[str, Any]:
+        """What was resolved and why, in plain types."""
+        scene = self.scene
+        gsd = scene.grid.gsd_m()
+        return {
+            "scene": str(scene.path),
+            "bundle": self.bundle.name,
+            "size_px": [scene.grid.height, scene.grid.width],
+            "crs": scene.grid.crs.to_string() if scene.grid.crs else None,
+            "gsd_m": [round(step, 3) for step in gsd] if gsd else None,
+            "bands": _band_table(scene),
+            "radiometry": {
+                "rung": scene.radiometry.rung,
+                "scale": scene.radiometry.scale,
+                "offset": scene.radiometry.offset,
+                "reason": scene.radiometry.reason,
+            },
+            "nodata": scene.nodata_reason,
+            "tiles": len(self.plan),
+            "tile_px": [self.plan.tile_height, self.plan.tile_width],
+            "overlap_px": self.plan.rows.overlap,
+            "blend": self.options.blend,
+            "batch": self.options.batch,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class PredictReport:
+    """What was done; ``to_json`` is what ``--json`` prints.
+
+    Attributes:
+        outputs: ``labels`` and, where asked for, ``probabilities`` and ``confidence``.
+        decisions: What was resolved and why.
+        engine: Name, device and precision that really ran.
+        tiles_run: Tiles that went through the engine.
+        seconds: Wall time per stage: read (waited for), run, blend, write, commit, total.
+        areas: Pixels, share of the valid pixels and hectares per class.
+        not_finite: Pixels that became nodata because their logits were not finite.
+    """
+
+    outputs: dict[Kind, Path]
+    decisions: dict[str, Any]
+    engine: dict[str, str]
+    tiles_run: int
+    seconds: dict[str, float]
+    areas: tuple[ClassArea, ...]
+    valid_pixels: int
+    not_finite: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The report in plain types."""
+        return {
+            "outputs": {kind: str(path) for kind, path in self.outputs.items()},
+            **self.decisions,
+            "engine": self.engine,
+            "tiles_run": self.tiles_run,
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            "valid_pixels": self.valid_pixels,
+            "not_finite_pixels": self.not_finite,
+            "classes": [asdict(area) for area in self.areas],
+        }
+
+
+@contextmanager
+def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Job]:
+    """Open a scene and plan its tiles; nothing is computed or written.
+
+    Raises:
+        GeosegError: The scene cannot be read or does not fit the bundle.
+    """
+    extras = bundle.card.extras
+    with open_scene(path, bundle.input_spec, options.scene) as scene:
+        warnings = (*scene.warnings, *check_resolution(scene.grid, extras.gsd_m))
+        tile = options.tile_px or extras.tile_px
+        overlap = min(extras.overlap_px, tile // 2) if options.overlap_px is None else options.overlap_px
+        plan = TilePlan.cover(scene.grid.height, scene.grid.width, tile, overlap, extras.size_multiple)
+        yield Job(scene, bundle, plan, _window_to_keep(scene, options), options, warnings)
+
+
+def predict_scene(
+    path: Path,
+    output: Path,
+    bundle: Bundle,
+    engine: Engine,
+    options: PredictOptions | None = None,
+    progress: Progress | None = None,
+    announce: Callable[[Job], None] | None = None,
+) -> PredictReport:
+    """Predict one scene and write its map as a Cloud Optimized GeoTIFF.
+
+    The output appears under its name only when it is complete and was read back; whatever goes wrong before leaves
+    an older output as it was and no other file.
+
+    Args:
+        path: The scene.
+        output: Where the class map goes: uint8, the scene's grid, nodata 255.
+        bundle: The model.
+        engine: What runs it; made from the same bundle.
+        options: How; defaults when None.
+        progress: Called after every finished row of tiles.
+        announce: Called once everything about the scene is resolved, before anything is computed.
+
+    Raises:
+        GeosegError: Anything that a user can do something about.
+    """
+    options = options or PredictOptions()
+    clock = _Clock("read", "run", "blend", "write", "commit", "total")
+    targets = _targets(output, options)
+    with ExitStack() as stack:
+        stack.enter_context(clock("total"))
+        job = stack.enter_context(open_job(path, bundle, options))
+        if announce:
+            announce(job)
+        transaction = stack.enter_context(
+            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=[path])
+        )
+        stack.enter_context(block_cache(job.scene, job.plan.tile_height))
+        writer = stack.enter_context(MapWriter(_map_spec(job, engine), targets, transaction))
+        tiles_run, not_finite = _compute(job, engine, writer, clock, progress)
+        with clock("commit"):
+            writer.finish()
+            job.scene.refuse_change()
+            transaction.commit()
+        areas, valid_pixels, decisions = writer.areas(), writer.valid_pixels, job.decisions()
+    return PredictReport(
+        outputs=targets,
+        decisions=decisions,
+        engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
+        tiles_run=tiles_run,
+        seconds=clock.seconds,
+        areas=areas,
+        valid_pixels=valid_pixels,
+        not_finite=not_finite,
+    )
+
+
+def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progress: Progress | None) -> tuple[int, int]:
+    """Run all batches through engine and mosaic into the writer; returns tiles run and non-finite pixels."""
+    grid, options = job.scene.grid, job.options
+    mosaic = Mosaic(job.plan, job.bundle.legend, options.blend, job.keep, options.probabilities is not None)
+    tiles_run = 0
+
+    def finished() -> Generator[Rows, None, None]:
+        nonlocal tiles_run
+        made = batches(job.scene, job.plan, job.bundle.input_spec, options.batch, job.keep)
+        for batch in clock.iterate("read", made):
+            with clock("run"):
+                logits = engine.run(batch.pixels)
+            tiles_run += len(batch.tiles)
+            for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
+                yield from clock.iterate("blend", mosaic.add(tile, tile_logits, valid))
+        yield from clock.iterate("blend", mosaic.finish())
+
+    # Closed here and not when it is collected: its reader must be done before the scene is closed.
+    with closing(finished()) as source:
+        for rows in source:
+            with clock("write"):
+                writer.write(rows)
+            if progress:
+                progress((rows.row + rows.labels.shape[0]) * grid.width, grid.height * grid.width)
+    if mosaic.not_finite > MAX_NOT_FINITE * (writer.valid_pixels + mosaic.not_finite):
+        raise EngineError(
+            f"{job.scene.path}: {job.bundle.name} gave non-finite numbers for {mosaic.not_finite} pixels",
+            "run with --precision fp32; if it happens there too, the weights or the input values are broken",
+        )
+    return tiles_run, mosaic.not_finite
+
+
+def _targets(output: Path, options: PredictOptions) -> dict[Kind, Path]:
+    targets: dict[Kind, Path] = {"labels": output}
+    if options.probabilities is not None:
+        targets["probabilities"] = options.probabilities
+    if options.confidence is not None:
+        targets["confidence"] = options.confidence
+    return targets
+
+
+def _window_to_keep(scene: Scene, options: PredictOptions) -> Window:
+    if options.bounds is None:
+        return scene.grid.window
+    keep = scene.grid.window_of_bounds(*options.bounds)
+    if not keep.height or not keep.width:
+        raise UsageError(
+            f"--bounds {options.bounds} miss {scene.path}", "give left bottom right top in the scene's CRS"
+        )
+    return keep
+
+
+def _map_spec(job: Job, engine: Engine) -> MapSpec:
+    description = BAND_DESCRIPTIONS[job.bundle.card.extras.task]
+    tags = _tags(job, engine)
+    return MapSpec(job.scene.grid, job.bundle.legend, description, tags, job.options.creation_options)
+
+
+def _band_table(scene: Scene) -> list[dict[str, Any]]:
+    """One row per band of the network: its common name, the file's band number from 1 and the file's name for it."""
+    return [
+        {"band": band, "index": number, "name": scene.bands.file_names[number - 1] if number else None}
+        for band, number in zip(scene.bands.wanted, scene.bands.numbers, strict=True)
+    ]
+
+
+def _tags(job: Job, engine: Engine) -> dict[str, str]:
+    """Provenance in the default metadata domain; no paths, only names."""
+    decisions, scene = job.decisions(), job.scene
+    written = job.options.written_at or datetime.now(UTC)
+    return software_tags(f"geoseg {__version__}", written) | {
+        "GEOSEG_VERSION": __version__,
+        "GEOSEG_MODEL": job.bundle.name,
+        "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
+        "GEOSEG_INPUT": scene.path.name,
+        "GEOSEG_INPUT_BYTES": str(scene.identity.size_bytes),
+        "GEOSEG_BANDS": json.dumps(decisions["bands"]),
+        "GEOSEG_RADIOMETRY": json.dumps(decisions["radiometry"]),
+        "GEOSEG_NODATA": scene.nodata_reason,
+        "GEOSEG_TILE": f"{job.plan.tile_height} {job.plan.tile_width}",
+        "GEOSEG_OVERLAP": str(job.plan.rows.overlap),
+        "GEOSEG_BLEND": job.options.blend,
+        "GEOSEG_ENGINE": engine.name,
+        "GEOSEG_DEVICE": engine.device,
+        "GEOSEG_PRECISION": engine.precision,
+        "GEOSEG_LEGEND": job.bundle.legend.name,
+        "GEOSEG_CLASSES": json.dumps(job.bundle.legend.stac_classes()),
+    }
+
+
+class _Clock:
+    """Wall seconds per stage."""
+
+    def __init__(self, *stages: str) -> None:
+        self.seconds = dict.fromkeys(stages, 0.0)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+    def iterate(self, stage: str, source: Iterator[T]) -> Iterator[T]:
+        """Iterate and count the time spent waiting for each item."""
+        while True:
+            with self(stage):
+                item = next(source, None)
+            if item is None:
+                return
+            yield item

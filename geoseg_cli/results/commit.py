@@ -1,0 +1,269 @@
+"""All-or-nothing publication: files appear under their final names only when all of them are on the disk.
+
+What is guaranteed:
+
+- Until ``commit()`` the targets are untouched; everything happens in a hidden folder beside them.
+- Each target is at every moment the complete old file or the complete new one, power loss included.
+- After an exception in ``commit()``, an interrupt by the keyboard included, all targets and sidecars are as they
+  were (on file systems without hard links, targets that were already replaced stay new).
+- A process killed in the middle of ``commit()`` can leave some targets new and others old, and old targets
+  without their sidecars: only a rename is atomic. The next run for the same targets puts that right.
+- A work folder left by a killed process is removed by the next run for the same target on the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from geoseg_cli.errors import AccessError, OutputError, StorageError, UsageError
+from geoseg_cli.results.sidecars import sidecars
+from geoseg_cli.results.storage import free_bytes, storage_trouble
+from geoseg_cli.results.workfolder import WorkFolder, remove_dead_work
+
+
+class OutputTransaction:
+    """Context manager that publishes one or more files at once, or none.
+
+    Usage::
+
+        with OutputTransaction([out], overwrite=False, inputs=[scene]) as transaction:
+            write(transaction.path(out))
+            transaction.commit()
+
+    Leaving the block without ``commit()`` throws the work away.
+
+    Attributes:
+        targets: The files to publish, as absolute paths, in the order in which they appear.
+    """
+
+    def __init__(self, targets: Sequence[Path], overwrite: bool = False, inputs: Sequence[Path] = ()) -> None:
+        """Plan; nothing is looked at or touched before the ``with`` block starts.
+
+        Args:
+            targets: Files to publish, in any folders that exist.
+            overwrite: Whether targets may exist. A symbolic link is replaced itself, not what it points to.
+            inputs: Files that are read; none of them may be a target.
+        """
+        self.targets = tuple(Path(target).absolute() for target in targets)
+        self._overwrite = overwrite
+        self._inputs = tuple(Path(path).absolute() for path in inputs)
+        self._folders: dict[Path, WorkFolder] = {}
+
+    def __enter__(self) -> OutputTransaction:
+        """Check everything that can be checked before work starts, and make the work folders.
+
+        Raises:
+            UsageError: Two targets are the same file, or one is an input.
+            OutputError: A target exists or is a folder, or its folder is missing.
+            AccessError: A folder cannot be written to.
+            StorageError: A work folder cannot be made.
+        """
+        _check_distinct(self.targets, self._inputs)
+        for target in self.targets:
+            _check_target(target, self._overwrite)
+        try:
+            for target in self.targets:
+                remove_dead_work(target)
+                if target.parent not in self._folders:
+                    self._folders[target.parent] = WorkFolder.beside(target)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._discard()
+
+    def path(self, target: Path) -> Path:
+        """Where to write what ``commit()`` will publish as ``target``."""
+        absolute = Path(target).absolute()
+        return self._folders[absolute.parent].new(absolute.name)
+
+    def scratch(self, name: str) -> Path:
+        """A path beside the first target's for a file that is never published."""
+        return self._folders[self.targets[0].parent].scratch(name)
+
+    def require_space(self, needed_bytes: int, target: Path | None = None) -> None:
+        """Stop now rather than hours later where the disk of ``target`` (default: the first) is too small.
+
+        Raises:
+            StorageError: Less than ``needed_bytes`` are free.
+        """
+        chosen = Path(target).absolute() if target else self.targets[0]
+        with storage_trouble(chosen):
+            free = free_bytes(chosen.parent)
+        if free < needed_bytes:
+            raise StorageError(
+                f"{chosen}: writing can need {needed_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free",
+                f"make room in {chosen.parent} or write to another disk",
+            )
+
+    def commit(self) -> None:
+        """Publish all targets.
+
+        Raises:
+            OutputError: A target appeared while this run was working, and ``overwrite`` is off.
+            AccessError, StorageError: The disk does not take it; everything is as it was before.
+            RuntimeError: A target was not written: a mistake of ours.
+        """
+        for target in self.targets:
+            if not self.path(target).is_file():
+                raise RuntimeError(f"{target} was not written before commit()")
+            with storage_trouble(target):
+                _sync(self.path(target))
+        publication = _Publication(self._folders, self._overwrite)
+        try:
+            for target in self.targets:
+                publication.clear_sidecars(target, self.targets)
+            for target in self.targets:
+                publication.place(target)
+            for target in self.targets:
+                with storage_trouble(target):
+                    _sync_folder(target.parent)
+        except BaseException:
+            self._undo(publication)
+            raise
+        self._discard()
+
+    def _undo(self, publication: _Publication) -> None:
+        stuck = publication.undo()
+        if stuck:
+            folders = ", ".join(str(folder.path) for folder in self._folders.values())
+            self._folders.clear()  # they hold the only copies now
+            raise StorageError(
+                f"publishing failed and {', '.join(map(str, stuck))} could not be put back",
+                f"find the old files in {folders} and move them back before the next run",
+            )
+
+    def _discard(self) -> None:
+        for folder in self._folders.values():
+            folder.remove()
+        self._folders.clear()
+
+
+class _Publication:
+    """The renames of one commit, and how to take them back."""
+
+    def __init__(self, folders: Mapping[Path, WorkFolder], overwrite: bool) -> None:
+        self._folders = folders
+        self._overwrite = overwrite
+        self._moved: list[tuple[Path, Path]] = []
+        self._created: list[tuple[Path, tuple[int, int]]] = []
+
+    def clear_sidecars(self, target: Path, keep: Sequence[Path]) -> None:
+        """Move aside what would override the new file, but for files that are published themselves."""
+        with storage_trouble(target):
+            for sidecar in sidecars(target):
+                if sidecar not in keep:
+                    os.replace(sidecar, self._aside(sidecar))
+
+    def place(self, target: Path) -> None:
+        """Give a new file its final name."""
+        new = self._folders[target.parent].new(target.name)
+        with storage_trouble(target):
+            if self._overwrite and os.path.lexists(target):
+                self._keep_link(target)
+                os.replace(new, target)
+                return
+            status = os.stat(new)
+            self._created.append((target, (status.st_dev, status.st_ino)))
+            if self._overwrite:
+                os.replace(new, target)
+            else:
+                _rename_to_free_name(new, target)
+
+    def undo(self) -> list[Path]:
+        """Put everything back; returns what could not be."""
+        stuck = []
+        for target, identity in reversed(self._created):
+            try:
+                status = os.lstat(target)
+                if (status.st_dev, status.st_ino) == identity:
+                    target.unlink()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                stuck.append(target)
+        for aside, original in reversed(self._moved):
+            try:
+                if os.path.lexists(aside):
+                    os.replace(aside, original)
+            except OSError:
+                stuck.append(original)
+        return stuck
+
+    def _aside(self, original: Path) -> Path:
+        """A place for an old file; noted before it is used, so that an interrupt finds the note."""
+        aside = self._folders[original.parent].aside(str(len(self._moved)))
+        self._moved.append((aside, original))
+        return aside
+
+    def _keep_link(self, target: Path) -> None:
+        with contextlib.suppress(OSError, NotImplementedError):  # no hard links here: then without a way back
+            os.link(target, self._aside(target), follow_symlinks=False)
+
+
+def _rename_to_free_name(new: Path, target: Path) -> None:
+    """Rename that fails where the name has been taken meanwhile, which os.replace would not notice."""
+    try:
+        os.link(new, target)
+    except FileExistsError:
+        raise _exists(target, "appeared while this run was working") from None
+    except OSError:
+        if os.path.lexists(target):
+            raise _exists(target, "appeared while this run was working") from None
+        os.replace(new, target)
+
+
+def _check_distinct(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
+    seen: set[str] = set()
+    for target in targets:
+        real = os.path.join(os.path.realpath(target.parent), target.name)
+        if real in seen:
+            raise UsageError(f"{target} is named for two outputs", "give every output its own name")
+        seen.add(real)
+        if any(_is_same_file(target, path) for path in inputs):
+            raise UsageError(f"{target} is both input and output", "write to another file")
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"{target}: there is no folder {folder}", f"make it first: mkdir -p {folder}")
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder", f"name a file, such as {target / 'map.tif'}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise AccessError(f"{target}: no permission to write in {folder}", "choose another folder for the output")
+    if os.path.lexists(target) and not overwrite:
+        raise _exists(target, "exists already")
+
+
+def _exists(target: Path, what: str) -> OutputError:
+    return OutputError(f"{target} {what}", "add --overwrite to replace it, or choose another name")
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

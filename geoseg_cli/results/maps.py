@@ -1,0 +1,140 @@
+"""The rasters of one run: labels always, probabilities and confidence where asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from geoseg_cli.catalog import NODATA, Legend
+from geoseg_cli.grid import Grid
+from geoseg_cli.results.areas import ClassArea, class_areas
+from geoseg_cli.results.cog import cog_options, write_cog
+from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.raster import RasterSpec, WorkRaster
+
+if TYPE_CHECKING:
+    from geoseg_cli.mosaic import Rows
+
+Kind = Literal["labels", "probabilities", "confidence"]
+
+PROBABILITY_STEPS = 250
+"""Probabilities are stored as uint8 round(p x 250): 0 to 250, which keeps 255 free for nodata."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """What the maps of a run are, apart from their pixels.
+
+    Attributes:
+        grid: The scene's grid, which is the output's.
+        legend: Classes of the label map.
+        description: Band description of the label map.
+        tags: Provenance, in the default metadata domain.
+        creation_options: GDAL creation options of the COG.
+    """
+
+    grid: Grid
+    legend: Legend
+    description: str
+    tags: Mapping[str, str]
+    creation_options: Mapping[str, str]
+
+    def raster(self, kind: Kind) -> RasterSpec:
+        """What one of the rasters is."""
+        if kind == "labels":
+            return RasterSpec(
+                self.grid,
+                descriptions=(self.description,),
+                nodata=self.legend.nodata,
+                palette=self.legend.palette(),
+                tags=self.tags,
+            )
+        names = ["confidence"] if kind == "confidence" else [f"prob_{c.name}" for c in self.legend.classes]
+        return RasterSpec(
+            self.grid,
+            bands=len(names),
+            descriptions=tuple(names),
+            tags=self.tags,
+            scale=1 / PROBABILITY_STEPS,
+            overview_resampling="AVERAGE",
+        )
+
+
+class MapWriter:
+    """Takes finished rows and leaves COGs where a transaction will publish them.
+
+    A context manager: leaving it by an exception closes what is unfinished.
+
+    Attributes:
+        valid_pixels: Pixels with an answer so far.
+    """
+
+    def __init__(self, spec: MapSpec, targets: Mapping[Kind, Path], transaction: OutputTransaction) -> None:
+        """Create the work rasters.
+
+        Raises:
+            UsageError: A creation option is unknown or would change pixels.
+            StorageError: The disk cannot hold the outputs, or does not take them.
+            GridError: The scene's CRS does not fit a GeoTIFF.
+        """
+        self._spec, self._targets, self._transaction = spec, targets, transaction
+        self._digest = hashlib.sha256()
+        self.valid_pixels = 0
+        rasters = {kind: spec.raster(kind) for kind in targets}
+        for kind, target in targets.items():
+            cog_options(rasters[kind], spec.creation_options)  # refused now rather than after the inference
+            transaction.require_space(rasters[kind].worst_case_bytes(), target)
+        self._works = {
+            kind: WorkRaster(transaction.scratch(f"{kind}.tif"), rasters[kind], target)
+            for kind, target in targets.items()
+        }
+
+    def write(self, rows: Rows) -> None:
+        """Append finished rows to every raster."""
+        self._digest.update(rows.labels.tobytes())
+        self.valid_pixels += int(np.count_nonzero(rows.valid))
+        for kind, work in self._works.items():
+            work.write(rows.row, _pixels(kind, rows))
+
+    def finish(self) -> None:
+        """Turn the work rasters into COGs and read them back.
+
+        Raises:
+            StorageError: The disk does not take them, or gives back other pixels.
+        """
+        self._works["labels"].add_tags({"GEOSEG_PIXELS_SHA256": self._digest.hexdigest()})
+        for kind, work in self._works.items():
+            work.close()
+            write_cog(work, self._transaction.path(self._targets[kind]), self._spec.creation_options)
+            work.path.unlink()
+
+    def areas(self) -> tuple[ClassArea, ...]:
+        """What each class covers."""
+        return class_areas(self._works["labels"].counts, self._spec.legend)
+
+    def __enter__(self) -> MapWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for work in self._works.values():
+                work.abandon()
+
+
+def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:
+    """(B, H, W) uint8 of one kind of raster."""
+    if kind == "labels":
+        return rows.labels[None]
+    values = rows.confidence[None] if kind == "confidence" else rows.probabilities
+    assert values is not None, "rows without probabilities cannot fill a raster of them"
+    stored = np.rint(values * PROBABILITY_STEPS).astype(np.uint8)
+    return np.where(rows.valid, stored, np.uint8(NODATA))

@@ -1,0 +1,268 @@
+"""The work raster: rows of pixels arrive top to bottom and leave as full blocks, with checksums on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.io import MemoryFile
+
+from geoseg_cli.catalog import NODATA
+from geoseg_cli.errors import GridError
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.results.areas import ClassCounts
+from geoseg_cli.results.storage import storage_trouble
+
+PixelArray = npt.NDArray[np.uint8]
+Palette = Mapping[int, tuple[int, int, int, int]]
+OverviewResampling = Literal["NEAREST", "MODE", "AVERAGE"]
+
+BLOCK_PX = 512
+"""Side of the blocks of the work raster, and the number of rows that share a checksum."""
+
+WORK_OPTIONS: Mapping[str, Any] = {
+    "driver": "GTiff",
+    "dtype": "uint8",
+    "tiled": True,
+    "blockxsize": BLOCK_PX,
+    "blockysize": BLOCK_PX,
+    "interleave": "band",
+    "compress": "DEFLATE",
+    "zlevel": 1,
+    "bigtiff": "IF_SAFER",
+    # Stated, because GDAL_NUM_THREADS would fill in otherwise: with threads a full disk raises nothing at all.
+    "num_threads": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSpec:
+    """What a raster is, apart from its pixels.
+
+    Attributes:
+        grid: Where the pixels lie.
+        bands: Number of bands, all uint8.
+        descriptions: One name per band, or none at all.
+        nodata: Value of pixels without an answer.
+        palette: Value -> (red, green, blue, alpha), for one band of classes; GeoTIFF keeps no alpha but nodata's.
+        tags: Default-domain metadata; other domains do not survive the way into a COG.
+        scale, offset: Physical value = scale x pixel + offset, the same for all bands.
+        overview_resampling: ``NEAREST`` or ``MODE`` for classes, ``AVERAGE`` for probabilities.
+    """
+
+    grid: Grid
+    bands: int = 1
+    descriptions: tuple[str, ...] = ()
+    nodata: int = NODATA
+    palette: Palette | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    scale: float = 1.0
+    offset: float = 0.0
+    overview_resampling: OverviewResampling = "NEAREST"
+
+    def __post_init__(self) -> None:
+        if self.descriptions and len(self.descriptions) != self.bands:
+            raise ValueError(f"{len(self.descriptions)} descriptions for {self.bands} bands")
+        if self.palette is not None and (self.bands != 1 or self.overview_resampling == "AVERAGE"):
+            raise ValueError("a palette belongs to one band of classes, which cannot be averaged")
+
+    @property
+    def block_rows(self) -> int:
+        """Number of block rows, the last one perhaps lower than the others."""
+        return -(-self.grid.height // BLOCK_PX)
+
+    def block_row(self, index: int) -> Window:
+        """The pixels of one block row."""
+        row = index * BLOCK_PX
+        return Window(row, 0, min(BLOCK_PX, self.grid.height - row), self.grid.width)
+
+    def worst_case_bytes(self) -> int:
+        """Disk space that writing can need at once if nothing compresses.
+
+        Work raster (1), COG with overviews (4/3), the COG driver's own overview file (1/3), and 5 % on top.
+        """
+        pixels = self.bands * self.grid.height * self.grid.width
+        return int(pixels * (1 + 4 / 3 + 1 / 3) * 1.05) + 1_000_000
+
+
+def software_tags(software: str, moment: datetime) -> dict[str, str]:
+    """The tags every output carries.
+
+    Args:
+        software: Such as ``geoseg 1.0.0``.
+        moment: When the output was made, with time zone.
+
+    Returns:
+        TIFFTAG_SOFTWARE, TIFFTAG_DATETIME in UTC (TIFF 6.0, section 8: colons in the date) and AREA_OR_POINT.
+    """
+    return {
+        "TIFFTAG_SOFTWARE": software,
+        "TIFFTAG_DATETIME": moment.astimezone(UTC).strftime("%Y:%m:%d %H:%M:%S"),
+        "AREA_OR_POINT": "Area",
+    }
+
+
+class WorkRaster:
+    """A plain tiled GeoTIFF that is written once, from top to bottom; input of ``write_cog``.
+
+    It holds one row of blocks: O(bands x width x 512) bytes. Pixels that were never written read as nodata,
+    because a killed run must not look like a map of class 0. Not thread-safe: one thread writes.
+
+    Attributes:
+        path: The file, which should be new.
+        spec: What it holds.
+        target: The output that error messages name.
+        counts: Pixels and ground area per value of the first band.
+        checksums: (bands, block rows) CRC-32 of the pixels handed in, row-major within a block row.
+        present: (bands, 256) bool, the values that occur.
+    """
+
+    def __init__(self, path: Path, spec: RasterSpec, target: Path | None = None) -> None:
+        """Create the file.
+
+        Raises:
+            GridError: The CRS cannot be stored in a GeoTIFF.
+            AccessError, StorageError: The file cannot be created.
+        """
+        self.path, self.spec, self.target = path.absolute(), spec, target or path
+        self.counts = ClassCounts(spec.grid)
+        self.checksums: npt.NDArray[np.uint32] = np.zeros((spec.bands, spec.block_rows), np.uint32)
+        self.present: npt.NDArray[np.bool_] = np.zeros((spec.bands, 256), bool)
+        self._buffer: PixelArray = np.empty((spec.bands, BLOCK_PX, spec.grid.width), np.uint8)
+        self._rows = 0
+        _check_crs_fits(spec.grid, self.target)
+        with storage_trouble(self.target):
+            self._file = rasterio.open(
+                self.path, "w", count=spec.bands, nodata=spec.nodata, **spec.grid.profile(), **WORK_OPTIONS
+            )
+            _describe(self._file, spec)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row has been handed in."""
+        return self._rows == self.spec.grid.height
+
+    def write(self, row: int, pixels: PixelArray) -> None:
+        """Take the next rows.
+
+        Args:
+            row: Row of the grid that ``pixels[:, 0]`` is; it must be the one after the last row so far.
+            pixels: (B,h,W) uint8, any h.
+
+        Raises:
+            ValueError: Rows are missing or come twice, or the array does not fit the raster: a mistake of ours.
+            AccessError, StorageError: The disk does not take them.
+        """
+        self._check(row, pixels)
+        done = 0
+        while done < pixels.shape[1]:
+            filled = self._rows % BLOCK_PX
+            taken = min(BLOCK_PX - filled, pixels.shape[1] - done)
+            self._buffer[:, filled : filled + taken] = pixels[:, done : done + taken]
+            self._rows += taken
+            done += taken
+            if self._rows % BLOCK_PX == 0 or self.is_complete:
+                self._flush((self._rows - 1) // BLOCK_PX)
+
+    def add_tags(self, tags: Mapping[str, str]) -> None:
+        """Add metadata that is known only after the pixels."""
+        with storage_trouble(self.target):
+            self._file.update_tags(**tags)
+
+    def close(self) -> None:
+        """Finish the file.
+
+        Raises:
+            RuntimeError: Rows are missing: a mistake of ours.
+            AccessError, StorageError: The disk does not take what was still in memory.
+        """
+        if not self.is_complete:
+            self.abandon()
+            raise RuntimeError(f"{self.path}: {self._rows} of {self.spec.grid.height} rows were written")
+        with storage_trouble(self.target):
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Close an unfinished file; what it holds is of no use."""
+        with contextlib.suppress(Exception):  # the trouble that led here is the one to report
+            self._file.close()
+
+    def __enter__(self) -> WorkRaster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def _check(self, row: int, pixels: PixelArray) -> None:
+        if row != self._rows:
+            raise ValueError(f"row {row} handed in where row {self._rows} is the next one")
+        bands, height, width = pixels.shape
+        if (bands, width) != (self.spec.bands, self.spec.grid.width):
+            raise ValueError(f"{bands} bands x {width} columns do not fit {self.spec.bands} x {self.spec.grid.width}")
+        if row + height > self.spec.grid.height:
+            raise ValueError(f"rows {row} to {row + height} end below row {self.spec.grid.height}")
+        if pixels.dtype != np.uint8:
+            # GDAL would wrap 300 to 44 without a word.
+            raise ValueError(f"pixels are {pixels.dtype}, not uint8")
+
+    def _flush(self, index: int) -> None:
+        window = self.spec.block_row(index)
+        block = self._buffer[:, : window.height]
+        for band, plane in enumerate(block):
+            self.checksums[band, index] = zlib.crc32(np.ascontiguousarray(plane).data)
+            if band:
+                self.present[band] |= _values_in(plane)
+        self.counts.add(window.row, block[0])
+        self.present[0] = self.counts.pixels > 0
+        with storage_trouble(self.target):
+            self._file.write(block, window=window.to_rasterio())
+
+
+def _values_in(plane: PixelArray) -> npt.NDArray[np.bool_]:
+    found = np.zeros(256, bool)
+    for line in plane:  # row by row: indexing converts to int64, eight times the memory
+        found[line] = True
+    return found
+
+
+def _describe(file: Any, spec: RasterSpec) -> None:
+    """Everything about the raster is said before its pixels: a COG takes nothing more afterwards."""
+    file.update_tags(**spec.tags)
+    if spec.palette is not None:
+        file.write_colormap(1, dict(spec.palette))
+    for band, description in enumerate(spec.descriptions, start=1):
+        file.set_band_description(band, description)
+    if (spec.scale, spec.offset) != (1.0, 0.0):
+        file.scales = (spec.scale,) * spec.bands
+        file.offsets = (spec.offset,) * spec.bands
+
+
+def _check_crs_fits(grid: Grid, target: Path) -> None:
+    """Try the CRS on a single pixel: better refused now than lost after hours of work."""
+    if grid.crs is None:
+        return
+    profile = {**grid.profile(), "height": 1, "width": 1}
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), MemoryFile() as memory:
+        with memory.open(driver="GTiff", count=1, dtype="uint8", **profile):
+            pass
+        with memory.open() as probe:
+            if probe.crs == grid.crs:
+                return
+    raise GridError(
+        f"{target}: a GeoTIFF cannot hold the input's coordinate reference system ({grid.crs.to_string()[:60]})",
+        "warp the input to a CRS with an EPSG code first, e.g. gdalwarp -t_srs EPSG:4326",
+    )

@@ -1,0 +1,94 @@
+"""The hidden folder beside an output in which it is made; on the same file system, so that a rename publishes it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoseg_cli.results.storage import storage_trouble
+
+NAME_BYTES = 120
+"""Bytes of an output's name that its work folder's name takes over; file systems allow 255 in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """``.<name>.part-<process>-<machine><random>`` with one folder each for new, temporary and old files."""
+
+    path: Path
+
+    @classmethod
+    def beside(cls, target: Path) -> WorkFolder:
+        """Make one for an output.
+
+        Raises:
+            AccessError, StorageError: The file system refuses.
+        """
+        name = f"{_prefix(target)}{os.getpid()}-{_machine_key()}{secrets.token_hex(4)}"
+        folder = cls(target.with_name(name))
+        with storage_trouble(target):
+            folder.path.mkdir(mode=0o700)
+            for part in ("new", "scratch", "aside"):
+                (folder.path / part).mkdir()
+        return folder
+
+    def new(self, name: str) -> Path:
+        """Where a file is written that will be published under this name."""
+        return self.path / "new" / name
+
+    def scratch(self, name: str) -> Path:
+        """Where a file is written that will not be published."""
+        return self.path / "scratch" / name
+
+    def aside(self, name: str) -> Path:
+        """Where an old file is kept until its successor is safe."""
+        return self.path / "aside" / name
+
+    def remove(self) -> None:
+        """Delete everything; what cannot be deleted stays for a later run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def remove_dead_work(target: Path) -> None:
+    """Remove the work folders of an output whose process is gone.
+
+    Only those made on this machine (and in this container) are looked at, because a process number says
+    nothing about another one's processes.
+    """
+    pattern = re.compile(re.escape(_prefix(target)) + r"(\d{1,9})-" + _machine_key() + "[0-9a-f]{8}")
+    with storage_trouble(target):
+        for entry in target.parent.iterdir():
+            match = pattern.fullmatch(entry.name)
+            if match and not _is_running(int(match[1])):
+                WorkFolder(entry).remove()
+
+
+def _prefix(target: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(target.name)[:NAME_BYTES])}.part-"
+
+
+def _machine_key() -> str:
+    """Eight hex digits for the space in which a process number means something: machine and pid namespace."""
+    space = platform.node()
+    with contextlib.suppress(OSError):
+        space += os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(space.encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # os.kill(pid, 0) would end the process there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

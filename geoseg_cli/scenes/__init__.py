@@ -1,0 +1,319 @@
+"""Scenes: what is on disk becomes named bands in reflectance, and where they are valid.
+
+with open_scene(path, bundle.input_spec, SceneOptions()) as scene:
+    patch = scene.read(window)
+    reflectance = scene.to_reflectance(patch.pixels)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from geoseg_cli.bundle import InputSpec
+from geoseg_cli.errors import GridError, StorageError
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.scenes.bands import BandMatch, match_bands
+from geoseg_cli.scenes.integrity import FileIdentity
+from geoseg_cli.scenes.radiometry import Evidence, Radiometry, decide_radiometry, refuse_rendered
+
+if TYPE_CHECKING:
+    from geoseg_cli.scenes.geotiff import BlockShape, GeoTiff
+
+BoolArray = npt.NDArray[np.bool_]
+
+NEAR_GSD = 1.25
+"""Ratio of pixel sizes up to which a model is used without a word."""
+
+FAR_GSD = 4.0
+"""Ratio of pixel sizes above which a model is not used: what it learned to see is no longer there."""
+
+SQUARE = 1.05
+"""Ratio of pixel height and width up to which pixels count as square."""
+
+_LEAST_CACHE, _MOST_CACHE = 64 << 20, 512 << 20
+"""Bounds of GDAL's block cache in bytes; above, a strip's shared block row is decoded twice, which is cheap."""
+
+SPARE_CACHE_BYTES = 32 * 2**20
+"""Room for the blocks that are being written."""
+
+MIN_CACHE_BYTES, MAX_CACHE_BYTES = 64 * 2**20, 512 * 2**20
+"""Bounds of GDAL's block cache; beyond the upper one a scene is read slower, not with more memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneOptions:
+    """How to read a scene where it does not say enough itself.
+
+    Attributes:
+        bands: Names of the file's bands in file order, ``-`` for a band to skip; None to take the file's.
+        radiometry: ``auto``, ``reflectance``, ``dn`` or ``dn-1000``.
+        nodata: The number that means nothing, NaN included; None for none; ``"auto"`` for what the file says.
+        max_bytes: Largest uncompressed size that is opened; None for a guard against absurd files.
+    """
+
+    bands: tuple[str, ...] | None = None
+    radiometry: str = "auto"
+    nodata: float | Literal["auto"] | None = "auto"
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A window of a scene.
+
+    Attributes:
+        pixels: (P, H, W) stored numbers of the present bands in the network's order, in the file's dtype.
+        valid: (H, W) bool, where every band means something.
+    """
+
+    pixels: npt.NDArray[Any]
+    valid: BoolArray
+
+
+class Source(Protocol):
+    """What a layout on disk has to offer; :class:`geoseg_cli.scenes.geotiff.GeoTiff` is the first."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels lie."""
+
+    @property
+    def nodata_reason(self) -> str:
+        """Where validity comes from, as a sentence."""
+
+    @property
+    def block_shape(self) -> BlockShape:
+        """Pixels that are stored together."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know."""
+
+    def read(self, numbers: tuple[int, ...], window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+        """(P, H, W) numbers of these bands and (H, W) bool validity; safe to call from many threads."""
+
+    def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
+        """Bytes that GDAL's block cache needs for ``rows`` successive pixel rows of these bands."""
+
+    def close(self) -> None:
+        """Close all files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """An open scene; a context manager. :meth:`read` may be called by many threads at once.
+
+    Attributes:
+        path: Absolute path.
+        source: The open files.
+        bands: Which band of the file is which.
+        radiometry: What the stored numbers mean, and why.
+        identity: Size and time of the file when it was opened.
+        doubts: What the comparison with the model says.
+    """
+
+    path: Path
+    source: Source
+    bands: BandMatch
+    radiometry: Radiometry
+    identity: FileIdentity
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels lie on Earth."""
+        return self.source.grid
+
+    @property
+    def present(self) -> tuple[bool, ...]:
+        """One flag per band of the network's input: whether the scene has it."""
+        return self.bands.present
+
+    @property
+    def nodata_reason(self) -> str:
+        """What decides which pixels are valid, as a sentence."""
+        return self.source.nodata_reason
+
+    @property
+    def block_shape(self) -> BlockShape:
+        """Pixels that are stored together."""
+        return self.source.block_shape
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before trusting the result."""
+        return (*self.source.warnings, *self.doubts, *self.radiometry.warnings)
+
+    def band_table(self) -> list[dict[str, Any]]:
+        """One row per band of the network's input, in plain types.
+
+        Returns:
+            ``band``, its common name; ``index``, its number in the file from 1, or None where it is absent;
+            ``name``, what the file or the user calls it.
+        """
+        return [
+            {"band": band, "index": number, "name": self.bands.file_names[number - 1] if number else None}
+            for band, number in zip(self.bands.wanted, self.bands.numbers, strict=True)
+        ]
+
+    def read(self, window: Window) -> Patch:
+        """Read a window that lies inside the grid; rows come as stored, also in south-up scenes.
+
+        Raises:
+            StorageError: The file is truncated or damaged there.
+        """
+        return Patch(*self.source.read(self.bands.held_numbers, window))
+
+    def to_reflectance(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Turn stored numbers into reflectance.
+
+        Args:
+            pixels: (..., P, H, W) as :meth:`read` gives them.
+
+        Returns:
+            (..., P, H, W) float32, 1.0 is a perfectly white surface; meaningless where a pixel is invalid.
+        """
+        return self.radiometry.apply(pixels)
+
+    def size_in_cache(self, rows: int = 1) -> int:
+        """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
+        return self.source.bytes_in_cache(self.bands.held_numbers, rows)
+
+    @contextmanager
+    def limited_cache(self, rows: int = 512) -> Iterator[None]:
+        """Give GDAL's block cache what reading ``rows`` rows at a time needs, instead of 5 % of all memory."""
+        import rasterio
+        from rasterio.session import DummySession
+
+        size = min(max(self.size_in_cache(rows), _LEAST_CACHE), _MOST_CACHE)
+        with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=size):
+            yield
+
+    def refuse_change(self) -> None:
+        """Make sure that the file is the one that was opened.
+
+        Raises:
+            StorageError: It changed since.
+        """
+        if FileIdentity.of(self.path) != self.identity:
+            raise StorageError(f"{self.path} changed while it was read", "run again when nobody writes it")
+
+    def close(self) -> None:
+        """Close the scene's files."""
+        self.source.close()
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_scene(
+    path: Path, input_spec: InputSpec, options: SceneOptions | None = None, gsd_m: float | None = None
+) -> Scene:
+    """Open a scene and decide what its bands and numbers are.
+
+    Args:
+        path: A GeoTIFF, COG or BigTIFF.
+        input_spec: Bands that the network wants.
+        options: What the user says about the scene.
+        gsd_m: Ground sampling distance that the network was trained on, in metres; None not to compare.
+
+    Returns:
+        The open scene; close it, or use it in a ``with`` statement.
+
+    Raises:
+        InputMissingError: There is no such file.
+        AccessError: It may not be read.
+        InputError: It is no TIFF, or (as a subclass) its grid, bands or numbers cannot be used.
+        StorageError: It is truncated or damaged.
+    """
+    from geoseg_cli.scenes.geotiff import open_geotiff
+
+    options = options or SceneOptions()
+    path = path.absolute()
+    source = open_geotiff(path, options.nodata, options.max_bytes)
+    try:
+        identity = FileIdentity.of(path)
+        match, radiometry = _understand(source, input_spec, options)
+        doubts = () if gsd_m is None else check_resolution(source.grid, gsd_m, str(path))
+        return Scene(path, source, match, radiometry, identity, doubts)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _understand(source: GeoTiff, spec: InputSpec, options: SceneOptions) -> tuple[BandMatch, Radiometry]:
+    has_tags = any(scale != 1 for scale in source.scales) or any(source.offsets)
+    refuse_rendered(source.path, source.dtypes, has_tags)
+    match = match_bands(spec, source.descriptions, options.bands, str(source.path))
+    held = match.held_numbers
+    evidence = Evidence(
+        source.path,
+        match.held_names,
+        tuple(source.dtypes[number - 1] for number in held),
+        tuple(source.scales[number - 1] for number in held),
+        tuple(source.offsets[number - 1] for number in held),
+        lambda: source.sample(held),
+    )
+    return match, decide_radiometry(options.radiometry, evidence)
+
+
+def check_resolution(grid: Grid, gsd_m: float, where: str = "the scene") -> tuple[str, ...]:
+    """Compare a scene's pixels with those that a model was trained on.
+
+    Args:
+        grid: The scene's grid.
+        gsd_m: Ground sampling distance of the training data in metres.
+        where: What the error message calls the scene.
+
+    Returns:
+        Warnings: pixels that are not square or differ by more than 25 %; none for a grid without a CRS.
+
+    Raises:
+        GridError: The pixels are more than four times too large or too small.
+    """
+    steps = grid.gsd_m()
+    if steps is None:
+        return ()
+    height_m, width_m = steps
+    stated = f"pixels of {height_m:.4g} x {width_m:.4g} m (height x width)"
+    ratio = max(max(step, gsd_m) / min(step, gsd_m) for step in steps)
+    if ratio > FAR_GSD:
+        raise GridError(
+            f"{where} has {stated}, the model needs {gsd_m:g} m",
+            f"resample it first: gdalwarp -tr {gsd_m:g} {gsd_m:g} -r average, in a CRS in metres",
+        )
+    warnings = []
+    if ratio > NEAR_GSD:
+        warnings.append(f"the scene has {stated}, the model was trained on {gsd_m:g} m: expect more errors")
+    if max(steps) > SQUARE * min(steps):
+        warnings.append(f"the scene has {stated}: they are not square")
+    return tuple(warnings)
+
+
+@contextmanager
+def block_cache(scene: Scene, rows: int) -> Iterator[None]:
+    """Size GDAL's block cache for reading strips of ``rows`` pixel rows: each block is decoded once, and no more
+    memory is taken. Without it GDAL takes 5 % of the machine's memory.
+
+    Args:
+        scene: What is read.
+        rows: Pixel rows that are read together.
+    """
+    import rasterio
+
+    needed = scene.size_in_cache(rows) + SPARE_CACHE_BYTES
+    with rasterio.Env(GDAL_CACHEMAX=min(max(needed, MIN_CACHE_BYTES), MAX_CACHE_BYTES)):
+        yield

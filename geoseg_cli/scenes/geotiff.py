@@ -1,0 +1,317 @@
+"""Opens GeoTIFFs, COGs and BigTIFFs that may come from anyone, and reads windows of them.
+
+The driver is pinned and files beside the TIFF are ignored, so a file that calls itself ``.tif`` cannot make
+GDAL read another one. What GDAL raises becomes an error that names the file, the cause and the cure.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession
+
+from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.scenes.integrity import refuse_others
+
+BoolArray = npt.NDArray[np.bool_]
+Nodata = float | Literal["auto"] | None
+
+GIB = 1 << 30
+MAX_BYTES = 64 * GIB
+"""Largest scene, uncompressed, that is opened without being asked to."""
+
+MAX_INFLATION = 4000
+"""Largest ratio of pixels to file; deflate ends at 1032, real scenes near 10."""
+
+_SAMPLE_SIDE_PX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """Pixels that are stored together; reading one of them decodes them all."""
+
+    height: int
+    width: int
+
+
+class GeoTiff:
+    """One open GeoTIFF. :meth:`read` may be called by many threads at once: a lock lets one in at a time.
+
+    Attributes:
+        path: Absolute path.
+        grid: Where the pixels lie.
+        descriptions: Name of each band, None where it has none.
+        dtypes: Numpy name of each band's dtype.
+        scales, offsets: Tags of each band; 1 and 0 where there are none.
+        nodata: Number that means nothing in each band; None where every number means something.
+        nodata_reason: Where validity comes from, as a sentence.
+        block_shape: Pixels that are stored together.
+        warnings: What the user should know.
+    """
+
+    def __init__(self, dataset: Any, path: Path, nodata: Nodata) -> None:
+        self.path = path
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        self.grid = _grid(dataset, path)
+        self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions)
+        self.dtypes: tuple[str, ...] = tuple(dataset.dtypes)
+        self.scales: tuple[float, ...] = tuple(dataset.scales)
+        self.offsets: tuple[float, ...] = tuple(dataset.offsets)
+        self.nodata, self.nodata_reason = _nodata(dataset, nodata)
+        self.block_shape = BlockShape(*dataset.block_shapes[0])
+        self.warnings = _warnings(self.grid)
+        self._alpha = _alpha_band(dataset)
+        self._is_masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
+        if self._is_masked:
+            self.nodata_reason += ", and the alpha band" if self._alpha else ", and the mask band"
+        self._is_pixel_interleaved = dataset.interleaving == Interleaving.pixel
+
+    def close(self) -> None:
+        """Close the file."""
+        self._dataset.close()
+
+    def read(self, numbers: tuple[int, ...], window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+        """Read a window.
+
+        Args:
+            numbers: Band numbers, from 1.
+            window: Pixels inside the grid.
+
+        Returns:
+            (P, H, W) stored numbers in the file's dtype (float32 where the bands' dtypes differ), and (H, W)
+            bool: where no band is nodata, masked, NaN or infinite.
+
+        Raises:
+            StorageError: The file is truncated or damaged there.
+        """
+        assert window.intersection(self.grid.window) == window, f"{window} leaves the grid"
+        mask = None
+        with self._lock, _gdal(), _read_errors(self.path, window):
+            pixels = read_bands(self._dataset, numbers, window)
+            # An RGB photometric tag declares any fourth band an alpha band, also near infrared.
+            if self._is_masked and self._alpha not in numbers:
+                mask = self._dataset.read_masks(numbers[0], window=window.to_rasterio()) > 0
+        valid = valid_pixels(pixels, tuple(self.nodata[number - 1] for number in numbers))
+        return pixels, valid if mask is None else valid & mask
+
+    def sample(self, numbers: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Stored numbers of valid pixels from windows spread evenly over the scene.
+
+        Args:
+            numbers: Band numbers, from 1.
+
+        Returns:
+            (P, n) in the file's dtype; n is 0 where no valid pixel was met.
+
+        Raises:
+            StorageError: The file is truncated or damaged.
+        """
+        # 4 x 4 windows cost at most 16 blocks a band. A scene that is nearly all nodata gets a closer look.
+        for steps in (4, 16):
+            parts = []
+            for window in _spread_windows(self.grid, steps):
+                pixels, valid = self.read(numbers, window)
+                parts.append(pixels[:, valid])
+            found = np.concatenate(parts, axis=1)
+            if found.shape[1] >= 1000:
+                break
+        return found
+
+    def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
+        """Bytes of all blocks that ``rows`` successive pixel rows can touch."""
+        block = self.block_shape
+        block_rows = min(-(-self.grid.height // block.height), -(-(rows - 1) // block.height) + 1)
+        block_cols = -(-self.grid.width // block.width)
+        # Pixel interleaving decodes all bands of a block together, wanted or not.
+        decoded = range(1, len(self.dtypes) + 1) if self._is_pixel_interleaved else set(numbers)
+        pixel_bytes = sum(np.dtype(self.dtypes[number - 1]).itemsize for number in decoded)
+        return block_rows * block.height * block_cols * block.width * pixel_bytes
+
+
+def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = None) -> GeoTiff:
+    """Open a GeoTIFF.
+
+    Args:
+        path: A file.
+        nodata: The number that means nothing; None for "every number means something", ``"auto"`` for what
+            the file says.
+        max_bytes: Largest uncompressed size; None for :data:`MAX_BYTES` and :data:`MAX_INFLATION`.
+
+    Raises:
+        InputMissingError: There is no such file.
+        AccessError: It may not be read.
+        InputError: It is no TIFF, or is larger than allowed.
+        GridError: It lies on no map grid.
+        StorageError: It is truncated or damaged.
+    """
+    path = path.absolute()
+    size_bytes = refuse_others(path)
+    with _gdal(), _open_errors(path):
+        dataset = rasterio.open(str(path), driver="GTiff", sharing=False)
+        try:
+            _refuse_giants(dataset, path, size_bytes, max_bytes)
+            return GeoTiff(dataset, path, nodata)
+        except BaseException:
+            dataset.close()
+            raise
+
+
+def read_bands(dataset: Any, numbers: Sequence[int], window: Window) -> npt.NDArray[Any]:
+    """Read bands of a rasterio dataset.
+
+    Returns:
+        (P, H, W) in the bands' common dtype, or float32 where their dtypes differ.
+    """
+    where = window.to_rasterio()
+    if len({dataset.dtypes[number - 1] for number in numbers}) == 1:
+        return np.asarray(dataset.read(list(numbers), window=where))
+    return np.stack([dataset.read(number, window=where).astype(np.float32) for number in numbers])
+
+
+def valid_pixels(pixels: npt.NDArray[Any], nodata: Sequence[float | None]) -> BoolArray:
+    """Where every band holds a number that means something.
+
+    Args:
+        pixels: (P, H, W) stored numbers.
+        nodata: The number that means nothing in each of the P bands, or None.
+
+    Returns:
+        (H, W) bool: no band equals its nodata, is NaN or infinite.
+    """
+    valid = np.ones(pixels.shape[1:], dtype=np.bool_)
+    for plane, value in zip(pixels, nodata, strict=True):
+        if plane.dtype.kind == "f":
+            valid &= np.isfinite(plane)
+        if value is not None and can_hold(plane.dtype, value):
+            valid &= plane != plane.dtype.type(value)
+    return valid
+
+
+def can_hold(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a pixel of this dtype can equal ``value``; NaN equals nothing."""
+    if np.isnan(value):
+        return False
+    if dtype.kind == "f":
+        return True
+    info = np.iinfo(dtype)
+    return float(value).is_integer() and info.min <= value <= info.max
+
+
+@contextmanager
+def _gdal() -> Iterator[None]:
+    """GDAL with nothing but the named file: no siblings, no credentials, warnings to rasterio's logger."""
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    with rasterio.Env(session=DummySession(), **options):
+        yield
+
+
+@contextmanager
+def _open_errors(path: Path) -> Iterator[None]:
+    """Whatever goes wrong between a TIFF's signature and its pixels is damage: name it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            yield
+    except GeosegError:
+        raise
+    except (RasterioError, CPLE_BaseError, ValueError, OverflowError) as error:
+        raise StorageError(
+            f"{path}: this TIFF cannot be opened, it is truncated or damaged ({error})",
+            "copy or download it again and compare sizes",
+        ) from error
+
+
+@contextmanager
+def _read_errors(path: Path, window: Window) -> Iterator[None]:
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError, ValueError) as error:
+        raise StorageError(
+            f"{path}: cannot read rows {window.row} to {window.row_stop - 1}, columns {window.col} to"
+            f" {window.col_stop - 1}: the file is truncated or damaged ({error.__cause__ or error})",
+            "copy or download it again and compare sizes",
+        ) from error
+
+
+def _refuse_giants(dataset: Any, path: Path, size_bytes: int, max_bytes: int | None) -> None:
+    """A TIFF of some kilobytes can declare terabytes; a plan for it would fill the disk."""
+    pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+    declared = dataset.height * dataset.width * pixel_bytes
+    limit = max_bytes if max_bytes is not None else min(MAX_BYTES, max(GIB, MAX_INFLATION * size_bytes))
+    if declared > limit:
+        raise InputError(
+            f"{path} declares {dataset.height} x {dataset.width} px x {dataset.count} bands ="
+            f" {declared / GIB:.1f} GiB in a file of {size_bytes / GIB:.3g} GiB;"
+            f" up to {limit / GIB:.3g} GiB are accepted",
+            f"if the file is right, use --max-bytes {declared}",
+        )
+
+
+def _grid(dataset: Any, path: Path) -> Grid:
+    crs, transform = dataset.crs, dataset.transform
+    points = len(dataset.gcps[0])
+    if (points or dataset.rpcs) and (crs is None or transform.is_identity):
+        kind = f"{points} ground control points" if points else "rational polynomial coefficients"
+        option = "-tps" if points else "-rpc"
+        raise GridError(
+            f"{path} is not on a map grid: it carries only {kind}",
+            f"warp it first: gdalwarp {option} -t_srs EPSG:NNNN -r near {path.name} warped.tif",
+        )
+    if transform.is_degenerate:
+        raise GridError(
+            f"{path}: its transform {tuple(transform)[:6]} maps all pixels onto a line",
+            "write a right one: gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM FILE",
+        )
+    return Grid(crs, transform, dataset.height, dataset.width)
+
+
+def _nodata(dataset: Any, wanted: Nodata) -> tuple[tuple[float | None, ...], str]:
+    """Nodata of each band and where it comes from."""
+    if wanted is None:
+        return (None,) * dataset.count, "--nodata none: every finite number is data"
+    if wanted != "auto":
+        return (float(wanted),) * dataset.count, f"--nodata {wanted:g}"
+    values = tuple(dataset.nodatavals)
+    stated = [f"{value:g}" for value in dict.fromkeys(values) if value is not None]
+    if not stated:
+        return values, "no nodata tag: every finite number is data"
+    dtype = np.dtype(dataset.dtypes[0])
+    is_idle = dtype.kind != "f" and not any(can_hold(dtype, v) for v in values if v is not None)
+    note = f", which no {dtype} number can be" if is_idle else ""
+    return values, f"nodata tag {', '.join(stated)}{note}"
+
+
+def _alpha_band(dataset: Any) -> int | None:
+    """Number, from 1, of the alpha band."""
+    kinds = list(dataset.colorinterp)
+    return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
+
+
+def _warnings(grid: Grid) -> tuple[str, ...]:
+    if grid.crs is None:
+        return ("the scene has no CRS: neither has the output, and the pixel size cannot be checked",)
+    if grid.transform.determinant > 0:
+        return ("the scene is stored upside down (south-up): the model sees it mirrored",)
+    return ()
+
+
+def _spread_windows(grid: Grid, steps: int) -> Iterator[Window]:
+    """``steps`` x ``steps`` windows, spread evenly from edge to edge; fewer where they would overlap."""
+    height, width = min(grid.height, _SAMPLE_SIDE_PX), min(grid.width, _SAMPLE_SIDE_PX)
+    rows = {i * (grid.height - height) // (steps - 1) for i in range(steps)}
+    cols = {i * (grid.width - width) // (steps - 1) for i in range(steps)}
+    return (Window(row, col, height, width) for row in sorted(rows) for col in sorted(cols))

@@ -1,0 +1,149 @@
+"""The plan of overlapping tiles that covers a scene: integers only, no pixels.
+
+Starts are spread evenly along each axis and the last tile lies flush with the edge, so no tile reads
+outside the scene, none is repeated, and the overlap is never below what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from geoseg_cli.errors import UsageError
+from geoseg_cli.grid import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Tiles along one axis of a scene.
+
+    Attributes:
+        size: Pixels of the scene along this axis.
+        tile: Pixels of a tile; above ``size`` where the scene is smaller than one tile.
+        overlap: Pixels that neighbours share at least.
+        starts: First pixel of each tile, strictly rising.
+    """
+
+    size: int
+    tile: int
+    overlap: int
+    starts: tuple[int, ...]
+
+    @classmethod
+    def spread(cls, size: int, tile_px: int, overlap_px: int, multiple: int) -> Axis:
+        """Spread the fewest tiles that reach the wanted overlap evenly over ``size`` pixels."""
+        if size <= tile_px:
+            fitted = min(tile_px, -(-size // multiple) * multiple)
+            return cls(size, fitted, overlap_px, (0,))
+        count = -(-(size - overlap_px) // (tile_px - overlap_px))
+        starts = tuple(i * (size - tile_px) // (count - 1) for i in range(count))
+        return cls(size, tile_px, overlap_px, starts)
+
+    def extent(self, index: int) -> tuple[int, int]:
+        """First pixel and length of tile ``index`` inside the scene."""
+        return self.starts[index], min(self.tile, self.size)
+
+    def core(self, index: int) -> tuple[int, int]:
+        """First and one-past-last pixel that lie nearer to this tile's middle than to its neighbours'."""
+        first = 0 if index == 0 else self._seam(index - 1)
+        stop = self.size if index == len(self.starts) - 1 else self._seam(index)
+        return first, stop
+
+    def _seam(self, index: int) -> int:
+        return (self.starts[index] + self.tile + self.starts[index + 1]) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile of a plan.
+
+    Attributes:
+        index: Position in row-major order.
+        row_index, col_index: Position along each axis of the plan.
+        window: The tile's pixels, wholly inside the scene.
+    """
+
+    index: int
+    row_index: int
+    col_index: int
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """Row-major plan of tiles; all tiles have the same shape once padded to ``(tile_height, tile_width)``."""
+
+    rows: Axis
+    cols: Axis
+
+    @classmethod
+    def cover(cls, height: int, width: int, tile_px: int, overlap_px: int, multiple: int = 1) -> TilePlan:
+        """Plan tiles over a scene of ``height`` x ``width`` pixels.
+
+        Args:
+            height, width: Size of the scene in pixels, at least 1.
+            tile_px: Side of a square tile.
+            overlap_px: Pixels that neighbouring tiles share at least; at most half a tile.
+            multiple: Tile sides are a multiple of this; ``tile_px`` must be one.
+
+        Raises:
+            UsageError: ``tile_px`` or ``overlap_px`` cannot be used.
+        """
+        if tile_px < 1 or tile_px % multiple:
+            nearest = max(multiple, round(tile_px / multiple) * multiple)
+            raise UsageError(
+                f"a tile of {tile_px} px does not fit the model, which needs a multiple of {multiple}",
+                f"use --tile {nearest}",
+            )
+        if not 0 <= overlap_px <= tile_px // 2:
+            raise UsageError(
+                f"an overlap of {overlap_px} px does not fit tiles of {tile_px} px",
+                f"use --overlap between 0 and {tile_px // 2}",
+            )
+        return cls(
+            Axis.spread(height, tile_px, overlap_px, multiple),
+            Axis.spread(width, tile_px, overlap_px, multiple),
+        )
+
+    @property
+    def tile_height(self) -> int:
+        """Rows of a padded tile."""
+        return self.rows.tile
+
+    @property
+    def tile_width(self) -> int:
+        """Columns of a padded tile."""
+        return self.cols.tile
+
+    def __len__(self) -> int:
+        return len(self.rows.starts) * len(self.cols.starts)
+
+    def __iter__(self) -> Iterator[Tile]:
+        for row in range(len(self.rows.starts)):
+            for col in range(len(self.cols.starts)):
+                yield self[row, col]
+
+    def __getitem__(self, position: tuple[int, int]) -> Tile:
+        row_index, col_index = position
+        row, height = self.rows.extent(row_index)
+        col, width = self.cols.extent(col_index)
+        index = row_index * len(self.cols.starts) + col_index
+        return Tile(index, row_index, col_index, Window(row, col, height, width))
+
+    def core(self, tile: Tile) -> Window:
+        """The part of a tile that is nearer to its middle than to any neighbour's; cores partition the scene."""
+        row, row_stop = self.rows.core(tile.row_index)
+        col, col_stop = self.cols.core(tile.col_index)
+        return Window(row, col, row_stop - row, col_stop - col)
+
+    @property
+    def computed_share(self) -> float:
+        """Pixels computed per pixel of the scene, padding included; 1.0 means no pixel twice."""
+        return len(self) * self.tile_height * self.tile_width / (self.rows.size * self.cols.size)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self)} tiles of {self.tile_height} x {self.tile_width} px"
+            f" ({len(self.rows.starts)} rows x {len(self.cols.starts)} columns, overlap >= {self.rows.overlap} px,"
+            f" {self.computed_share:.2f} pixels computed per pixel)"
+        )

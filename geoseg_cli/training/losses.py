@@ -1,0 +1,90 @@
+"""What training minimises.
+
+A target is a set of classes: bit k set where the pixel may be class k (see ``chips``). Cross-entropy asks for
+probability inside the set, Dice for overlap where the class is certain.
+
+Axes: N batch, K classes, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+DICE_SMOOTHING = 1.0
+"""Pixels added to both sides of the Dice ratio, so that a class of few pixels does not swing it."""
+
+
+def allowed_classes(target: Tensor, classes: int) -> Tensor:
+    """Spread targets (N, H, W) uint8 into (N, K, H, W) bool: True where the pixel may be class k."""
+    bits = torch.arange(classes, dtype=torch.uint8, device=target.device).view(1, -1, 1, 1)
+    return (target.unsqueeze(1) >> bits) & 1 != 0
+
+
+def set_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean of -log(probability of the allowed classes) over the pixels that have any.
+
+    With one allowed class it is the usual cross-entropy.
+
+    Args:
+        logits: (N, K, H, W) float32.
+        target: (N, H, W) uint8 sets of classes; 0 is ignored.
+        weight: (N,) float32, at least 0, weight of each image's pixels.
+
+    Returns:
+        Scalar, at least 0; 0 when no pixel is labelled.
+    """
+    is_known = target != 0
+    # Unlabelled pixels allow everything: their loss is exactly 0 and its gradient too, never -inf or NaN.
+    allowed = allowed_classes(torch.where(is_known, target, torch.full_like(target, 255)), logits.shape[1])
+    inside = logits.masked_fill(~allowed, float("-inf")).logsumexp(dim=1)
+    losses = logits.logsumexp(dim=1) - inside  # (N, H, W)
+    weights = weight.view(-1, 1, 1) * is_known
+    return (losses * weights).sum() / weights.sum().clamp_min(1.0)
+
+
+def dice_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the classes that occur of 1 - Dice between probability and truth, over the whole batch.
+
+    Args:
+        logits: (N, K, H, W) float32.
+        target: (N, H, W) uint8 sets of classes; only pixels with exactly one class count.
+        weight: (N,) float32, at least 0, weight of each image's pixels.
+
+    Returns:
+        Scalar, 0 to 1; 0 when no pixel is certain.
+    """
+    truth = allowed_classes(target, logits.shape[1])
+    is_certain = truth.sum(dim=1) == 1
+    weights = (weight.view(-1, 1, 1) * is_certain).unsqueeze(1)  # (N, 1, H, W)
+    probability = logits.softmax(dim=1) * weights
+    truth_weight = truth * weights
+    common = (probability * truth).sum(dim=(0, 2, 3))
+    total = probability.sum(dim=(0, 2, 3)) + truth_weight.sum(dim=(0, 2, 3))
+    dice = (2 * common + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
+    occurs = truth_weight.sum(dim=(0, 2, 3)) > 0
+    return ((1 - dice) * occurs).sum() / occurs.sum().clamp_min(1)
+
+
+def segmentation_loss(
+    outputs: Tensor | Sequence[Tensor], target: Tensor, weight: Tensor, output_weights: Sequence[float] = (1.0, 0.4, 0.4)
+) -> Tensor:
+    """Cross-entropy plus Dice of the main output, and weighted of the auxiliary ones.
+
+    Args:
+        outputs: Logits (N, K, H, W), or main logits followed by auxiliary ones.
+        target: (N, H, W) uint8 sets of classes; 0 is ignored.
+        weight: (N,) float32, at least 0.
+        output_weights: Weight of each output; MSCloudCAM publishes 1, 0.4, 0.4.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    several = (outputs,) if isinstance(outputs, Tensor) else outputs
+    total = torch.zeros((), device=target.device)
+    for logits, share in zip(several, output_weights, strict=False):
+        scores = logits.float()
+        total = total + share * (set_cross_entropy(scores, target, weight) + dice_loss(scores, target, weight))
+    return total

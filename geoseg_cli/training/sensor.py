@@ -1,0 +1,93 @@
+"""The imager: optics, detector spacing, noise and swath edge.
+
+Axis letters: H rows, W columns, in pixels of the scene.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg_cli.training.fields import FloatArray, block_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One band's way from radiance to pixels.
+
+    Attributes:
+        factor: native pixel over scene pixel, 1, 2 or 6 at 10 m.
+        shift_px: misregistration (rows, columns) in native pixels, below 0.5.
+        blur: share of a pixel's signal that comes from each neighbour along an axis.
+        noise_floor: deviation of reflectance over black ground.
+        noise_gain: growth of the noise's variance with reflectance (photon noise).
+        is_smooth: coarse bands are interpolated instead of repeated.
+    """
+
+    factor: int
+    shift_px: tuple[float, float]
+    blur: float
+    noise_floor: float
+    noise_gain: float
+    is_smooth: bool
+
+    def observe(self, image: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Turn at-sensor reflectance (H, W) into the recorded one on the same grid, float32."""
+        height, width = image.shape
+        native = _coarsen(image, self.factor)
+        native = _filter(native, self.blur, self.shift_px)
+        deviation = np.sqrt(np.maximum(native, 0) * np.float32(self.noise_gain) + np.float32(self.noise_floor**2))
+        native = native + deviation * rng.standard_normal(native.shape, dtype=np.float32)
+        return _refine(native, self.factor, self.is_smooth)[:height, :width]
+
+
+def _coarsen(image: FloatArray, factor: int) -> FloatArray:
+    """Average (H, W) over blocks, repeating the last rows and columns where the blocks do not fit."""
+    if factor == 1:
+        return image
+    height, width = image.shape
+    bottom, right = -height % factor, -width % factor
+    padded = np.pad(image, ((0, bottom), (0, right)), mode="edge") if bottom or right else image
+    return block_mean(padded, factor)
+
+
+def _filter(image: FloatArray, blur: float, shift_px: tuple[float, float]) -> FloatArray:
+    """Blur by three taps along each axis and shift by a part of a pixel; edges repeat."""
+    padded = np.pad(image, 1, mode="edge")
+    down, right = (np.float32(value) for value in shift_px)
+    middle, side = np.float32(1 - 2 * blur), np.float32(blur)
+    columns = padded[:, 1:-1] * middle + padded[:, :-2] * (side + right / 2) + padded[:, 2:] * (side - right / 2)
+    return np.asarray(
+        columns[1:-1] * middle + columns[:-2] * (side + down / 2) + columns[2:] * (side - down / 2), np.float32
+    )
+
+
+def _refine(image: FloatArray, factor: int, is_smooth: bool) -> FloatArray:
+    """Bring (h, w) back to the scene's grid by repetition or linear interpolation."""
+    if factor == 1:
+        return image
+    if not is_smooth:
+        return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+    return _interpolate_rows(_interpolate_rows(image, factor).T, factor).T
+
+
+def _interpolate_rows(image: FloatArray, factor: int) -> FloatArray:
+    """Linear interpolation along the first axis by a whole factor, pixel centres kept."""
+    count = image.shape[0]
+    position = (np.arange(count * factor) + 0.5) / factor - 0.5
+    lower = np.clip(np.floor(position).astype(np.intp), 0, max(count - 2, 0))
+    upper = np.minimum(lower + 1, count - 1)
+    weight = np.clip(position - lower, 0, 1).astype(np.float32)[:, None]
+    return np.asarray(image[lower] * (1 - weight) + image[upper] * weight, np.float32)
+
+
+def swath_edge(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Valid pixels (H, W) of a scene that the edge of the swath cuts: a straight, slightly slanted border."""
+    height, width = shape
+    lean = rng.uniform(0.05, 0.45) * rng.choice([-1, 1])
+    rows = np.arange(height)[:, None] - height / 2
+    columns = np.arange(width)[None, :] - width * rng.uniform(0.1, 0.9)
+    inside = columns + rows * lean > 0
+    return np.asarray(inside if rng.random() < 0.5 else ~inside)

@@ -1,0 +1,158 @@
+"""Train one of the shipped bundles from scratch.
+
+    python scripts/train_bundles.py landcover-lale --data ../shared/data --minutes 40 --workers 1 --out models
+
+The data folder holds ``training/`` (see docs). The run keeps its pool of simulated chips and its checkpoint under
+``runs/``; started again after a kill it goes on, and after the end it only writes the bundle again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geoseg_cli.errors import GeosegError
+from geoseg_cli.networks import create_network
+from geoseg_cli.training.augment import whole_sample
+from geoseg_cli.training.loop import Progress, Trainer
+from geoseg_cli.training.pool import ScenePool
+from geoseg_cli.training.bundle_recipes import (
+    DEVELOP_SEED,
+    TRAIN_SEED,
+    BundleRecipe,
+    SceneMaker,
+    recipe_named,
+    sources,
+    validation_sets,
+)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="landcover-lale or cloud-mscloudcam")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds training/")
+    parser.add_argument("--minutes", type=float, default=40.0, help="time budget of the training itself")
+    parser.add_argument("--workers", type=int, default=1, help="processes that simulate scenes")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the network")
+    parser.add_argument("--scenes", type=int, default=2000, help="simulated scenes kept at a time")
+    parser.add_argument("--first", type=int, default=200, help="simulated scenes to wait for before training")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--validate-minutes", type=float, default=2.0)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and pools, not for git")
+    parser.add_argument("--run-name", default=None, help="name of the run's folder; the recipe's name if not given")
+    parser.add_argument("--out", type=Path, default=Path("models"), help="folder of the bundle's folder")
+    parser.add_argument("--no-bundle", action="store_true", help="train only")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Train and write; returns the exit code."""
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    try:
+        recipe = recipe_named(arguments.recipe)
+        train_options = replace(
+            recipe.train, minutes=arguments.minutes, seed=arguments.seed, precision=arguments.precision,
+            validate_minutes=arguments.validate_minutes,
+        )  # fmt: skip
+        recipe = replace(recipe, train=train_options)
+        trainer, made = train(recipe, arguments)
+        if not arguments.no_bundle:
+            folder = write(recipe, trainer, made, arguments)
+            print(f"wrote {folder}")
+    except GeosegError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer, int]:
+    """Run or resume the training; returns the trainer and the number of different simulated scenes."""
+    training = arguments.data / "training"
+    run = arguments.runs / (arguments.run_name or recipe.name)
+    torch.manual_seed(arguments.seed)
+    network = create_network(recipe.network, bands=recipe.spec.channels, classes=len(recipe.legend.classes))
+    trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
+    maker = SceneMaker(recipe.name, training / "spectra")
+    kept = arguments.runs / f"pool-{recipe.name}-{fingerprint(maker)}"
+    pool = ScenePool(kept, maker, arguments.scenes, TRAIN_SEED, arguments.workers)
+    with pool:
+        start = time.monotonic()
+        pool.fill(arguments.first)
+        validation = validation_sets(recipe, training, training / "spectra")
+        print(f"{len(pool)} scenes, {len(validation)} validation sets, {time.monotonic() - start:.0f} s", flush=True)
+        on_step = pool.pump if arguments.workers else lambda: None
+        for progress in trainer.run(sources(recipe, training, pool), validation, on_step):
+            print(line(progress, pool), flush=True)
+        return trainer, pool.made
+
+
+def fingerprint(maker: SceneMaker) -> str:
+    """Eight hex digits that change with the simulator, so that no pool mixes scenes of two versions of it."""
+    chip = maker(TRAIN_SEED)
+    return hashlib.sha256(chip.dn.tobytes() + chip.target.tobytes()).hexdigest()[:8]
+
+
+def line(progress: Progress, pool: ScenePool) -> str:
+    """One line of the log."""
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in progress.scores.items())
+    return (
+        f"{progress.share:6.1%}  step {progress.step:6d}  loss {progress.loss:.4f}  lr {progress.learning_rate:.2e}"
+        f"  mIoU {scores}  scenes {pool.made}{'  best' if progress.is_best else ''}"
+    )
+
+
+def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse.Namespace) -> Path:
+    """Write the bundle with the best weights."""
+    from geoseg_cli.export import CardFields, write_bundle
+
+    network, step, best_score = trainer.best()
+    maker = SceneMaker(recipe.name, arguments.data / "training" / "spectra")
+    chips = [maker(DEVELOP_SEED + number) for number in (3, 7)]
+    golden = np.stack([whole_sample(chip, recipe.spec).pixels for chip in chips])
+    network_config: dict[str, Any] = {}
+    fields = CardFields(
+        name=recipe.name,
+        task=recipe.task,
+        architecture=recipe.network,
+        network=recipe.network,
+        network_config=network_config,
+        input_spec=recipe.spec,
+        legend=recipe.legend,
+        tile_px=recipe.tile_px,
+        overlap_px=recipe.overlap_px,
+        size_multiple=recipe.size_multiple,
+        gsd_m=recipe.gsd_m,
+        training=training_record(recipe, trainer, made, step, best_score),
+        metrics={},
+        limits=[],
+        title=recipe.title,
+    )
+    return write_bundle(arguments.out / recipe.name, network, fields, golden).folder
+
+
+def training_record(recipe: BundleRecipe, trainer: Trainer, made: int, step: int, best_score: float) -> dict[str, Any]:
+    """What the card says about the training."""
+    return json.loads(json.dumps({
+        "options": asdict(recipe.train),
+        "augment": asdict(recipe.augment),
+        "simulated_scenes": made,
+        "best_step": step,
+        "best_score": round(best_score, 4),
+        "history": trainer.history,
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""LALE against its published and derived figures, and its behaviour at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from geoseg_cli.errors import ModelError
+from geoseg_cli.networks.attention import DotProductAttention, set_explicit_attention
+from geoseg_cli.networks.lale import LALE, VARIANTS, Attention, LALEConfig, RMSNorm, StarReLU
+
+Run = Callable[[Tensor], Tensor]
+SMALL = replace(VARIANTS["s1"], depths=(1, 1, 1, 1))
+
+PARAMETERS = {
+    "s1": 1_567_417, "s2": 2_613_525, "s3": 3_659_633, "s4": 4_705_741,
+    "s1-k7": 1_596_519, "s2-k7": 2_671_559, "s3-k7": 3_746_599, "s4-k7": 4_821_639,
+}  # fmt: skip
+GMACS = {"s1": 0.587, "s2": 0.779, "s1-k7": 0.6606, "s2-k7": 0.9223}
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_gmacs(network: nn.Module, size: int) -> float:
+    counter = pytest.importorskip("fvcore.nn")
+    set_explicit_attention(network.eval())
+    analysis = counter.FlopCountAnalysis(network, torch.rand(1, 3, size, size))
+    return float(analysis.unsupported_ops_warnings(False).total()) / 1e9
+
+
+@pytest.mark.parametrize(("variant", "expected"), PARAMETERS.items())
+def test_parameters_match_to_the_unit(variant: str, expected: int) -> None:
+    assert parameters(LALE(3, 7, config=VARIANTS[variant])) == expected
+
+
+@pytest.mark.parametrize(("bands", "expected"), [(4, 1_567_561), (11, 1_568_569), (13, 1_568_857)])
+def test_each_extra_band_costs_144_parameters(bands: int, expected: int) -> None:
+    assert parameters(LALE(bands, 7)) == expected
+
+
+def test_every_part_of_s1_has_its_share_of_parameters() -> None:
+    network = LALE(3, 7)
+    stages: list[nn.Sequential] = list(network.stages)  # type: ignore[arg-type]
+    assert parameters(network.stem) == 5_140
+    assert sum(parameters(stage[0]) for stage in stages[1:]) == 387_520
+    blocks = [stages[0], *(stage[1:] for stage in stages[1:])]
+    assert [parameters(one) for one in blocks] == [10_108, 34_524, 202_754, 798_722]
+    decoder_parts = (network.decoder.project, network.decoder.fuse, network.decoder.classify)
+    assert [parameters(part) for part in decoder_parts] == [61_952, 65_794, 903]
+
+
+def test_stored_values_fit_the_published_sizes_in_mebibytes() -> None:
+    for variant, published in (("s1", 5.98), ("s2", 9.97)):
+        assert round(4 * parameters(LALE(3, 7, config=VARIANTS[variant])) / 2**20, 2) == published
+
+
+@pytest.mark.parametrize(("variant", "expected"), GMACS.items())
+def test_multiply_adds_at_256_match_within_one_percent(variant: str, expected: float) -> None:
+    assert count_gmacs(LALE(3, 7, config=VARIANTS[variant]), 256) == pytest.approx(expected, rel=0.01)
+
+
+@settings(deadline=None, max_examples=20)
+@given(scale=st.floats(1, 1000), seed=st.integers(0, 2**31))
+def test_rms_norm_gives_unit_mean_square_and_ignores_scale(scale: float, seed: int) -> None:
+    x = torch.randn(2, 16, 3, 5, generator=torch.Generator().manual_seed(seed)) + 0.5
+    norm = RMSNorm(16)
+    torch.testing.assert_close(norm(x).square().mean(dim=1), torch.ones(2, 3, 5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(norm(scale * x), norm(x), atol=1e-4, rtol=0)
+
+
+def test_rms_norm_notices_an_added_constant() -> None:
+    x = torch.randn(1, 16, 3, 5)
+    assert float((RMSNorm(16)(x + 1) - RMSNorm(16)(x)).detach().abs().max()) > 0.1
+
+
+def test_rms_norm_stays_finite_in_half_precision() -> None:
+    assert bool(RMSNorm(16)(torch.full((1, 16, 2, 2), 3e4, dtype=torch.float16)).isfinite().all())
+
+
+def test_star_relu_is_its_bias_below_zero_and_scale_plus_bias_at_one() -> None:
+    star = StarReLU()
+    at_minus_three, at_one = star(torch.tensor([-3.0, 1.0])).tolist()
+    assert at_minus_three == pytest.approx(-0.4472)
+    assert at_one == pytest.approx(0.8944 - 0.4472)
+
+
+def test_star_relu_standardises_unit_normal_inputs() -> None:
+    x = StarReLU()(torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))).detach()
+    assert float(x.mean()) == pytest.approx(0, abs=0.01)
+    assert float(x.std()) == pytest.approx(1, abs=0.01)
+
+
+def test_attention_runs_only_at_a_sixteenth_and_a_thirty_second() -> None:
+    network = LALE(3, 7).eval()
+    tokens: list[int] = []
+    for module in network.modules():
+        if isinstance(module, DotProductAttention):
+            module.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].shape[-2]))
+    network(torch.rand(1, 3, 128, 192))
+    assert tokens == [8 * 12, 4 * 6]
+
+
+def test_spelled_out_attention_equals_the_fused_one() -> None:
+    network, x = LALE(3, 7).eval(), torch.rand(2, 3, 64, 96)
+    fused = network(x)
+    set_explicit_attention(network)
+    torch.testing.assert_close(network(x), fused, atol=1e-5, rtol=0)
+
+
+def test_attention_weighs_all_positions_as_written_by_hand() -> None:
+    layer, x = Attention(8, 2), torch.randn(1, 8, 2, 3)
+    tokens = x.flatten(2).transpose(1, 2)[0]  # (6, 8)
+    query, key, value = layer.qkv(tokens).chunk(3, dim=-1)
+    heads = [
+        torch.softmax(query[:, one] @ key[:, one].T / 4**0.5, dim=-1) @ value[:, one]
+        for one in (slice(0, 4), slice(4, 8))
+    ]
+    expected = layer.out(torch.cat(heads, dim=-1)).T.reshape(1, 8, 2, 3)
+    torch.testing.assert_close(layer(x), expected, atol=1e-6, rtol=0)
+
+
+def test_without_attention_a_shift_by_32_pixels_only_moves_the_logits() -> None:
+    network = LALE(3, 7, config=SMALL).eval()
+    for module in network.modules():
+        if isinstance(module, Attention):
+            nn.init.zeros_(module.out.weight)
+    x = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits, moved = network(x), network(x.roll((32, 32), (2, 3)))
+    inside = slice(192, 352)
+    torch.testing.assert_close(
+        moved[..., inside, inside], logits.roll((32, 32), (2, 3))[..., inside, inside], atol=1e-5, rtol=0
+    )
+    assert float((moved - logits).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("size", [(257, 255), (31, 33), (512, 384), (1, 1), (1, 9), (5, 2)])
+def test_any_size_comes_back_finite(size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits = LALE(3, 7, config=SMALL).eval()(torch.rand(2, 3, *size))
+    assert logits.shape == (2, 7, *size)
+    assert bool(logits.isfinite().all())
+
+
+def test_tiles_of_a_batch_do_not_see_each_other() -> None:
+    network, x = LALE(3, 7).eval(), torch.rand(3, 3, 40, 56)
+    torch.testing.assert_close(network(x)[1:2], network(x[1:2]), atol=1e-5, rtol=0)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = LALE(3, 7)
+    loss = F.cross_entropy(network(torch.rand(2, 3, 64, 64)), torch.randint(7, (2, 64, 64)))
+    torch.autograd.backward(loss)
+    assert all(one.grad is not None and float(one.grad.abs().max()) > 0 for one in network.parameters())
+
+
+def test_pointwise_residual_and_ratio_are_settings() -> None:
+    same = LALE(3, 7, config=replace(VARIANTS["s1"], keep_pointwise_residual=False))
+    assert parameters(same) == PARAMETERS["s1"]
+    # per mixer: C -> 2C -> C instead of C -> C adds 3 C^2 + 2 C weights and biases and one more StarReLU
+    added = sum(7 * (3 * width**2 + 2 * width + 2) for width in (32, 64))
+    assert parameters(LALE(3, 7, config=replace(VARIANTS["s1"], mixer_ratio=2))) == PARAMETERS["s1"] + added
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"kernel": 4}, "kernel"), ({"norm": "batch"}, "norm"), ({"activation": "tanh"}, "activation"),
+     ({"heads": (3, 8)}, "heads")],
+)  # fmt: skip
+def test_impossible_settings_are_refused_by_name(change: dict[str, object], word: str) -> None:
+    with pytest.raises(ModelError, match=word) as caught:
+        LALEConfig(**change)  # type: ignore[arg-type]
+    assert caught.value.hint
+
+
+def test_learns_two_tiles_in_two_hundred_steps(steps_to_learn: Callable[[nn.Module], int | None]) -> None:
+    torch.manual_seed(0)
+    steps = steps_to_learn(LALE(4, 4))
+    assert steps is not None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_graph_equals_the_network_at_sizes_never_traced(
+    export_dynamic: Callable[[nn.Module, int], Run],
+) -> None:
+    network = LALE(4, 5, config=SMALL)
+    run = export_dynamic(network, 4)
+    for shape in ((1, 4, 128, 192), (3, 4, 250, 230), (1, 4, 33, 47)):
+        x = torch.rand(shape)
+        torch.testing.assert_close(run(x), network(x), atol=1e-4, rtol=0)

@@ -1,0 +1,85 @@
+"""Windows to batches: every pixel read once, tiles in order, nothing predicted where nothing is valid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoseg_cli.batches import batches
+from geoseg_cli.grid import Window
+from geoseg_cli.tiles import TilePlan
+from tests.fakes import ONE_BAND, MemoryScene
+
+
+def scene_of(height: int, width: int, seed: int = 0, invalid: float = 0.0) -> MemoryScene:
+    rng = np.random.default_rng(seed)
+    pixels = rng.random((1, height, width), np.float32)
+    return MemoryScene(pixels, rng.random((height, width)) >= invalid)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 16), st.integers(1, 7))
+def test_tiles_hold_the_scenes_pixels_in_the_plans_order(height: int, width: int, overlap: int, size: int) -> None:
+    scene = scene_of(height, width)
+    plan = TilePlan.cover(height, width, 32, overlap, 4)
+    seen = []
+    for batch in batches(scene, plan, ONE_BAND, size):
+        assert 1 <= len(batch.tiles) <= size
+        for tile, pixels, valid in zip(batch.tiles, batch.pixels, batch.valid, strict=True):
+            window = tile.window
+            expected = scene.pixels[:, window.rows, window.cols]
+            np.testing.assert_array_equal(pixels[:, : window.height, : window.width], expected)
+            assert valid[: window.height, : window.width].all()
+            assert valid.sum() == window.height * window.width
+            seen.append(tile.index)
+    assert seen == list(range(len(plan)))
+
+
+@given(st.integers(1, 200), st.integers(0, 16))
+def test_every_row_is_read_exactly_once_whatever_the_overlap(height: int, overlap: int) -> None:
+    scene = scene_of(height, 40)
+    list(batches(scene, TilePlan.cover(height, 40, 32, overlap, 4), ONE_BAND, 3))
+    rows = [row for window in scene.windows for row in range(window.row, window.row_stop)]
+    assert rows == list(range(height))
+    assert all((window.col, window.width) == (0, 40) for window in scene.windows)
+
+
+def test_tiles_without_a_valid_pixel_are_left_out() -> None:
+    scene = scene_of(64, 64)
+    scene.valid[:32, :32] = False
+    tiles = [tile.index for batch in batches(scene, TilePlan.cover(64, 64, 32, 0), ONE_BAND, 2) for tile in batch.tiles]
+    assert tiles == [1, 2, 3]
+
+
+def test_only_tiles_that_touch_the_window_to_keep_are_made() -> None:
+    scene = scene_of(96, 96)
+    plan = TilePlan.cover(96, 96, 32, 0)
+    made = batches(scene, plan, ONE_BAND, 4, keep=Window(40, 40, 10, 10))
+    assert [tile.index for batch in made for tile in batch.tiles] == [4]
+    assert [(window.row, window.height) for window in scene.windows] == [(32, 32)]
+
+
+def test_invalid_pixels_reach_the_network_as_zero() -> None:
+    scene = scene_of(32, 32, invalid=0.5)
+    (batch,) = batches(scene, TilePlan.cover(32, 32, 32, 0), ONE_BAND, 1)
+    assert (batch.pixels[0, 0][~scene.valid] == 0).all()
+    np.testing.assert_array_equal(batch.valid[0], scene.valid)
+
+
+def test_a_short_scene_is_mirrored_into_the_padding_which_stays_invalid() -> None:
+    scene = scene_of(3, 5)
+    (batch,) = batches(scene, TilePlan.cover(3, 5, 32, 0, 8), ONE_BAND, 1)
+    assert batch.pixels.shape == (1, 1, 8, 8)
+    np.testing.assert_array_equal(batch.pixels[0, 0, 3:6, :5], scene.pixels[0, ::-1])
+    assert batch.valid.sum() == 15
+
+
+def test_an_error_of_the_reader_surfaces() -> None:
+    class Broken(MemoryScene):
+        def read(self, window: Window) -> None:  # type: ignore[override]
+            raise OSError("block 7")
+
+    broken = Broken(np.zeros((1, 8, 8)), np.ones((8, 8), bool))
+    with pytest.raises(OSError, match="block 7"):
+        list(batches(broken, TilePlan.cover(8, 8, 8, 0), ONE_BAND, 1))

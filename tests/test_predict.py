@@ -1,0 +1,347 @@
+"""The whole path, from a GeoTIFF to a COG, with an engine whose answer is known."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rio_cogeo import cog_validate
+
+from geoseg_cli.catalog import legends
+from geoseg_cli.engines.fake_engine import FakeEngine, IdentityEngine
+from geoseg_cli.errors import EngineError, GeosegError, OutputError, StorageError, UsageError
+from geoseg_cli.predict import PredictOptions, predict_scene
+from geoseg_cli.scenes import SceneOptions
+from tests.fakes.bundles import STEP, fake_bundle
+
+DN_PER_CLASS = int(STEP * 10_000)
+NODATA_DN = 65_535
+UTM = Affine(10, 0, 499_980, 0, -10, 4_900_020)
+
+
+def write_scene(path: Path, labels: npt.NDArray[np.int_], valid: npt.NDArray[np.bool_], **profile: Any) -> Path:
+    """A one-band uint16 scene whose digital numbers mean the labels."""
+    pixels = np.where(valid, labels * DN_PER_CLASS, NODATA_DN).astype(np.uint16)
+    settings_of_file = {"crs": "EPSG:32631", "transform": UTM, "nodata": NODATA_DN} | profile
+    height, width = labels.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="uint16", count=1, height=height, width=width, **settings_of_file
+    ) as file:
+        file.write(pixels, 1)
+        file.set_band_description(1, "red")
+        file.scales = (1e-4,)
+    return path
+
+
+def random_scene(path: Path, height: int, width: int, seed: int = 0, **profile: Any) -> npt.NDArray[np.int_]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, (height, width))
+    valid = rng.random((height, width)) > 0.3
+    write_scene(path, labels, valid, **profile)
+    return np.where(valid, labels, 255)
+
+
+def read(path: Path) -> npt.NDArray[Any]:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+@pytest.fixture()
+def workdir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.sampled_from([32, 64, 96]),
+    st.integers(0, 16),
+    st.sampled_from(["hann", "linear", "trim"]),
+    st.integers(1, 5),
+    st.integers(0, 9),
+)
+def test_an_engine_that_returns_its_input_gives_back_the_scene(
+    height: int, width: int, tile: int, overlap: int, blend: Any, batch: int, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scene, output = Path(folder) / "scene.tif", Path(folder) / "map.tif"
+        expected = random_scene(scene, height, width, seed)
+        options = PredictOptions(tile_px=tile, overlap_px=overlap, blend=blend, batch=batch)
+        predict_scene(scene, output, fake_bundle(), IdentityEngine(4), options)
+        np.testing.assert_array_equal(read(output)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        UTM,
+        Affine(10, 0, 499_980, 0, 10, 4_800_000),
+        Affine.translation(5e5, 4e6) @ Affine.rotation(30) @ Affine.scale(10, -10),
+    ],
+    ids=["north-up", "south-up", "rotated"],
+)
+def test_the_output_grid_is_the_input_grid(workdir: Path, transform: Affine) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    expected = random_scene(scene, 70, 50, transform=transform)
+    predict_scene(scene, output, fake_bundle(), IdentityEngine(4))
+    with rasterio.open(scene) as source, rasterio.open(output) as made:
+        assert (made.crs, made.transform, made.shape) == (source.crs, source.transform, source.shape)
+        row, col = 12, 34
+        x, y = source.xy(row, col)
+        assert next(made.sample([(x, y)]))[0] == expected[row, col]
+
+
+def test_labels_do_not_depend_on_batch_or_read_ahead(workdir: Path) -> None:
+    scene = workdir / "scene.tif"
+    random_scene(scene, 300, 210)
+    noise = np.random.default_rng(1).normal(size=(4, 64, 64)).astype(np.float32)
+
+    def run(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return pixels[:, :1] * 0.3 + noise
+
+    made = []
+    for batch in (1, 3, 16):
+        engine = FakeEngine(4, run)
+        output = workdir / f"map{batch}.tif"
+        options = PredictOptions(batch=batch, written_at=datetime(2026, 1, 1, tzinfo=UTC))
+        predict_scene(scene, output, fake_bundle(), engine, options)
+        assert max(engine.batches) == batch
+        made.append(output.read_bytes())
+    assert made[0] == made[1] == made[2]
+
+
+def test_an_all_nodata_scene_runs_no_engine_and_gives_all_nodata(workdir: Path) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    write_scene(scene, np.zeros((100, 90), int), np.zeros((100, 90), bool))
+    engine = IdentityEngine(4)
+    report = predict_scene(scene, output, fake_bundle(), engine)
+    assert engine.batches == []
+    assert (report.tiles_run, report.valid_pixels) == (0, 0)
+    assert (read(output) == 255).all()
+
+
+def test_a_scene_taller_than_many_tiles_with_nodata_rows_between_keeps_its_rows(workdir: Path) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    labels = np.random.default_rng(5).integers(0, 4, (1500, 20))
+    valid = np.zeros((1500, 20), bool)
+    valid[:10] = valid[1490:] = True
+    write_scene(scene, labels, valid)
+    predict_scene(scene, output, fake_bundle(), IdentityEngine(4))
+    np.testing.assert_array_equal(read(output)[0], np.where(valid, labels, 255))
+
+
+def test_the_result_is_a_valid_cog_with_palette_names_and_provenance(workdir: Path) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    expected = random_scene(scene, 1100, 1030)
+    predict_scene(scene, output, fake_bundle(), IdentityEngine(4))
+    valid, errors, warnings = cog_validate(output, strict=True, quiet=True)
+    assert (valid, errors, warnings) == (True, [], [])
+    with rasterio.open(output) as made:
+        assert (made.dtypes, made.nodata, made.descriptions) == (("uint8",), 255, ("cloud_mask",))
+        assert made.overviews(1)
+        assert made.colormap(1)[1][:3] == (220, 220, 220)
+        tags = made.tags()
+        assert json.loads(tags["GEOSEG_CLASSES"])[3]["name"] == "cloud_shadow"
+        assert tags["GEOSEG_MODEL"] == "fake-bundle"
+        assert tags["GEOSEG_INPUT"] == "scene.tif"
+        assert "tags" in tags["GEOSEG_RADIOMETRY"]
+        assert str(workdir) not in json.dumps(tags)
+        import hashlib
+
+        assert tags["GEOSEG_PIXELS_SHA256"] == hashlib.sha256(expected.astype(np.uint8).tobytes()).hexdigest()
+    with rasterio.open(output, overview_level=0) as overview:
+        assert set(np.unique(overview.read())) <= {0, 1, 2, 3, 255}
+
+
+def test_probabilities_and_confidence_are_scaled_and_masked(workdir: Path) -> None:
+    scene = workdir / "scene.tif"
+    expected = random_scene(scene, 60, 60)
+    options = PredictOptions(probabilities=workdir / "p.tif", confidence=workdir / "c.tif")
+    report = predict_scene(scene, workdir / "map.tif", fake_bundle(), IdentityEngine(4), options)
+    assert set(report.outputs) == {"labels", "probabilities", "confidence"}
+    top, rest = np.e / (np.e + 3), 1 / (np.e + 3)
+    valid = expected != 255
+    with rasterio.open(workdir / "p.tif") as file:
+        stored = file.read()
+        assert file.descriptions == ("prob_clear", "prob_thick_cloud", "prob_thin_cloud", "prob_cloud_shadow")
+        assert file.scales == (1 / 250,) * 4
+    for k in range(4):
+        wanted = np.where(expected == k, round(top * 250), round(rest * 250))
+        np.testing.assert_array_equal(stored[k], np.where(valid, wanted, 255))
+    np.testing.assert_array_equal(read(workdir / "c.tif")[0], np.where(valid, round(top * 250), 255))
+
+
+def test_only_bounds_are_predicted_and_the_rest_is_nodata(workdir: Path) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    expected = random_scene(scene, 300, 300)
+    left, top = UTM @ (100, 50)
+    options = PredictOptions(bounds=(left, top - 400, left + 300, top))
+    engine = IdentityEngine(4)
+    report = predict_scene(scene, output, fake_bundle(), engine, options)
+    inside = np.zeros((300, 300), bool)
+    inside[50:90, 100:130] = True
+    np.testing.assert_array_equal(read(output)[0], np.where(inside, expected, 255))
+    assert 0 < report.tiles_run < 12
+
+
+def test_bounds_outside_the_scene_are_refused(workdir: Path) -> None:
+    random_scene(workdir / "scene.tif", 30, 30)
+    with pytest.raises(UsageError, match="miss"):
+        predict_scene(
+            workdir / "scene.tif",
+            workdir / "map.tif",
+            fake_bundle(),
+            IdentityEngine(4),
+            PredictOptions(bounds=(0.0, 0.0, 1.0, 1.0)),
+        )
+
+
+def test_areas_in_the_report_are_those_of_the_map(workdir: Path) -> None:
+    expected = random_scene(workdir / "scene.tif", 200, 100)
+    report = predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4))
+    for area in report.areas:
+        assert area.pixels == (expected == area.value).sum()
+        # A UTM pixel of 100 square metres covers 0.1 % more or less on the ellipsoid.
+        assert area.hectares == pytest.approx(area.pixels * 0.01, rel=2e-3)
+    assert json.dumps(report.to_json())
+
+
+def test_legend_values_are_written_not_channel_numbers(workdir: Path) -> None:
+    expected = random_scene(workdir / "scene.tif", 40, 40)
+    bundle = fake_bundle(legend=legends()["esa-worldcover"].subset([80, 10, 50, 30]), task="land-cover")
+    predict_scene(workdir / "scene.tif", workdir / "map.tif", bundle, IdentityEngine(4))
+    values = np.array([80, 10, 50, 30, *[0] * 251, 255])
+    np.testing.assert_array_equal(read(workdir / "map.tif")[0], values[expected])
+
+
+def left_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("bug"), KeyboardInterrupt(), SystemExit(143)])
+def test_whatever_goes_wrong_leaves_an_old_output_as_it_was_and_nothing_else(
+    workdir: Path, trouble: BaseException
+) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    random_scene(scene, 200, 200)
+    output.write_bytes(b"the old map")
+
+    def fail(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        raise trouble
+
+    with pytest.raises(type(trouble)):
+        predict_scene(scene, output, fake_bundle(), FakeEngine(4, fail), PredictOptions(overwrite=True))
+    assert left_in(workdir) == {"scene.tif", "map.tif"}
+    assert output.read_bytes() == b"the old map"
+
+
+def test_an_existing_output_is_refused_before_anything_is_computed(workdir: Path) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    random_scene(scene, 50, 50)
+    output.write_bytes(b"the old map")
+    engine = IdentityEngine(4)
+    with pytest.raises(OutputError) as caught:
+        predict_scene(scene, output, fake_bundle(), engine)
+    assert "--overwrite" in caught.value.hint
+    assert engine.batches == []
+    assert output.read_bytes() == b"the old map"
+
+
+def test_a_truncated_scene_leaves_no_output(workdir: Path) -> None:
+    scene = workdir / "scene.tif"
+    random_scene(scene, 600, 600, compress="deflate")
+    scene.write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
+    with pytest.raises(StorageError):
+        predict_scene(scene, workdir / "map.tif", fake_bundle(), IdentityEngine(4))
+    assert left_in(workdir) == {"scene.tif"}
+
+
+def test_a_scene_that_changes_during_the_run_is_refused(workdir: Path) -> None:
+    scene = workdir / "scene.tif"
+    random_scene(scene, 100, 100)
+
+    def touch(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        import os
+
+        os.utime(scene, ns=(1, 1))
+        return np.zeros((len(pixels), 4, *pixels.shape[2:]), np.float32)
+
+    with pytest.raises(StorageError, match="changed"):
+        predict_scene(scene, workdir / "map.tif", fake_bundle(), FakeEngine(4, touch))
+    assert left_in(workdir) == {"scene.tif"}
+
+
+def test_a_network_that_gives_nan_everywhere_is_refused(workdir: Path) -> None:
+    random_scene(workdir / "scene.tif", 50, 50)
+    broken = FakeEngine(4, lambda pixels: np.full((len(pixels), 4, *pixels.shape[2:]), np.nan, np.float32))
+    with pytest.raises(EngineError, match="non-finite"):
+        predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), broken)
+    assert left_in(workdir) == {"scene.tif"}
+
+
+def test_an_absent_optional_band_is_declared_to_the_network(workdir: Path) -> None:
+    random_scene(workdir / "scene.tif", 16, 16)
+    seen = []
+
+    def look(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        seen.append(pixels)
+        return np.zeros((len(pixels), 4, *pixels.shape[2:]), np.float32)
+
+    predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), FakeEngine(4, look))
+    (pixels,) = seen
+    assert pixels.shape[1] == 3
+    assert (pixels[:, 1:] == 0).all()
+
+
+def test_named_bands_in_another_order_give_the_same_map(workdir: Path) -> None:
+    rng = np.random.default_rng(0)
+    bands = {name: rng.integers(0, 8000, (40, 40), dtype=np.uint16) for name in ("B04", "B08", "B11")}
+
+    def look(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.concatenate([pixels[:, :2], pixels[:, :2].sum(1, keepdims=True), -pixels[:, :1]], axis=1)
+
+    maps = []
+    for order in (["B04", "B08", "B11"], ["B11", "B08", "B04"]):
+        scene = workdir / "_".join(order)
+        with rasterio.open(
+            scene, "w", driver="GTiff", dtype="uint16", count=3, height=40, width=40, crs="EPSG:32631", transform=UTM
+        ) as file:
+            for index, name in enumerate(order, start=1):
+                file.write(bands[name], index)
+                file.set_band_description(index, name)
+        options = PredictOptions(scene=SceneOptions(radiometry="dn"))
+        predict_scene(scene, scene.with_suffix(".map.tif"), fake_bundle(), FakeEngine(4, look), options)
+        maps.append(read(scene.with_suffix(".map.tif")))
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert len(np.unique(maps[0])) > 1
+
+
+def test_creation_options_reach_the_file_and_unknown_ones_are_refused(workdir: Path) -> None:
+    random_scene(workdir / "scene.tif", 600, 600)
+    options = PredictOptions(creation_options={"COMPRESS": "ZSTD"})
+    predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4), options)
+    with rasterio.open(workdir / "map.tif") as made:
+        assert made.compression.name == "zstd"
+    with pytest.raises(GeosegError, match="COMPRES"):
+        predict_scene(
+            workdir / "scene.tif",
+            workdir / "other.tif",
+            fake_bundle(),
+            IdentityEngine(4),
+            replace(options, creation_options={"COMPRES": "ZSTD"}),
+        )
+    assert left_in(workdir) == {"scene.tif", "map.tif"}

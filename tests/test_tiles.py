@@ -1,0 +1,80 @@
+"""The tile plan: cover, order, overlap, cores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoseg_cli.errors import UsageError
+from geoseg_cli.grid import Window
+from geoseg_cli.tiles import TilePlan
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> TilePlan:
+    multiple = draw(st.sampled_from([1, 4, 32]))
+    tile = multiple * draw(st.integers(1, 8))
+    overlap = draw(st.integers(0, tile // 2))
+    height, width = draw(st.integers(1, 300)), draw(st.integers(1, 300))
+    return TilePlan.cover(height, width, tile, overlap, multiple)
+
+
+@given(plans())
+def test_every_pixel_is_covered_and_no_window_leaves_the_scene(plan: TilePlan) -> None:
+    hits = np.zeros((plan.rows.size, plan.cols.size), int)
+    for tile in plan:
+        window = tile.window
+        assert 0 <= window.row < window.row_stop <= plan.rows.size
+        assert 0 <= window.col < window.col_stop <= plan.cols.size
+        hits[window.rows, window.cols] += 1
+    assert hits.min() >= 1
+
+
+@given(plans())
+def test_no_tile_is_repeated_and_order_is_row_major(plan: TilePlan) -> None:
+    tiles = list(plan)
+    assert [tile.index for tile in tiles] == list(range(len(plan)))
+    corners = [(tile.window.row, tile.window.col) for tile in tiles]
+    assert corners == sorted(set(corners))
+
+
+@given(plans())
+def test_neighbours_share_at_least_the_overlap_asked_for(plan: TilePlan) -> None:
+    for axis in (plan.rows, plan.cols):
+        shared = [first + axis.tile - second for first, second in zip(axis.starts, axis.starts[1:], strict=False)]
+        assert all(px >= axis.overlap for px in shared)
+
+
+@given(plans())
+def test_cores_partition_the_scene(plan: TilePlan) -> None:
+    owners = np.zeros((plan.rows.size, plan.cols.size), int)
+    for tile in plan:
+        core = plan.core(tile)
+        assert core.intersection(tile.window) == core
+        owners[core.rows, core.cols] += 1
+    assert (owners == 1).all()
+
+
+def test_a_scene_smaller_than_a_tile_needs_one_tile_fitted_to_the_multiple() -> None:
+    plan = TilePlan.cover(1, 70, 512, 64, 32)
+    assert (len(plan), plan.tile_height, plan.tile_width) == (1, 32, 96)
+    assert plan[0, 0].window == Window(0, 0, 1, 70)
+
+
+def test_the_last_tile_lies_flush_with_the_edge() -> None:
+    plan = TilePlan.cover(1000, 777, 256, 32, 32)
+    last = list(plan)[-1].window
+    assert (last.row_stop, last.col_stop) == (1000, 777)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(250, 0), (256, 129), (256, -1), (0, 0)])
+def test_tiles_that_cannot_be_used_are_refused_with_the_nearest_that_can(tile: int, overlap: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        TilePlan.cover(1000, 1000, tile, overlap, 32)
+    assert "use --" in caught.value.hint
+
+
+def test_the_plan_describes_itself() -> None:
+    assert "4 tiles of 64 x 64 px" in str(TilePlan.cover(100, 100, 64, 8))
