@@ -65,7 +65,7 @@ class Window:
         """The same rectangle in rasterio's (column, row, width, height) order."""
         from rasterio.windows import Window as RasterioWindow
 
-        return RasterioWindow(self.col, self.row, self.width, self.height)  # type: ignore[no-untyped-call]
+        return RasterioWindow(self.col, self.row, self.width, self.height)
 
 
 @dataclass(frozen=True, slots=True)

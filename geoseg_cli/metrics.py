@@ -48,12 +48,14 @@ class Confusion:
     @property
     def truth(self) -> Counts:
         """(K,) int64 pixels of each true class."""
-        return self.counts.sum(axis=1) + self.missed
+        pixels: Counts = self.counts.sum(axis=1) + self.missed
+        return pixels
 
     @property
     def predicted(self) -> Counts:
         """(K,) int64 pixels that were called each class, out of those with a known truth."""
-        return self.counts.sum(axis=0)
+        pixels: Counts = self.counts.sum(axis=0)
+        return pixels
 
     @property
     def pixels(self) -> int:
@@ -146,7 +148,8 @@ def confusion(
     Returns:
         The table.
     """
-    assert truth.shape == predicted.shape and ignore not in values
+    assert truth.shape == predicted.shape
+    assert ignore not in values
     size = len(values)
     place = np.full(256, size, np.intp)
     place[list(values)] = np.arange(size)
@@ -159,7 +162,8 @@ def confusion(
 def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
     """part / whole in float64, NaN where whole is 0."""
     above, below = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)
+    ratio: FloatArray = np.full(np.broadcast(above, below).shape, np.nan)
+    return np.divide(above, below, out=ratio, where=below > 0)
 
 
 def _mean(values: FloatArray) -> float:

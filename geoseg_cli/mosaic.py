@@ -155,7 +155,7 @@ def _tile_weights(axis: Axis, index: int, blend: Blend) -> FloatArray:
 
 def _softmax(logits: FloatArray) -> FloatArray:
     """Softmax over axis 0 of (K, H, W)."""
-    shifted = logits - logits.max(axis=0)
+    shifted: FloatArray = logits - logits.max(axis=0)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=0)
     return shifted

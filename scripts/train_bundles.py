@@ -9,8 +9,6 @@ The data folder holds ``training/`` (see docs). The run keeps its pool of simula
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 import time
 from dataclasses import asdict, replace
@@ -21,10 +19,9 @@ import numpy as np
 import torch
 
 from geoseg_cli.errors import GeosegError
+from geoseg_cli.export import CardFields, write_bundle
 from geoseg_cli.networks import create_network
 from geoseg_cli.training.augment import whole_sample
-from geoseg_cli.training.loop import Progress, Trainer
-from geoseg_cli.training.pool import ScenePool
 from geoseg_cli.training.bundle_recipes import (
     DEVELOP_SEED,
     TRAIN_SEED,
@@ -34,6 +31,9 @@ from geoseg_cli.training.bundle_recipes import (
     sources,
     validation_sets,
 )
+from geoseg_cli.training.chips import FloatArray
+from geoseg_cli.training.loop import Progress, Trainer
+from geoseg_cli.training.pool import ScenePool
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and pools, not for git")
     parser.add_argument("--run-name", default=None, help="name of the run's folder; the recipe's name if not given")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder of the bundle's folder")
+    parser.add_argument("--licence", default="Apache-2.0", help="SPDX identifier of the weights' licence")
     parser.add_argument("--no-bundle", action="store_true", help="train only")
     return parser.parse_args()
 
@@ -85,7 +86,7 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
     network = create_network(recipe.network, bands=recipe.spec.channels, classes=len(recipe.legend.classes))
     trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
     maker = SceneMaker(recipe.name, training / "spectra")
-    kept = arguments.runs / f"pool-{recipe.name}-{fingerprint(maker)}"
+    kept = arguments.runs / f"pool-{recipe.name}-{maker.fingerprint()}"
     pool = ScenePool(kept, maker, arguments.scenes, TRAIN_SEED, arguments.workers)
     with pool:
         start = time.monotonic()
@@ -96,12 +97,6 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
         for progress in trainer.run(sources(recipe, training, pool), validation, on_step):
             print(line(progress, pool), flush=True)
         return trainer, pool.made
-
-
-def fingerprint(maker: SceneMaker) -> str:
-    """Eight hex digits that change with the simulator, so that no pool mixes scenes of two versions of it."""
-    chip = maker(TRAIN_SEED)
-    return hashlib.sha256(chip.dn.tobytes() + chip.target.tobytes()).hexdigest()[:8]
 
 
 def line(progress: Progress, pool: ScenePool) -> str:
@@ -115,43 +110,48 @@ def line(progress: Progress, pool: ScenePool) -> str:
 
 def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse.Namespace) -> Path:
     """Write the bundle with the best weights."""
-    from geoseg_cli.export import CardFields, write_bundle
-
     network, step, best_score = trainer.best()
-    maker = SceneMaker(recipe.name, arguments.data / "training" / "spectra")
-    chips = [maker(DEVELOP_SEED + number) for number in (3, 7)]
-    golden = np.stack([whole_sample(chip, recipe.spec).pixels for chip in chips])
-    network_config: dict[str, Any] = {}
     fields = CardFields(
         name=recipe.name,
+        title=recipe.title,
+        description=recipe.description,
         task=recipe.task,
-        architecture=recipe.network,
+        architecture=recipe.architecture,
         network=recipe.network,
-        network_config=network_config,
         input_spec=recipe.spec,
         legend=recipe.legend,
+        licence=arguments.licence,
+        gsd_m=recipe.gsd_m,
         tile_px=recipe.tile_px,
         overlap_px=recipe.overlap_px,
         size_multiple=recipe.size_multiple,
-        gsd_m=recipe.gsd_m,
         training=training_record(recipe, trainer, made, step, best_score),
-        metrics={},
-        limits=[],
-        title=recipe.title,
+        limits=recipe.limits,
     )
-    return write_bundle(arguments.out / recipe.name, network, fields, golden).folder
+    maker = SceneMaker(recipe.name, arguments.data / "training" / "spectra")
+    return write_bundle(arguments.out / recipe.name, network, fields, golden_pixels(recipe, maker)).folder
+
+
+def golden_pixels(recipe: BundleRecipe, maker: SceneMaker) -> FloatArray:
+    """Two tiles (2, C, 128, 128) float32 of scenes that were used to choose the weights, one without optional bands."""
+    whole, bare = (whole_sample(maker(DEVELOP_SEED + number), recipe.spec).pixels[:, :128, :128] for number in (3, 7))
+    bare = bare.copy()
+    for band in recipe.spec.optional:
+        bare[recipe.spec.bands.index(band)] = 0
+    bare[len(recipe.spec.bands) :] = 0
+    return np.stack([whole, bare])
 
 
 def training_record(recipe: BundleRecipe, trainer: Trainer, made: int, step: int, best_score: float) -> dict[str, Any]:
     """What the card says about the training."""
-    return json.loads(json.dumps({
+    return {
         "options": asdict(recipe.train),
         "augment": asdict(recipe.augment),
         "simulated_scenes": made,
         "best_step": step,
         "best_score": round(best_score, 4),
         "history": trainer.history,
-    }))  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

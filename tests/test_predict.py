@@ -58,7 +58,7 @@ def read(path: Path) -> npt.NDArray[Any]:
         return file.read()
 
 
-@pytest.fixture()
+@pytest.fixture
 def workdir() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,7 +39,7 @@ def command(json: Json = False) -> None:
     print(f"GDAL {found['gdal']}: " + ", ".join(f"{k} {'yes' if ok else 'NO'}" for k, ok in found["drivers"].items()))
     for engine in found["engines"]:
         state = "runs on " + ", ".join(engine["devices"]) if engine["runs"] else "does not run"
-        print(f"engine {engine['name']}: {state}" + (f"; {engine['reason']}" if engine["reason"] else ""))
+        print(f"engine {engine['name']}: {state}" + (f" ({engine['reason']})" if engine["reason"] else ""))
     print("bundles: " + (", ".join(found["bundles"]) or "none"))
 
 
@@ -57,7 +58,7 @@ def _examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "gdal": __gdal_version__,
         "drivers": {name: name in known for name in DRIVERS},
-        "engines": [status.to_json() for status in available_engines()],
+        "engines": [asdict(status) for status in available_engines()],
         "bundles": [folder.name for folder in bundle_folders()],
     }
 

@@ -40,7 +40,8 @@ class FakeEngine:
     def run(self, pixels: FloatArray) -> FloatArray:
         """Answer with the function; arrays as :meth:`geoseg_cli.engines.Engine.run`."""
         assert not self.closed, "a closed engine was run"
-        assert pixels.ndim == 4 and pixels.dtype == np.float32, f"pixels are {pixels.shape} {pixels.dtype}"
+        assert pixels.ndim == 4, f"pixels are {pixels.shape}"
+        assert pixels.dtype == np.float32, f"pixels are {pixels.dtype}"
         logits = self.function(pixels)
         assert logits.shape == (len(pixels), self.classes, *pixels.shape[2:]), f"logits are {logits.shape}"
         self.batches.append(len(pixels))
@@ -62,7 +63,8 @@ class IdentityEngine(FakeEngine):
 
     def _one_hot(self, pixels: FloatArray) -> FloatArray:
         numbers = np.rint(pixels[:, 0:1])
-        return (numbers == np.arange(self.classes, dtype=np.float32)[:, None, None]).astype(np.float32)
+        hits: npt.NDArray[np.bool_] = numbers == np.arange(self.classes, dtype=np.float32)[:, None, None]
+        return hits.astype(np.float32)
 
 
 class ConstantEngine(FakeEngine):

@@ -15,9 +15,9 @@ from there on the meta tokens matter to classification alone. Stride-2 convoluti
 | tiny        | 1,2,2,8,2  | 64,64,128,192,320 | UPerNet | 8,314,816  | 37,052,618 | 217.8 |
 | small       | 1,2,2,6,2  | 96,96,192,320,384 | UPerNet | 16,015,456 | 45,588,842 | 228.0 |
 | base        | 2,4,4,18,4 | 96,96,192,384,512 | UPerNet | 52,585,152 | 83,190,730 | 263.6 |
-| tiny-light  | as tiny    | as tiny           | all-MLP | 7,751,104  | 8,352,458  | 10.0  |
-| small-light | as small   | as small          | all-MLP | 14,711,328 | 15,644,458 | 19.8  |
-| base-light  | as base    | as base           | all-MLP | 50,754,880 | 51,860,042 | 55.2  |
+| tiny-light  | as tiny    | as tiny           | all-MLP | 7,751,104  | 8,352,458  | 9.3   |
+| small-light | as small   | as small          | all-MLP | 14,711,328 | 15,644,458 | 19.1  |
+| base-light  | as base    | as base           | all-MLP | 50,754,880 | 51,860,042 | 54.5  |
 
 Parameters for 3 bands and 5 classes, auxiliary head included; GMAC at 512 x 512 in convolutions and linear
 layers, without the two products of attention, as published. The light ones hold no weights that reach no map.

@@ -8,31 +8,31 @@ Axes: N batch, C input bands, K classes, H rows, W columns, A heads, D channels 
     image (N,C,H,W) -> Swin V1 -> f3 1/16 -> PSP  ------+-> concat -> CAM -> bottleneck -> gates -> decoder 1/1 -> main
                                -> f4 1/32 -> ASPP x2 --/             (queries: concat, keys: f3's context)   (N,K,H,W)
 
-| variant   | Swin C, depths     | context | bottleneck         | decoder          | parameters, 13 bands, 4 classes | GMAC at 512 x 512 |
-|-----------|--------------------|---------|--------------------|------------------|---------------------------------|-------------------|
-| published | 96, (2, 2, 6, 2)   | 384     | 256, 256 -> 512    | 256, 128, 64, 32 | 47,446,157                      | 42.38             |
-| small     | 32, (2, 2, 2, 2)   | 96      | 128, 128 -> 128    | 64, 48, 32, 24   | 3,896,489                       | 3.91              |
+| variant   | Swin C, depths | context | bottleneck      | decoder          | parameters | GMAC at 512 x 512 |
+|-----------|----------------|---------|-----------------|------------------|------------|-------------------|
+| published | 96, (2,2,6,2)  | 384     | 256, 256 -> 512 | 256, 128, 64, 32 | 47,446,157 | 42.38             |
+| small     | 32, (2,2,2,2)  | 96      | 128, 128 -> 128 | 64, 48, 32, 24   | 3,896,489  | 4.14              |
 
-Multiply-adds count the attention products and the published order of the heads (upsample, then classify).
-The published 38.96 G is `cam="bypassed"`.
+Parameters are for 13 bands and 4 classes. Multiply-adds include the attention products, both auxiliary heads and the
+published order of the heads (upsample, then classify). The published 38.96 G is `cam="bypassed"`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoseg_cli.errors import ModelError
 from geoseg_cli.networks.attention import DotProductAttention, merge_heads
-from geoseg_cli.networks.pooling import adaptive_average_pool
+from geoseg_cli.networks.heads import PYRAMID_BINS, PyramidPooling, raise_to
 from geoseg_cli.networks.swin import SwinBackbone, SwinConfig, check_heads, pad_to_multiple
 
-__all__ = ["MSCloudCAM", "MSCloudCAMConfig", "VARIANTS"]
+__all__ = ["VARIANTS", "MSCloudCAM", "MSCloudCAMConfig"]
 
 Context = Literal["psp+aspp", "psp+psp", "aspp+aspp", "aspp+psp"]
 CamMode = Literal["connected", "bypassed", "absent"]
@@ -41,7 +41,6 @@ HeadOrder = Literal["classify-upsample", "upsample-classify"]
 
 SIZE_MULTIPLE = 32
 ASPP_DILATIONS = (6, 12, 18)
-PSP_BINS = (1, 2, 3, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +124,8 @@ VARIANTS: dict[str, MSCloudCAMConfig] = {
 }
 
 
-class PyramidPooling(nn.Module):
-    """PSP: the map beside its averages over 1, 2, 3 and 6 bins per axis, fused (Zhao et al. 2017, 1612.01105).
+class PyramidContext(PyramidPooling):
+    """PSP as published: pyramid pooling whose fusing convolution has a bias.
 
     Args:
         channels: input channels.
@@ -134,16 +133,9 @@ class PyramidPooling(nn.Module):
     """
 
     def __init__(self, channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU())
-            for _ in PSP_BINS
-        )
-        self.fuse = nn.Sequential(
-            nn.Conv2d(channels + len(PSP_BINS) * out_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-        )
+        super().__init__(channels, out_channels)
+        # The batch norm behind it cancels this bias; it is here so that parameters compare with the paper's.
+        self.fuse[0] = nn.Conv2d(channels + len(PYRAMID_BINS) * out_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn (N, channels, H, W) into (N, out_channels, H, W); training needs N of at least 2.
@@ -153,13 +145,7 @@ class PyramidPooling(nn.Module):
         """
         if self.training and x.shape[0] < 2:
             raise ModelError("MSCloudCAM cannot train on a batch of one image", "use batches of at least 2 images")
-        size = x.shape[-2:]
-        pooled = [
-            resize(branch(adaptive_average_pool(x, bins)), size)
-            for bins, branch in zip(PSP_BINS, self.branches, strict=True)
-        ]
-        fused: Tensor = self.fuse(torch.cat([x, *pooled], dim=1))
-        return fused
+        return super().forward(x)
 
 
 class DilatedPyramid(nn.Module):
@@ -273,13 +259,8 @@ class SpatialGate(nn.Module):
         return x * torch.sigmoid(self.convolution(summary))
 
 
-def resize(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Stretch a map (N, channels, h, w) to (N, channels, *size), bilinearly, pixel areas aligned."""
-    return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
-
-
 def _context_module(name: str, channels: int, out_channels: int) -> nn.Module:
-    return (PyramidPooling if name == "psp" else DilatedPyramid)(channels, out_channels)
+    return (PyramidContext if name == "psp" else DilatedPyramid)(channels, out_channels)
 
 
 def _bottleneck(channels: int, widths: tuple[int, int, int]) -> nn.Sequential:
@@ -339,7 +320,7 @@ class MSCloudCAM(nn.Module):
         self.bottleneck = _bottleneck(joint, config.bottleneck)
         self.channel_gate = ChannelGate(config.bottleneck[-1]) if config.use_channel_gate else None
         self.spatial_gate = SpatialGate() if config.use_spatial_gate else None
-        self.decoder = nn.ModuleList(_doubling(*pair) for pair in zip(widths[:-1], widths[1:], strict=True))
+        self.decoder = nn.ModuleList(_doubling(*pair) for pair in pairwise(widths))
         self.auxiliary_heads = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in config.decoder[:2])
         self.head = nn.Conv2d(config.decoder[-1], classes, 1)
         for part in (self.fine_context, self.coarse_context, self.bottleneck):
@@ -357,13 +338,12 @@ class MSCloudCAM(nn.Module):
         """
         height, width = x.shape[-2:]
         padded = pad_to_multiple(x, SIZE_MULTIPLE)
-        size = padded.shape[-2:]
         maps = self._decode(self._refine(self._mix(padded)))
-        main = self._classify(self.head, maps[-1], size)[..., :height, :width]
+        main = self._classify(self.head, maps[-1], padded)[..., :height, :width]
         if not self.training:
             return main
         first, second = (
-            self._classify(head, features, size)[..., :height, :width]
+            self._classify(head, features, padded)[..., :height, :width]
             for head, features in zip(self.auxiliary_heads, maps, strict=False)
         )
         return main, first, second
@@ -372,7 +352,7 @@ class MSCloudCAM(nn.Module):
         """Compute the joint context (N, 2 * context, H / 16, W / 16) of a padded image."""
         _, _, fine, coarse = self.backbone(x)
         fine = self.fine_context(fine)
-        coarse = resize(self.coarse_context(coarse), fine.shape[-2:])
+        coarse = raise_to(self.coarse_context(coarse), fine)
         joint = torch.cat([coarse, fine], dim=1)
         if self.cam is None or self.config.cam == "bypassed":
             return joint
@@ -398,11 +378,11 @@ class MSCloudCAM(nn.Module):
             maps.append(features)
         return maps
 
-    def _classify(self, head: nn.Module, features: Tensor, size: torch.Size) -> Tensor:
-        """Turn features (N, c, h, w) into logits (N, K, *size)."""
+    def _classify(self, head: nn.Module, features: Tensor, like: Tensor) -> Tensor:
+        """Turn features (N, c, h, w) into logits (N, K, H, W) of the size of `like`."""
         if self.config.head_order == "upsample-classify":
-            logits: Tensor = head(resize(features, size))
+            logits: Tensor = head(raise_to(features, like))
             return logits
         logits = head(features)
         # The last map has full size already; asking for a resize would only cost a copy.
-        return logits if head is self.head else resize(logits, size)
+        return logits if head is self.head else raise_to(logits, like)

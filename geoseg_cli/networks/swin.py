@@ -10,7 +10,7 @@ D channels per head. Feature maps inside Swin are channels-last, (N, H, W, C).
 | backbone            | C  | depths     | heads         | window | parameters at 13 bands |
 |---------------------|----|------------|---------------|--------|------------------------|
 | Swin-T (V1)         | 96 | 2, 2, 6, 2 | 3, 6, 12, 24  | 7      | 27,533,178             |
-| Swin for small CPUs | 32 | 2, 2, 2, 2 | 1, 2, 4, 8    | 8      | see `mscloudcam.py`    |
+| Swin for small CPUs | 32 | 2, 2, 2, 2 | 1, 2, 4, 8    | 8      | 2,288,766              |
 
 Everything that depends on H and W is built inside the graph from shapes: no buffer belongs to one image size and no
 branch looks at H or W, so one exported graph serves every size. Padding is masked: a pixel never attends to it.
@@ -374,13 +374,16 @@ class SwinStage(nn.Module):
 
     def __init__(self, merging: nn.Module | None, blocks: Sequence[nn.Module], window: int) -> None:
         super().__init__()
-        self.merging = merging if merging is not None else nn.Identity()
+        self.merging = nn.Identity() if merging is None else merging
         self.blocks = nn.ModuleList(blocks)
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform (N, H, W, C) into (N, H, W, C) or, with merging, (N, H / 2, W / 2, 2C)."""
-        x = self.merging(x)
+        return self.transform(self.merging(x))
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Run the blocks alone on an already merged map (N, H, W, C); same shape."""
         height, width = x.shape[1:3]
         straight = plan_windows(height, width, self.window, 0, x.device)
         shifted = plan_windows(height, width, self.window, self.window // 2, x.device)

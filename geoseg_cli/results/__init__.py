@@ -1,8 +1,12 @@
 """Results: rows of labels -> files that people use.
 
-    WorkRaster (raster)   rows arrive top to bottom; checksums and class counts are kept on the way
-    write_cog (cog)       the work raster becomes a cloud-optimized GeoTIFF, which is read back and compared
-    OutputTransaction     (commit) nothing appears under its final name before everything is on the disk
-    class_areas (areas)   pixels, share and hectares of every class
-    write_preview         (preview) a PNG to look at
+    raster    WorkRaster: rows arrive top to bottom; checksums and class counts are kept on the way
+    cog       write_cog: the work raster becomes a cloud-optimized GeoTIFF, which is read back and compared
+    maps      MapWriter: the rasters of one run
+    commit    OutputTransaction: nothing has its final name before everything is on the disk
+    areas     class_areas: pixels, share and hectares of every class
+    preview   write_preview, write_quicklook: pictures to look at
+
+``workfolder``, ``sidecars`` and ``storage`` serve these: where an output is made, what would override it, and
+what to tell the user when the disk refuses.
 """

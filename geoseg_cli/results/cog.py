@@ -83,6 +83,8 @@ def write_cog(work: WorkRaster, out: Path, options: Mapping[str, str] | None = N
     check_creation_options(options)
     chosen = dict(DEFAULT_OPTIONS) | {"OVERVIEW_RESAMPLING": work.spec.overview_resampling}
     chosen |= {name.upper(): value for name, value in options.items()}
+    if not _can_have_overviews(work.spec.grid):
+        chosen["OVERVIEWS"] = "NONE"
     with storage_trouble(work.target):
         rasterio.shutil.copy(work.path, out.absolute(), driver="COG", **chosen)
     check_cog(out, work)
@@ -121,9 +123,14 @@ def _check_option(name: str, value: str) -> None:
         )
 
 
+def _can_have_overviews(grid: Grid) -> bool:
+    """Readers take the decimation from the widths: overviews of a single column would look like full size."""
+    return grid.width > 1
+
+
 def _check_structure(file: Any, work: WorkRaster) -> None:
     spec = work.spec
-    side = max(BLOCK_PX, *file.block_shapes[0])
+    needs_overviews = max(file.shape) > max(BLOCK_PX, *file.block_shapes[0]) and _can_have_overviews(spec.grid)
     findings = {
         "layout": file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG",
         "grid": Grid(file.crs, file.transform, file.height, file.width) == spec.grid,
@@ -131,16 +138,25 @@ def _check_structure(file: Any, work: WorkRaster) -> None:
         "nodata": file.nodatavals == (spec.nodata,) * spec.bands,
         "scale": (file.scales, file.offsets) == ((spec.scale,) * spec.bands, (spec.offset,) * spec.bands),
         "descriptions": not spec.descriptions or file.descriptions == spec.descriptions,
-        "palette": spec.palette is None or _same_colors(file.colormap(1), spec),
-        "tags": spec.tags.items() <= file.tags().items(),
-        "overviews": bool(file.overviews(1)) or max(file.shape) <= side,
+        "palette": spec.palette is None or _has_colors(file, spec),
+        "tags": _kept(spec.tags).items() <= _kept(file.tags()).items(),
+        "overviews": bool(file.overviews(1)) or not needs_overviews,
     }
     wrong = [name for name, is_right in findings.items() if not is_right]
     if wrong:
         raise _corrupt(work.target, f"it came back with other {', '.join(wrong)}")
 
 
-def _same_colors(found: Mapping[int, tuple[int, ...]], spec: RasterSpec) -> bool:
+def _kept(tags: Mapping[str, str]) -> dict[str, str]:
+    """What GDAL keeps of tags: neither empty values nor white space around them."""
+    return {name: value.strip() for name, value in tags.items() if value.strip()}
+
+
+def _has_colors(file: Any, spec: RasterSpec) -> bool:
+    try:
+        found = file.colormap(1)
+    except ValueError:  # rasterio's way to say that there is none
+        return False
     wanted = spec.palette or {}
     return all(found[value][:3] == color[:3] for value, color in wanted.items() if value != spec.nodata)
 

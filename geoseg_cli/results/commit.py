@@ -242,6 +242,12 @@ def _check_target(target: Path, overwrite: bool) -> None:
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"{target}: there is no folder {folder}", f"make it first: mkdir -p {folder}")
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror}", "choose another name") from error
     if target.is_dir():
         raise OutputError(f"{target} is a folder", f"name a file, such as {target / 'map.tif'}")
     if not os.access(folder, os.W_OK | os.X_OK):

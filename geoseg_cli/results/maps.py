@@ -15,7 +15,7 @@ import numpy.typing as npt
 from geoseg_cli.catalog import NODATA, Legend
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.areas import ClassArea, class_areas
-from geoseg_cli.results.cog import cog_options, write_cog
+from geoseg_cli.results.cog import check_creation_options, write_cog
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 
@@ -85,11 +85,11 @@ class MapWriter:
             GridError: The scene's CRS does not fit a GeoTIFF.
         """
         self._spec, self._targets, self._transaction = spec, targets, transaction
+        check_creation_options(spec.creation_options)  # refused now rather than after the inference
         self._digest = hashlib.sha256()
         self.valid_pixels = 0
         rasters = {kind: spec.raster(kind) for kind in targets}
         for kind, target in targets.items():
-            cog_options(rasters[kind], spec.creation_options)  # refused now rather than after the inference
             transaction.require_space(rasters[kind].worst_case_bytes(), target)
         self._works = {
             kind: WorkRaster(transaction.scratch(f"{kind}.tif"), rasters[kind], target)

@@ -21,10 +21,8 @@ ImageArray = npt.NDArray[np.uint8]
 
 BRIGHT = 0.3
 """Reflectance shown as full brightness: above soil and vegetation, below cloud and snow."""
-GAMMA = 1.6
+GAMMA = 1.8
 """Lifts forest and water (reflectance 0.02 to 0.05) out of the dark."""
-
-READABLE = ("GTiff", "JP2OpenJPEG")
 
 
 def write_preview(map_path: Path, legend: Legend, out_png: Path, max_px: int = 1024) -> None:
@@ -70,7 +68,7 @@ def write_quicklook(
     Raises:
         AccessError, StorageError: Reading or writing failed.
     """
-    with storage_trouble(scene_path, "read"), rasterio.open(scene_path.absolute(), driver=READABLE) as file:
+    with storage_trouble(scene_path, "read"), rasterio.open(scene_path.absolute(), driver=_driver(scene_path)) as file:
         shape = _shape(file, max_px)
         numbers = file.read(list(indexes), out_shape=(3, *shape), resampling=Resampling.average)
         masks = file.read_masks(list(indexes), out_shape=(3, *shape))
@@ -82,6 +80,12 @@ def write_quicklook(
     rgba[..., :3] = np.round(np.moveaxis(shown, 0, -1) * 255) * valid[..., None]
     rgba[..., 3] = valid * 255
     _write_png(out_png, rgba)
+
+
+def _driver(path: Path) -> str:
+    """By content, since GeoTIFFs named .jp2 exist; named, so that a VRT in disguise is not opened."""
+    with open(path, "rb") as file:
+        return "GTiff" if file.read(2) in (b"II", b"MM") else "JP2OpenJPEG"
 
 
 def _shape(file: Any, max_px: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +28,11 @@ def sidecars(raster: Path) -> Iterator[Path]:
     names |= {raster.stem + end for end in world | {end.upper() for end in world}}
     for name in sorted(names):
         sidecar = raster.with_name(name)
-        if sidecar.is_file() or sidecar.is_symlink():
+        if os.path.lexists(sidecar) and not os.path.isdir(sidecar):  # unlike Path's, these bear names too long to exist
             yield sidecar
 
 
 def _shares_its_stem(raster: Path) -> bool:
     others = IMAGE_SUFFIXES - {raster.suffix.lower()}
-    return any(raster.with_suffix(end).exists() or raster.with_suffix(end.upper()).exists() for end in others)
+    names = [raster.stem + spelling for end in others for spelling in (end, end.upper())]
+    return any(os.path.exists(raster.with_name(name)) for name in names)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from geoseg_cli.results.storage import storage_trouble
 
-NAME_BYTES = 120
+PREFIX_BYTES = 120
 """Bytes of an output's name that its work folder's name takes over; file systems allow 255 in all."""
+LONG_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,12 @@ class WorkFolder:
         return folder
 
     def new(self, name: str) -> Path:
-        """Where a file is written that will be published under this name."""
+        """Where a file is written that will be published under this name.
+
+        Long names are replaced: GDAL needs room to append to them for its own temporary files.
+        """
+        if len(os.fsencode(name)) > LONG_NAME_BYTES:
+            name = hashlib.sha256(os.fsencode(name)).hexdigest() + Path(name).suffix[:16]
         return self.path / "new" / name
 
     def scratch(self, name: str) -> Path:
@@ -71,7 +77,7 @@ def remove_dead_work(target: Path) -> None:
 
 
 def _prefix(target: Path) -> str:
-    return f".{os.fsdecode(os.fsencode(target.name)[:NAME_BYTES])}.part-"
+    return f".{os.fsdecode(os.fsencode(target.name)[:PREFIX_BYTES])}.part-"
 
 
 def _machine_key() -> str:

@@ -38,9 +38,6 @@ FAR_GSD = 4.0
 SQUARE = 1.05
 """Ratio of pixel height and width up to which pixels count as square."""
 
-_LEAST_CACHE, _MOST_CACHE = 64 << 20, 512 << 20
-"""Bounds of GDAL's block cache in bytes; above, a strip's shared block row is decoded twice, which is cheap."""
-
 SPARE_CACHE_BYTES = 32 * 2**20
 """Room for the blocks that are being written."""
 
@@ -117,7 +114,6 @@ class Scene:
         bands: Which band of the file is which.
         radiometry: What the stored numbers mean, and why.
         identity: Size and time of the file when it was opened.
-        doubts: What the comparison with the model says.
     """
 
     path: Path
@@ -125,7 +121,6 @@ class Scene:
     bands: BandMatch
     radiometry: Radiometry
     identity: FileIdentity
-    doubts: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -150,19 +145,7 @@ class Scene:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before trusting the result."""
-        return (*self.source.warnings, *self.doubts, *self.radiometry.warnings)
-
-    def band_table(self) -> list[dict[str, Any]]:
-        """One row per band of the network's input, in plain types.
-
-        Returns:
-            ``band``, its common name; ``index``, its number in the file from 1, or None where it is absent;
-            ``name``, what the file or the user calls it.
-        """
-        return [
-            {"band": band, "index": number, "name": self.bands.file_names[number - 1] if number else None}
-            for band, number in zip(self.bands.wanted, self.bands.numbers, strict=True)
-        ]
+        return (*self.source.warnings, *self.radiometry.warnings)
 
     def read(self, window: Window) -> Patch:
         """Read a window that lies inside the grid; rows come as stored, also in south-up scenes.
@@ -187,16 +170,6 @@ class Scene:
         """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
         return self.source.bytes_in_cache(self.bands.held_numbers, rows)
 
-    @contextmanager
-    def limited_cache(self, rows: int = 512) -> Iterator[None]:
-        """Give GDAL's block cache what reading ``rows`` rows at a time needs, instead of 5 % of all memory."""
-        import rasterio
-        from rasterio.session import DummySession
-
-        size = min(max(self.size_in_cache(rows), _LEAST_CACHE), _MOST_CACHE)
-        with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=size):
-            yield
-
     def refuse_change(self) -> None:
         """Make sure that the file is the one that was opened.
 
@@ -219,16 +192,13 @@ class Scene:
         self.close()
 
 
-def open_scene(
-    path: Path, input_spec: InputSpec, options: SceneOptions | None = None, gsd_m: float | None = None
-) -> Scene:
+def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None = None) -> Scene:
     """Open a scene and decide what its bands and numbers are.
 
     Args:
         path: A GeoTIFF, COG or BigTIFF.
         input_spec: Bands that the network wants.
         options: What the user says about the scene.
-        gsd_m: Ground sampling distance that the network was trained on, in metres; None not to compare.
 
     Returns:
         The open scene; close it, or use it in a ``with`` statement.
@@ -247,8 +217,7 @@ def open_scene(
     try:
         identity = FileIdentity.of(path)
         match, radiometry = _understand(source, input_spec, options)
-        doubts = () if gsd_m is None else check_resolution(source.grid, gsd_m, str(path))
-        return Scene(path, source, match, radiometry, identity, doubts)
+        return Scene(path, source, match, radiometry, identity)
     except BaseException:
         source.close()
         raise
@@ -313,7 +282,10 @@ def block_cache(scene: Scene, rows: int) -> Iterator[None]:
         rows: Pixel rows that are read together.
     """
     import rasterio
+    from rasterio.session import DummySession
 
     needed = scene.size_in_cache(rows) + SPARE_CACHE_BYTES
-    with rasterio.Env(GDAL_CACHEMAX=min(max(needed, MIN_CACHE_BYTES), MAX_CACHE_BYTES)):
+    size = min(max(needed, MIN_CACHE_BYTES), MAX_CACHE_BYTES)
+    # Without a session of ours rasterio would look for credentials in the environment.
+    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=size):
         yield

@@ -87,14 +87,7 @@ def match_bands(
             f"{where}: no band has a name that is known\n{_nothing(spec, descriptions)}",
             _say_bands(spec, len(names)),
         )
-    match = _agreed(spec, names, where)
-    missing = [band for band in spec.required if not match.present[spec.bands.index(band)]]
-    if missing or not any(match.present):
-        raise BandError(
-            f"{where}: missing {_counted(missing or spec.bands)}\n{match}\n{_listing(names)}",
-            _say_bands(spec, len(names)),
-        )
-    return match
+    return _agreed(spec, names, where)
 
 
 @cache
@@ -144,19 +137,32 @@ def _refuse_doubles(names: tuple[str, ...], where: str) -> None:
 
 
 def _agreed(spec: InputSpec, names: tuple[str, ...], where: str) -> BandMatch:
-    """The match that all candidate sensors agree on."""
+    """The match that all candidate sensors agree on, complete."""
     candidates = [sensor for sensor in sensors().values() if _fits(sensor, names)]
     if not candidates:
         raise BandError(
             f"{where}: no sensor has these bands, each once\n{_listing(names)}", _say_bands(spec, len(names))
         )
     matches = {sensor.title: _match(spec, names, sensor) for sensor in candidates}
-    if len(set(matches.values())) > 1:
+    first, *others = dict.fromkeys(matches.values())
+    # Told first: where every reading lacks a band, choosing one does not help.
+    missing = _missing(spec, first).intersection(*(_missing(spec, other) for other in others))
+    if not missing and others:
         raise BandError(
             f"{where}: the band names are ambiguous\n{_listing(names)}\n{_readings(matches)}",
             "say which bands they are: " + _choices(matches),
         )
-    return matches[candidates[0].title]
+    if missing or not any(first.present):
+        ordered = [band for band in spec.bands if band in missing or not missing]
+        raise BandError(
+            f"{where}: missing {_counted(ordered)}\n{first}\n{_listing(names)}", _say_bands(spec, len(names))
+        )
+    return first
+
+
+def _missing(spec: InputSpec, match: BandMatch) -> set[str]:
+    """Required bands that the file lacks."""
+    return set(spec.required) - set(match.held_names)
 
 
 def _fits(sensor: Sensor, names: tuple[str, ...]) -> bool:

@@ -257,7 +257,8 @@ def _refuse_giants(dataset: Any, path: Path, size_bytes: int, max_bytes: int | N
             f"{path} declares {dataset.height} x {dataset.width} px x {dataset.count} bands ="
             f" {declared / GIB:.1f} GiB in a file of {size_bytes / GIB:.3g} GiB;"
             f" up to {limit / GIB:.3g} GiB are accepted",
-            f"if the file is right, use --max-bytes {declared}",
+            "if the file is right, cut it with gdal_translate -srcwin, or from Python raise"
+            f" SceneOptions.max_bytes to {declared}",
         )
 
 

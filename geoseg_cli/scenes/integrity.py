@@ -153,7 +153,7 @@ def _unpack_at(stream: BinaryIO, layout: str, offset: int) -> int | None:
     """One number at ``offset``, or None behind the end of the file."""
     try:
         stream.seek(offset)
-    except (OSError, OverflowError):
+    except (OSError, OverflowError, ValueError):
         return None
     data = stream.read(struct.calcsize(layout))
     return int(struct.unpack(layout, data)[0]) if len(data) == struct.calcsize(layout) else None

@@ -63,15 +63,6 @@ class Radiometry:
     reason: str
     warnings: tuple[str, ...] = ()
 
-    def describe(self) -> dict[str, Any]:
-        """The decision in plain types."""
-        return {
-            "rung": self.rung,
-            "scale": list(self.scale),
-            "offset": list(self.offset),
-            "reason": self.reason,
-        }
-
     def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn stored numbers into reflectance.
 

@@ -97,16 +97,17 @@ class Atmosphere:
         """Two-way transmission of the vapour above a height."""
         column = self.vapour_cm * np.exp(-(bottom_m + self.ground_m) / _VAPOUR_SCALE_M)
         path = column * (1 / np.cos(self.sun_zenith_rad) + 1)
-        return np.exp(-_VAPOUR_WEAK * np.sqrt(path) - _VAPOUR_STRONG * np.minimum(path, 4.0)).astype(np.float32)
+        depth = _VAPOUR_WEAK * np.sqrt(path) + _VAPOUR_STRONG * np.minimum(path, 4.0)
+        return np.asarray(np.exp(-depth), np.float32)
 
     def sky_share(self) -> FloatArray:
         """Share of diffuse sky light in what reaches open ground, (13,) in 0..1: high in blue, low in SWIR."""
         direct = 0.48 * rayleigh_optical_depth() + 0.83 * self.aerosol()
-        return (1 - np.exp(-direct / np.cos(self.sun_zenith_rad))).astype(np.float32)
+        return np.asarray(1 - np.exp(-direct / np.cos(self.sun_zenith_rad)), np.float32)
 
     def spherical_albedo(self) -> FloatArray:
-        """Share of ground light that the air sends back down, (13,)."""
-        return (0.46 * rayleigh_optical_depth() * 2 * 0.9 + 0.15 * self.aerosol()).astype(np.float32) * np.float32(0.9)
+        """Share of the light from the ground that the air sends back down, (13,): about 0.9 depth for molecules."""
+        return np.asarray(0.83 * rayleigh_optical_depth() + 0.14 * self.aerosol(), np.float32)
 
 
 def _share(bottom_m: float, top_m: float, scale_m: float) -> float:

@@ -204,7 +204,9 @@ def _turned(
 def _disturbed(reflectance: FloatArray, options: AugmentOptions, rng: np.random.Generator) -> FloatArray:
     """Add radiometric errors to (P, H, W) reflectance."""
     size = (reflectance.shape[0], 1, 1)
-    gain = (1 + rng.uniform(-options.gain, options.gain)) * (1 + rng.uniform(-options.band_gain, options.band_gain, size))
+    gain = (1 + rng.uniform(-options.gain, options.gain)) * (
+        1 + rng.uniform(-options.band_gain, options.band_gain, size)
+    )
     offset = rng.uniform(-options.offset, options.offset) + rng.uniform(-0.3, 0.3, size) * options.offset
     result: FloatArray = reflectance * gain.astype(np.float32) + offset.astype(np.float32)
     sigma = np.float32(rng.uniform(0, options.noise))

@@ -6,6 +6,7 @@ stands here, except the seed and the time that it was given.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,18 +18,10 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.catalog import Legend, legends
 from geoseg_cli.errors import UsageError
 from geoseg_cli.training.augment import AugmentOptions, Source, whole_sample
-from geoseg_cli.training.chips import (
-    CLOUD_VALUES,
-    LAND_VALUES,
-    Chip,
-    alberta_chips,
-    eurosat_chips,
-    ontario_chips,
-    simulated_chip,
-    ukis_chips,
-)
+from geoseg_cli.training.chips import CLOUD_VALUES, LAND_VALUES, Chip, simulated_chip
 from geoseg_cli.training.loop import TrainOptions, ValidationSet
 from geoseg_cli.training.pool import ScenePool
+from geoseg_cli.training.real_chips import alberta_chips, eurosat_chips, ontario_chips, ukis_chips
 from geoseg_cli.training.simulate import SimulatorOptions, simulate_scene
 from geoseg_cli.training.spectra import SpectralLibrary
 
@@ -49,7 +42,8 @@ class BundleRecipe:
     Attributes:
         name: Name of the bundle.
         task: What it maps.
-        title: What a person reads.
+        title, description, architecture: What a person reads.
+        limits: What the bundle was not made for or not measured on.
         network: Name in ``geoseg_cli.networks``.
         spec: Input contract. Means and deviations were measured on 150 simulated and all real training chips.
         legend: Classes in the order of the outputs.
@@ -61,6 +55,9 @@ class BundleRecipe:
     name: str
     task: Task
     title: str
+    description: str
+    architecture: str
+    limits: tuple[str, ...]
     network: str
     spec: InputSpec
     legend: Legend
@@ -90,6 +87,11 @@ class SceneMaker:
         options = scene_options(recipe.task, seed)
         scene = simulate_scene(_library(self.spectra), options, seed)
         return simulated_chip(scene, recipe.task, recipe.spec.bands, options.level == "L1C")
+
+    def fingerprint(self) -> str:
+        """Eight hex digits that change with the simulator, so that no pool mixes scenes of two versions of it."""
+        chip = self(TRAIN_SEED)
+        return hashlib.sha256(chip.dn.tobytes() + chip.target.tobytes()).hexdigest()[:8]
 
 
 def recipe_named(name: str) -> BundleRecipe:
@@ -163,7 +165,19 @@ def _land_cover() -> BundleRecipe:
     return BundleRecipe(
         name="landcover-lale",
         task="land-cover",
-        title="Land cover at 10 m from Sentinel-2 or Landsat reflectance (LALE-S1)",
+        title="Land cover from Sentinel-2 or Landsat reflectance",
+        description=(
+            "Seven ESA WorldCover classes from blue, green, red and near infrared, and better with the short-wave"
+            " infrared. Trained from scratch on simulated scenes and a few real samples; takes top-of-atmosphere and"
+            " surface reflectance."
+        ),
+        architecture="LALE-S1 (arXiv 2606.02092)",
+        limits=(
+            "Shrubland, wetland, mangroves and moss are not among the classes: they come out as what they resemble.",
+            "Clouds are not a class: mask them, or the land cover below and beside them is a guess.",
+            "The real samples come from Europe and boreal Ontario; other regions rest on simulated scenes alone.",
+            "Grassland, cropland and bare ground of one date look alike; they are confused more than other classes.",
+        ),
         network="lale-s1",
         spec=InputSpec(
             bands=("blue", "green", "red", "nir", "swir16", "swir22"),
@@ -185,7 +199,18 @@ def _cloud() -> BundleRecipe:
     return BundleRecipe(
         name="cloud-mscloudcam",
         task="cloud",
-        title="Clouds and their shadows from Sentinel-2 or Landsat reflectance (MSCloudCAM, small)",
+        title="Clouds and their shadows from Sentinel-2 or Landsat reflectance",
+        description=(
+            "Clear, thick cloud, thin cloud and cloud shadow from blue, green and red, and better with each further"
+            " band. Trained from scratch on simulated scenes and a few real samples; takes top-of-atmosphere and"
+            " surface reflectance."
+        ),
+        architecture="MSCloudCAM, small (after arXiv 2510.10802)",
+        limits=(
+            "Thick and thin are split at an optical depth in the simulated scenes; real samples knew no thin cloud.",
+            "Snow, bright sand and white roofs may be called cloud, above all without the short-wave infrared.",
+            "Shadows of terrain and of buildings, and dark water, may be called cloud shadow.",
+        ),
         network="mscloudcam-small",
         spec=InputSpec(
             bands=("coastal", "blue", "green", "red", "nir", "nir09", "cirrus", "swir16", "swir22"),

@@ -64,8 +64,9 @@ class CloudLayer:
     def reflectance(self, band: int, sun_zenith_rad: float) -> tuple[FloatArray, FloatArray]:
         """Reflectance of the cloud alone in one band and its two-way diffuse transmission.
 
-        Two-stream solution for scattering without loss, x / (1 + x) with x = (1 - g) depth / 2 (Bohren 1987), where the
-        slanting first pass of the sun counts by its path; absorption limits thick cloud to `_WATER_CLOUD`, `_ICE_CLOUD`.
+        Two-stream solution for scattering without loss, x / (1 + x) with x = (1 - g) depth / 2 (Bohren 1987), where
+        the slanting first pass of the sun counts by its path; absorption limits thick cloud to `_WATER_CLOUD` or
+        `_ICE_CLOUD`.
 
         Returns:
             Two (H, W) float32 arrays, 0..1.4 and 0..1.
@@ -94,17 +95,17 @@ def shadow_shift(height_m: float, sun_zenith_rad: float, sun_azimuth_rad: float,
     The shadow lies away from the sun by height * tan(zenith). Azimuth is clockwise from north; rows grow southward.
     """
     distance_px = height_m * np.tan(sun_zenith_rad) / gsd_m
-    return int(round(distance_px * np.cos(sun_azimuth_rad))), int(round(-distance_px * np.sin(sun_azimuth_rad)))
+    return round(float(distance_px * np.cos(sun_azimuth_rad))), round(float(-distance_px * np.sin(sun_azimuth_rad)))
 
 
 def parallax_px(height_m: float, band: int, gsd_m: float) -> int:
     """Rows by which a band sees a cloud at `height_m` displaced against B04."""
-    return int(round(float(_PARALLAX[band]) * height_m / gsd_m))
+    return round(float(_PARALLAX[band]) * height_m / gsd_m)
 
 
 def beam_transmission(beam_depth: FloatArray) -> FloatArray:
     """Share of the sunbeam that passes cloud of a slant optical depth, forward peak included: float32 0..1."""
-    return np.exp(-beam_depth * np.float32(BEAM_SHARE))
+    return np.asarray(np.exp(-beam_depth * np.float32(BEAM_SHARE)))
 
 
 def label_clouds(depth: FloatArray, beam_depth: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -131,6 +132,21 @@ class CloudOptions:
     sun_azimuth_rad: float
     height_m: float | None = None
 
+    def draw_height(self, rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+        """The height that is asked for, or one within bounds."""
+        drawn = float(rng.uniform(*bounds))
+        return drawn if self.height_m is None else self.height_m
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """Heaps of cloud: share of the scene, size of the largest, typical optical depth, range of heights."""
+
+    cover: float
+    cell_m: float
+    peak: float
+    height_m: tuple[float, float]
+
 
 def make_clouds(regime: CloudRegime, options: CloudOptions, rng: np.random.Generator) -> list[CloudLayer]:
     """Draw the cloud layers of a scene, lowest first; none for "clear"."""
@@ -138,7 +154,8 @@ def make_clouds(regime: CloudRegime, options: CloudOptions, rng: np.random.Gener
         return []
     if regime == "multilayer":
         low = _LAYERS[str(rng.choice(["cumulus", "broken", "holes"]))](options, rng)
-        return [low, _cirrus(CloudOptions(options.shape, options.gsd_m, options.sun_azimuth_rad), rng)]
+        layers = [low, _cirrus(CloudOptions(options.shape, options.gsd_m, options.sun_azimuth_rad), rng)]
+        return sorted(layers, key=lambda layer: layer.height_m)
     return [_LAYERS[regime](options, rng)]
 
 
@@ -158,53 +175,51 @@ def _relief(options: CloudOptions, field: FloatArray, depth: FloatArray, strengt
     return 1 + np.float32(strength) * solid * np.tanh(slope / scale)
 
 
-def _cellular(
-    options: CloudOptions, rng: np.random.Generator, cover: float, cell_m: float, peak: float, height_m: tuple[float, float]
-) -> CloudLayer:  # fmt: skip
-    """Heaps of cloud over `cover` of the scene: what stands above a level of a fractal field is cloud.
+def _cellular(options: CloudOptions, rng: np.random.Generator, cells: _Cells) -> CloudLayer:
+    """Heaps of cloud over a share of the scene: what stands above a level of a fractal field is cloud.
 
     The spectral exponent of 2-D cloud fields lies near 3 (slope -5/3 along a line; Cahalan and Snider 1989).
     """
-    field = _field(options, rng, float(rng.uniform(3.0, 4.2)), cell_m)
-    field += np.float32(rng.uniform(0.0, 0.12)) * _field(options, rng, 2.4, cell_m / 4)
-    excess = np.maximum(field - np.float32(quantile(field, 1 - cover)), 0)
+    field = _field(options, rng, float(rng.uniform(3.0, 4.2)), cells.cell_m)
+    field += np.float32(rng.uniform(0.0, 0.12)) * _field(options, rng, 2.4, cells.cell_m / 4)
+    excess = np.maximum(field - np.float32(quantile(field, 1 - cells.cover)), 0)
     # Edges of convective cloud are sharp, those of dissolving cloud wide.
     soft = np.float32(10 ** rng.uniform(-1.5, 0.1))
     body = excess**1.5 / (excess + soft)
-    body *= np.exp(np.float32(rng.uniform(0.1, 0.45)) * _field(options, rng, 2.6, cell_m / 3))
-    depth = body * np.float32(peak)
-    height = options.height_m if options.height_m is not None else float(rng.uniform(*height_m))
+    body *= np.exp(np.float32(rng.uniform(0.1, 0.45)) * _field(options, rng, 2.6, cells.cell_m / 3))
+    depth = body * np.float32(cells.peak)
+    height = options.draw_height(rng, cells.height_m)
     return CloudLayer(depth, _relief(options, field, depth, rng.uniform(0.05, 0.25)), height, False)
 
 
 def _cumulus(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
     peak = float(rng.lognormal(np.log(20), 0.6))
-    return _cellular(options, rng, rng.uniform(0.03, 0.35), rng.uniform(300, 2500), peak, (500, 2500))
+    return _cellular(options, rng, _Cells(rng.uniform(0.03, 0.35), rng.uniform(300, 2500), peak, (500, 2500)))
 
 
 def _broken(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
     peak = float(rng.lognormal(np.log(25), 0.6))
-    return _cellular(options, rng, rng.uniform(0.3, 0.85), rng.uniform(800, 5000), peak, (600, 3500))
+    return _cellular(options, rng, _Cells(rng.uniform(0.3, 0.85), rng.uniform(800, 5000), peak, (600, 3500)))
 
 
 def _altocumulus(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
     peak = float(rng.lognormal(np.log(4), 0.6))
-    return _cellular(options, rng, rng.uniform(0.2, 0.8), rng.uniform(150, 600), peak, (2500, 6000))
+    return _cellular(options, rng, _Cells(rng.uniform(0.2, 0.8), rng.uniform(300, 900), peak, (2500, 6000)))
 
 
 def _stratus(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
     """An unbroken deck; optical depth is about log-normal (Barker et al. 1996)."""
     field = _field(options, rng, float(rng.uniform(2.6, 3.2)), float(rng.uniform(1000, 8000)))
     depth = np.exp(np.float32(rng.uniform(np.log(4), np.log(45))) + np.float32(rng.uniform(0.1, 0.6)) * field)
-    height = options.height_m if options.height_m is not None else float(rng.uniform(300, 4000))
+    height = options.draw_height(rng, (300, 4000))
     is_ice = bool(rng.random() < 0.25)
     relief = _relief(options, field, depth, rng.uniform(0.0, 0.12))
     return CloudLayer(depth, relief, height + (4000.0 if is_ice else 0.0), is_ice)
 
 
 def _holes(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
-    return _cellular(options, rng, rng.uniform(0.75, 0.97), rng.uniform(1500, 6000),
-                     float(rng.lognormal(np.log(12), 0.5)), (400, 3000))  # fmt: skip
+    peak = float(rng.lognormal(np.log(12), 0.5))
+    return _cellular(options, rng, _Cells(rng.uniform(0.75, 0.97), rng.uniform(1500, 6000), peak, (400, 3000)))
 
 
 def _cirrus(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
@@ -214,7 +229,7 @@ def _cirrus(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
     field = fractal_field(rng, options.shape, streaks)
     level = np.float32(quantile(field, rng.uniform(-0.3, 0.8)) - rng.uniform(0, 0.5))
     depth = np.maximum(field - level, 0) ** np.float32(1.3) * np.float32(10 ** rng.uniform(-1.0, 0.2))
-    height = options.height_m if options.height_m is not None else float(rng.uniform(6500, 12500))
+    height = options.draw_height(rng, (6500, 12500))
     return CloudLayer(depth, np.ones(options.shape, np.float32), height, True)
 
 
@@ -231,7 +246,7 @@ def _contrails(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
         distance = across - across[int(rng.integers(options.shape[0])), int(rng.integers(options.shape[1]))]
         width = np.float32(rng.uniform(30, 350))
         depth += np.exp(-((distance / width) ** 2)) * wisps * np.float32(rng.uniform(0.2, 1.6))
-    height = options.height_m if options.height_m is not None else float(rng.uniform(8000, 12000))
+    height = options.draw_height(rng, (8000, 12000))
     return CloudLayer(depth, np.ones(options.shape, np.float32), height, True)
 
 
@@ -240,7 +255,7 @@ def _haze(options: CloudOptions, rng: np.random.Generator) -> CloudLayer:
     field = _field(options, rng, 3.6, float(rng.uniform(2000, 8000)))
     depth = np.exp(np.float32(rng.uniform(np.log(0.06), np.log(1.6))) + np.float32(rng.uniform(0.1, 0.6)) * field)
     is_ice = bool(rng.random() < 0.5)
-    height = options.height_m if options.height_m is not None else float(rng.uniform(*((6500, 12000) if is_ice else (300, 2500))))
+    height = options.draw_height(rng, (6500, 12000) if is_ice else (300, 2500))
     return CloudLayer(depth, np.ones(options.shape, np.float32), height, is_ice)
 
 

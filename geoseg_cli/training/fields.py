@@ -54,13 +54,17 @@ def fractal_field(rng: np.random.Generator, shape: tuple[int, int], options: Fie
     cos, sin = np.float32(np.cos(options.angle_rad)), np.float32(np.sin(options.angle_rad))
     along = columns * cos + rows * sin
     across = rows * cos - columns * sin
-    squared = (along * np.float32(options.stretch)) ** 2 + across**2
+    amplitude = (along * np.float32(options.stretch)) ** 2 + across**2
+    amplitude += np.float32(options.outer_px**-2)
     # exp(log) of float32 is several times faster than a power.
-    amplitude = np.exp(np.log(squared + np.float32(options.outer_px**-2)) * np.float32(-options.exponent / 4))
+    np.log(amplitude, out=amplitude)
+    amplitude *= np.float32(-options.exponent / 4)
+    np.exp(amplitude, out=amplitude)
     # Uniform numbers do: each sample sums so many waves that it becomes Gaussian.
     white = rng.random((height, width // 2 + 1, 2), dtype=np.float32)
     white -= np.float32(0.5)
-    spectrum = white.view(np.complex64)[..., 0] * amplitude
+    spectrum = white.view(np.complex64)[..., 0]
+    spectrum *= amplitude
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, s=shape).astype(np.float32, copy=False)
     field *= np.float32(1 / max(float(field[::2, ::2].std()), 1e-12))
@@ -92,7 +96,7 @@ def unit_interval(hashed: NDArray[np.uint32]) -> FloatArray:
 def block_mean(image: FloatArray, factor: int) -> FloatArray:
     """Average an (H, W) float32 image over factor x factor blocks; H and W must be multiples of `factor`."""
     height, width = image.shape
-    assert height % factor == 0 and width % factor == 0, "blocks must fit"
+    assert (height % factor, width % factor) == (0, 0), "blocks must fit"
     columns = image[:, 0::factor].copy()
     for offset in range(1, factor):
         columns += image[:, offset::factor]

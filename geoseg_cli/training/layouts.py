@@ -110,12 +110,12 @@ def _blocks(canvas: Canvas, rng: np.random.Generator, block_m: float) -> tuple[N
     return block, count
 
 
-def _cells(position: FloatArray, irregular: FloatArray | float, phase: FloatArray | float) -> tuple[FloatArray, FloatArray]:
+def _cells(position: FloatArray, irregular: float, phase: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Number of the cell and place within it (0..1) on an axis cut at irregular places.
 
     The axis is stretched by a sine that keeps its order (slope stays above 1 - 0.85 * irregular > 0).
     """
-    warped = position + irregular * np.float32(0.85 / 2.1) * np.sin(np.float32(2.1) * position + phase)
+    warped = position + np.float32(irregular * 0.85 / 2.1) * np.sin(np.float32(2.1) * position + phase)
     cell = np.floor(warped)
     return cell, warped - cell
 
@@ -133,7 +133,7 @@ def draw_parcels(canvas: Canvas, rng: np.random.Generator, style: GridStyle) -> 
         along, across = along + bend, across - bend
     widths = (style.width_m * rng.uniform(0.7, 1.4, count)).astype(np.float32)[block]
     lengths = (style.length_m * rng.uniform(0.7, 1.4, count)).astype(np.float32)[block]
-    strip, across_part = _cells(across / widths, style.irregular, np.float32(rng.uniform(0, 6)))
+    strip, across_part = _cells(across / widths, style.irregular, np.full((1, 1), rng.uniform(0, 6), np.float32))
     salt = int(rng.integers(2**31))
     strip_key = hash_integers(strip.astype(np.int32), block.astype(np.int32), salt)
     shift = unit_interval(strip_key) * np.float32(50)
@@ -164,7 +164,7 @@ def meander_distance(canvas: Canvas, rng: np.random.Generator, wavelength_m: flo
         phase = wavenumber * along + np.float32(rng.uniform(0, 2 * np.pi))
         centre = centre + amplitude * np.sin(phase)
         slope = slope + amplitude * wavenumber * np.cos(phase)
-    return (across - centre) / np.sqrt(1 + slope * slope)
+    return np.asarray((across - centre) / np.sqrt(1 + slope * slope), np.float32)
 
 
 def blob_distance(canvas: Canvas, rng: np.random.Generator, radius_m: float, ragged: float) -> FloatArray:

@@ -209,7 +209,8 @@ class Trainer:
     def _average(self) -> None:
         """Move the averaged weights; early on they follow faster, or they would remember the random start."""
         decay = min(self.options.ema_decay, (1 + self._state.step) / (10 + self._state.step))
-        averaged, current = list(self.averaged.parameters()), [p.detach() for p in self.network.parameters()]
+        averaged: list[Tensor] = list(self.averaged.parameters())
+        current = [parameter.detach() for parameter in self.network.parameters()]
         torch._foreach_lerp_(averaged, current, 1 - decay)
         for kept, new in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
             kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)

@@ -69,7 +69,10 @@ def dice_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def segmentation_loss(
-    outputs: Tensor | Sequence[Tensor], target: Tensor, weight: Tensor, output_weights: Sequence[float] = (1.0, 0.4, 0.4)
+    outputs: Tensor | Sequence[Tensor],
+    target: Tensor,
+    weight: Tensor,
+    output_weights: Sequence[float] = (1.0, 0.4, 0.4),
 ) -> Tensor:
     """Cross-entropy plus Dice of the main output, and weighted of the auxiliary ones.
 

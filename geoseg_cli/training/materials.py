@@ -6,7 +6,7 @@ Axis letters: M materials of a palette. Spectra are (M, 13) float32 reflectance 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoseg_cli.training.fields import FloatArray
 from geoseg_cli.training.spectra import SpectralLibrary, WaterQuality, canopy_reflectance, water_reflectance
 
+Spectra = NDArray[np.floating[Any]]
 Season = Literal["spring", "summer", "autumn", "winter"]
 
 TREE, GRASS, CROP, BUILT_UP, BARE, SNOW, WATER, UNKNOWN = 10, 30, 40, 50, 60, 70, 80, 255
@@ -61,7 +62,7 @@ class Palette:
     grains: list[float] = field(default_factory=list)
     starts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, name: str, spectra: FloatArray, drift: FloatArray, code: int, grain: float) -> None:
+    def add(self, name: str, spectra: Spectra, drift: Spectra, code: int, grain: float) -> None:
         """Append a kind of ground with one or more variants; `drift` is (n, 13) or (13,)."""
         self.starts[name] = (len(self.codes), len(spectra))
         self.spectra.append(spectra.astype(np.float32))
@@ -105,12 +106,12 @@ def _field_soils(library: SpectralLibrary, climate: Climate, rng: np.random.Gene
     soils = (origins[0] * weight + origins[1] * (1 - weight)) * darkening.astype(np.float32)
     wetness = rng.uniform(0, 0.35) * (1 - climate.dryness)
     soils[:, 11:] *= np.float32(1 - wetness)  # liquid water absorbs most beyond 1.4 um
-    return soils
+    return np.asarray(soils, np.float32)
 
 
 def _column(values: NDArray[np.float64]) -> FloatArray:
     """(n,) numbers as (n, 1) float32."""
-    return values.astype(np.float32)[:, None]
+    return np.asarray(values[:, None], np.float32)
 
 
 def _green_plants(library: SpectralLibrary, rng: np.random.Generator, count: int) -> FloatArray:
@@ -118,7 +119,7 @@ def _green_plants(library: SpectralLibrary, rng: np.random.Generator, count: int
     dense = library.draw(rng, "canopy", count) * _column(rng.uniform(0.65, 0.98, count))
     piled = canopy_reflectance(library.draw(rng, "leaf", count), _column(rng.uniform(0.45, 0.9, count)))
     share = _column(rng.random(count)) * 0.6
-    return dense * (1 - share) + piled * share
+    return np.asarray(dense * (1 - share) + piled * share, np.float32)
 
 
 def _add_crops(
@@ -135,7 +136,7 @@ def _add_crops(
     ground = ground * (1 - straw_share) + straw * straw_share
     green = _green_plants(library, rng, count)
     spectra = green * cover + ground * (1 - cover)
-    palette.add("crop", spectra, (ground - green) * _column(rng.uniform(0.01, 0.07, count)), CROP, 0.05)
+    palette.add("crop", spectra, (ground - green) * _column(rng.uniform(0.01, 0.07, count)), CROP, 0.03)
 
 
 def _add_grass(
@@ -149,7 +150,7 @@ def _add_grass(
         ground = hay * hay_share + soil[rng.integers(0, len(soil), count)] * (1 - hay_share)
         green = _green_plants(library, rng, count) * np.float32(0.85)
         spectra = green * green_share + ground * (1 - green_share)
-        palette.add(name, spectra, (ground - green) * _column(rng.uniform(0.04, 0.15, count)), GRASS, 0.08)
+        palette.add(name, spectra, (ground - green) * _column(rng.uniform(0.04, 0.15, count)), GRASS, 0.045)
 
 
 def _add_forest(
@@ -166,18 +167,18 @@ def _add_forest(
     gap_share = _column(np.clip(gap, 0.0, 0.8))
     spectra = crowns * (1 - gap_share) + understory * gap_share
     drift = np.roll(spectra, 1, axis=0) - spectra
-    palette.add("forest", spectra, drift * np.float32(0.22), TREE, float(rng.uniform(0.10, 0.28)))
+    palette.add("forest", spectra, drift * np.float32(0.22), TREE, float(rng.uniform(0.06, 0.16)))
     snowy = spectra * 0.75 + 0.25 * library.draw(rng, "snow", count) * _column(rng.uniform(0.2, 0.9, count))
-    palette.add("snowy_forest", snowy, drift * np.float32(0.3), TREE, 0.3)
+    palette.add("snowy_forest", snowy, drift * np.float32(0.3), TREE, 0.16)
 
 
 def _add_bare(
     palette: Palette, library: SpectralLibrary, climate: Climate, soil: FloatArray, rng: np.random.Generator
 ) -> None:
     rock = library.draw(rng, "rock", 6) * _column(rng.uniform(0.45, 0.9, 6))
-    palette.add("rock", rock, 0.10 * (soil[0] - rock), BARE, 0.14)
+    palette.add("rock", rock, 0.10 * (soil[0] - rock), BARE, 0.08)
     ground = soil * _column(rng.uniform(0.9, 1.3, len(soil)))
-    palette.add("open_soil", ground, 0.12 * (rock[0] - ground), BARE, 0.08)
+    palette.add("open_soil", ground, 0.12 * (rock[0] - ground), BARE, 0.05)
     candidates = library.draw(rng, "soil", 12)
     sand = candidates[np.argsort(candidates[:, 3])[-4:]] * _column(rng.uniform(0.65, 1.0, 4))
     palette.add("sand", sand, 0.06 * (soil[0] - sand), BARE, 0.05)
@@ -190,13 +191,14 @@ def _add_bare(
 def _add_built(palette: Palette, library: SpectralLibrary, soil: FloatArray, rng: np.random.Generator) -> None:
     # Towns look alike inside: a few common roof materials make up most of the houses.
     roofs = np.concatenate([library.draw(rng, "roof", 10), library.draw(rng, "rock", 8)])
-    roofs = roofs * _column(rng.uniform(0.35, 0.85, len(roofs)))
-    palette.add("roof", roofs, 0.02 * roofs, BUILT_UP, 0.12)
+    roofs = roofs * _column(rng.uniform(0.35, 0.75, len(roofs)))
+    roofs = 0.55 * roofs + 0.45 * roofs[:3].mean(axis=0)
+    palette.add("roof", roofs, 0.02 * roofs, BUILT_UP, 0.06)
     halls = np.concatenate([library.draw(rng, "roof", 8), library.draw(rng, "rock", 4)])
     halls = halls * _column(rng.uniform(0.5, 1.1, len(halls)))
-    palette.add("hall", halls, 0.02 * halls, BUILT_UP, 0.05)
+    palette.add("hall", halls, 0.02 * halls, BUILT_UP, 0.03)
     grey = library.draw(rng, "paved", 6) * _column(rng.uniform(0.6, 0.9, 6))
-    palette.add("street", grey, 0.1 * (soil[0] - grey), BUILT_UP, 0.08)
+    palette.add("street", grey, 0.1 * (soil[0] - grey), BUILT_UP, 0.04)
     track = soil[:3] * 1.25
     palette.add("track", track, 0.02 * track, BARE, 0.05)
 

@@ -78,7 +78,7 @@ def _paint_farmland(sketch: Sketch) -> None:
     if share < 0.03:
         return
     rng, canvas, palette = sketch.rng, sketch.canvas, sketch.palette
-    width = float(np.exp(rng.normal(np.log(130), 0.55)))
+    width = float(np.exp(rng.normal(np.log(150), 0.6)))
     bend = float(rng.choice([0.0, rng.uniform(5, 60)]))
     style = GridStyle(width, width * rng.uniform(1.2, 4), rng.uniform(800, 4000), rng.uniform(0.2, 1), bend)
     parcels = draw_parcels(canvas, rng, style)
@@ -143,7 +143,7 @@ def _paint_forest(sketch: Sketch) -> None:
         sketch.cover(where, "forest")
         if sketch.chance(0.5):
             sketch.cover(where & sketch.patches(0.4, 1200.0, 3.4), "forest")
-    if sketch.recipe.forest[1] > 0 and sketch.chance(0.4):  # single trees and groups in the open
+    if sketch.recipe.forest[1] > 0 and sketch.chance(0.3):  # single trees and groups in the open
         sketch.cover(sketch.patches(sketch.within((0.0, 0.06)), 90.0, 2.2), "forest")
     if share > 0.3 and sketch.chance(0.35):
         _paint_clearings(sketch, where)

@@ -35,7 +35,7 @@ def true_colour(reflectance: FloatArray, white: float = 0.3) -> ByteArray:
         (H, W, 3) uint8.
     """
     stretched = np.clip(reflectance[_RGB] / white, 0, 1) ** 0.6 * 255
-    return stretched.astype(np.uint8).transpose(1, 2, 0)
+    return np.asarray(stretched.astype(np.uint8).transpose(1, 2, 0))
 
 
 def paint_labels(labels: ByteArray, colours: dict[int, tuple[int, int, int]]) -> ByteArray:
@@ -52,7 +52,7 @@ def picture_sheet(scenes: Sequence[SimulatedScene], columns: int = 2) -> ByteArr
     Returns:
         (rows * H, columns * 3 W, 3) uint8; unused places are black.
     """
-    assert scenes and len({scene.clouds.shape for scene in scenes}) == 1, "scenes of one size"
+    assert len({scene.clouds.shape for scene in scenes}) == 1, "scenes of one size"
     strips = [
         np.concatenate(
             [

@@ -21,6 +21,9 @@ from geoseg_cli.training.chips import Chip
 
 MakeChip = Callable[[int], Chip]
 
+RENEWAL_PUMPS = 4
+"""A full pool orders one new chip in so many pumps: more would take the processor from the training itself."""
+
 
 class ScenePool(Sequence[Chip]):
     """Chips number 0, 1, 2, ... of which the newest ``size`` are kept.
@@ -39,6 +42,7 @@ class ScenePool(Sequence[Chip]):
         self._workers = workers
         self._numbers = sorted(int(path.stem) for path in folder.glob("[0-9]*.npy"))
         self._next = self._numbers[-1] + 1 if self._numbers else 0
+        self._pumps = 0
         self._under_way: deque[Future[int]] = deque()
         self._executor: ProcessPoolExecutor | None = None
 
@@ -93,7 +97,10 @@ class ScenePool(Sequence[Chip]):
                 self._take_in(write_chip(self.make, self.first_seed, self._next, self.folder))
                 self._next += 1
             return
-        while len(self._under_way) < 2 * self._workers:
+        self._pumps += 1
+        is_full = self._next >= self.size
+        allowed = 2 * self._workers if not is_full else int(self._pumps % RENEWAL_PUMPS == 0)
+        while len(self._under_way) < allowed:
             job = (self.make, self.first_seed, self._next, self.folder)
             self._under_way.append(self._executor.submit(write_chip, *job))
             self._next += 1

@@ -151,7 +151,7 @@ def canopy_reflectance(leaf: FloatArray, sunlit: FloatArray | float) -> FloatArr
     albedo = np.clip(1.9 * leaf, 0.0, 0.97)
     root = np.sqrt(1 - albedo)
     layer = (1 - root) / (1 + root)
-    return (layer * (sunlit + (1 - sunlit) * 0.35 * albedo)).astype(np.float32)
+    return np.asarray(layer * (sunlit + (1 - sunlit) * 0.35 * albedo), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +190,4 @@ def water_reflectance(quality: WaterQuality) -> FloatArray:
     backscattering = 0.00144 * (wavelength / 500) ** -4.32 + particles * (wavelength / 555) ** -0.7
     ratio = backscattering / (absorption + backscattering)
     below = 0.0949 * ratio + 0.0794 * ratio**2
-    return (np.pi * 0.52 * below / (1 - 1.7 * below)).astype(np.float32)
+    return np.asarray(np.pi * 0.52 * below / (1 - 1.7 * below), np.float32)

@@ -24,7 +24,7 @@ OVERSAMPLING: Final = 2
 
 # A pixel counts as built-up where roofs and streets fill this share of its surroundings of about 50 m: gardens and
 # verges are part of a settlement in 10 m land-cover products.
-TOWN_BUILT_SHARE: Final = 0.4
+TOWN_BUILT_SHARE: Final = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _majority(palette: Palette, ids: IdArray) -> NDArray[np.uint8]:
         for _ in range(3):
             around = _blur(around, 0.25)
         labels[(around > TOWN_BUILT_SHARE) & (labels != WATER)] = BUILT_UP
-    return labels
+    return np.asarray(labels)
 
 
 def _blur(image: FloatArray, side: float) -> FloatArray:
@@ -120,11 +120,12 @@ def _blur(image: FloatArray, side: float) -> FloatArray:
 
 def _render(sketch: Sketch) -> FloatArray:
     """Reflectance (13, H, W) of the materials with their textures, averaged from the canvas to pixels."""
-    canvas, rng, ids = sketch.canvas, sketch.rng, sketch.ids
+    canvas, rng = sketch.canvas, sketch.rng
+    ids = sketch.ids.astype(np.intp)  # once, or every take below converts them again
     spectra, drifts = np.concatenate(sketch.palette.spectra).T, np.concatenate(sketch.palette.drifts).T
     spectra, drifts = np.ascontiguousarray(spectra), np.ascontiguousarray(drifts)
     brightness = np.take(np.array(sketch.palette.grains, np.float32), ids)
-    brightness *= canvas.field(rng, float(rng.uniform(0.6, 1.6)), 120.0)
+    brightness *= canvas.field(rng, float(rng.uniform(0.8, 2.0)), 120.0)
     brightness += sketch.stripes + 1
     np.clip(brightness, 0.3, 2.0, out=brightness)
     slow = np.clip(canvas.field(rng, float(rng.uniform(2.0, 2.8)), float(rng.uniform(300, 1500))), -2.5, 2.5)

@@ -43,7 +43,7 @@ def _houses(sketch: Sketch, distance: FloatArray) -> IdArray:
     streets = draw_parcels(sketch.canvas, rng, quarter)
     lot = _lots(streets, float(rng.uniform(9, 22)), int(rng.integers(2**31)))
     share = unit_interval(lot)
-    density = np.clip(np.float32(rng.uniform(0.3, 0.75)) - np.float32(0.2) * distance, 0.2, 0.9)
+    density = np.clip(np.float32(rng.uniform(0.08, 0.5)) - np.float32(0.25) * distance, 0.08, 0.8)
     ids = np.where(lot % np.uint32(5) < 2, np.int32(palette.one("forest", rng)), palette.by_key("meadow", lot))
     np.copyto(ids, np.int32(palette.one("street", rng)), where=share < density + np.float32(0.12))
     np.copyto(ids, palette.by_key("roof", lot), where=share < density)

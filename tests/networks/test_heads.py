@@ -13,7 +13,7 @@ from geoseg_cli.networks.heads import AllMLPHead, FCNHead, UPerHead, raise_to
 
 Run = Callable[[Tensor], Tensor]
 WIDTHS = (8, 16, 24, 32)
-HEADS = {
+HEADS: dict[str, Callable[[], AllMLPHead | UPerHead]] = {
     "all-mlp": lambda: AllMLPHead(WIDTHS, 5, width=16),
     "upernet": lambda: UPerHead(WIDTHS, 5, width=16),
 }
@@ -81,14 +81,23 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 def test_all_mlp_head_equals_its_formula() -> None:
-    head, maps = HEADS["all-mlp"]().eval(), pyramid(4, 6)
+    head, maps = AllMLPHead(WIDTHS, 5, width=16).eval(), pyramid(4, 6)
+    convolutions: list[nn.Conv2d] = list(head.project)  # type: ignore[arg-type]
     projected = [
-        torch.einsum("ndhw,md->nmhw", one, conv.weight[:, :, 0, 0]) + conv.bias[:, None, None]
-        for conv, one in zip(head.project, maps, strict=True)
+        torch.einsum("ndhw,md->nmhw", one, conv.weight[:, :, 0, 0])
+        + (0 if conv.bias is None else conv.bias[:, None, None])
+        for conv, one in zip(convolutions, maps, strict=True)
     ]
     raised = [F.interpolate(one, size=(4, 6), mode="bilinear") for one in projected]
     expected = head.classify(head.fuse(torch.cat(raised, dim=1)))
     torch.testing.assert_close(head(maps), expected, atol=1e-6, rtol=0)
+
+
+def test_all_mlp_head_fuses_before_raising_to_the_same_effect() -> None:
+    head, maps = AllMLPHead(WIDTHS, 5, width=16).eval(), pyramid(9, 7)
+    early = head(maps)
+    head.is_concatenating = True
+    torch.testing.assert_close(head(maps), early, atol=1e-5, rtol=0)
 
 
 def test_all_mlp_head_takes_the_norm_and_activation_it_is_given() -> None:
@@ -106,6 +115,7 @@ def test_raising_keeps_a_constant_map_and_its_corners() -> None:
     torch.testing.assert_close(constant, torch.ones(1, 1, 5, 7))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_exported_upernet_equals_the_network_at_sizes_never_traced(
     export_dynamic: Callable[[nn.Module, int], Run],

@@ -81,8 +81,15 @@ def test_parameters_match_to_the_unit(
 
 
 @pytest.mark.parametrize(
-    ("variant", "expected"), [("tiny", 8_317_120), ("small", 16_018_912), ("base", 52_588_608)]
+    ("variant", "expected"),
+    [("tiny-light", 8_352_458), ("small-light", 15_644_458), ("base-light", 51_860_042)],
 )
+def test_light_variants_are_as_small_as_documented(variant: str, expected: int) -> None:
+    with torch.device("meta"):
+        assert parameters(LeMeViT(3, 5, config=VARIANTS[variant])) == expected
+
+
+@pytest.mark.parametrize(("variant", "expected"), [("tiny", 8_317_120), ("small", 16_018_912), ("base", 52_588_608)])
 def test_backbones_of_eleven_bands_match_to_the_unit(variant: str, expected: int) -> None:
     with torch.device("meta"):
         assert parameters(LeMeViTBackbone(11, VARIANTS[variant])) == expected
@@ -120,9 +127,7 @@ def test_every_part_has_its_share_of_parameters(
     assert parameters(network.image_norm) + parameters(network.meta_norm) == norms
 
 
-@pytest.mark.parametrize(
-    ("variant", "tail"), [("tiny", 563_712), ("small", 1_304_128), ("base", 1_830_272)]
-)
+@pytest.mark.parametrize(("variant", "tail"), [("tiny", 563_712), ("small", 1_304_128), ("base", 1_830_272)])
 def test_light_variants_leave_the_dead_weights_of_the_meta_tail_out(variant: str, tail: int) -> None:
     with torch.device("meta"):
         whole, light = (LeMeViTBackbone(3, VARIANTS[variant + suffix]) for suffix in ("", "-light"))
@@ -139,9 +144,7 @@ def test_the_meta_tail_changes_no_map() -> None:
 
 
 @pytest.mark.parametrize(("variant", "published"), [("tiny", 1.779), ("small", 3.736), ("base", 11.060)])
-def test_multiply_adds_of_classification_at_224_match_without_attention(
-    variant: str, published: float
-) -> None:
+def test_multiply_adds_of_classification_at_224_match_without_attention(variant: str, published: float) -> None:
     network = LeMeViTClassifier(3, 1000, config=VARIANTS[variant])
     assert count_gmacs(network, 224) == pytest.approx(published, rel=0.005)
 
@@ -153,9 +156,7 @@ def test_multiply_adds_of_tiny_at_224_match_with_attention() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variant", "published"), [("tiny", 217.88), ("small", 228.16), ("base", 263.75)]
-)
+@pytest.mark.parametrize(("variant", "published"), [("tiny", 217.88), ("small", 228.16), ("base", 263.75)])
 def test_multiply_adds_of_segmentation_at_512_match_the_published(variant: str, published: float) -> None:
     assert count_gmacs(LeMeViT(3, 5, config=VARIANTS[variant]), 512) == pytest.approx(published, rel=0.005)
 

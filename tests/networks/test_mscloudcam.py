@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from geoseg_cli.networks.mscloudcam import (
     DilatedPyramid,
     MSCloudCAM,
     MSCloudCAMConfig,
-    PyramidPooling,
+    PyramidContext,
     SpatialGate,
     eca_kernel,
 )
@@ -139,7 +140,8 @@ def gradient_of_query(cam: str) -> Tensor | None:
 
 def test_connected_cam_learns() -> None:
     gradient = gradient_of_query("connected")
-    assert gradient is not None and gradient.abs().max() > 0
+    assert gradient is not None
+    assert gradient.abs().max() > 0
 
 
 def test_bypassed_cam_gets_no_gradient() -> None:
@@ -200,7 +202,8 @@ def test_channel_gate_lies_between_zero_and_one() -> None:
     x = torch.randn(2, 512, 3, 4)
     values = gate.gate(x)
     assert values.shape == (2, 512, 1, 1)
-    assert 0 < values.min() and values.max() < 1
+    assert values.min() > 0
+    assert values.max() < 1
     assert torch.equal(gate(x), x * values)
 
 
@@ -209,13 +212,15 @@ def test_spatial_gate_scales_all_channels_of_a_position_alike() -> None:
     x = torch.rand(1, 5, 9, 9) + 0.5
     factor = SpatialGate()(x) / x
     torch.testing.assert_close(factor, factor[:, :1].expand_as(factor))
-    assert 0 < factor.min() and factor.max() < 1
+    assert factor.min() > 0
+    assert factor.max() < 1
 
 
 def test_refined_features_are_gated_features_plus_features() -> None:
     network = awake()
     joint = torch.randn(1, 16, 2, 3)
-    assert network.channel_gate is not None and network.spatial_gate is not None
+    assert network.channel_gate is not None
+    assert network.spatial_gate is not None
     features = network.bottleneck(joint)
     expected = network.spatial_gate(network.channel_gate(features)) + features
     assert torch.equal(network._refine(joint), expected)
@@ -226,13 +231,12 @@ def test_first_two_backbone_maps_are_not_used() -> None:
     maps = [features.detach().requires_grad_() for features in network.backbone(torch.randn(2, 3, 64, 64))]
     network.backbone.forward = lambda x: maps  # type: ignore[method-assign]
     torch.autograd.backward(sum(output.square().mean() for output in network(torch.randn(2, 3, 64, 64))))
-    assert maps[0].grad is None and maps[1].grad is None
-    assert maps[2].grad is not None and maps[3].grad is not None
+    assert [features.grad is None for features in maps] == [True, True, False, False]
 
 
 def test_pyramid_pooling_sees_bin_averages() -> None:
     """The branches of a ramp along the columns see its means over 1, 2, 3 and 6 groups of columns."""
-    module = PyramidPooling(1, 1).eval()
+    module = PyramidContext(1, 1).eval()
     seen: list[Tensor] = []
     for branch in module.branches:
         branch.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -276,9 +280,8 @@ def test_ablations_remove_exactly_their_parameters() -> None:
     list(product(["psp+psp", "aspp+aspp", "aspp+psp"], ["context", "concat"], [True, False])),
 )
 def test_every_ablation_runs(context: str, cam_keys: str, gates: bool) -> None:
-    config = replace(
-        TINY, context=context, cam_keys=cam_keys, use_channel_gate=gates, use_spatial_gate=gates  # type: ignore[arg-type]
-    )
+    changes: dict[str, Any] = {"context": context, "cam_keys": cam_keys}
+    config = replace(TINY, use_channel_gate=gates, use_spatial_gate=gates, **changes)
     outputs = MSCloudCAM(3, 4, config=config)(torch.randn(2, 3, 32, 64))
     assert all(output.shape == (2, 4, 32, 64) and output.isfinite().all() for output in outputs)
 
@@ -384,4 +387,5 @@ def test_one_exported_graph_serves_every_size(variant: str, tmp_path: Path) -> N
 def test_small_network_learns_two_tiles_by_heart(steps_to_learn: Callable[[nn.Module], int | None]) -> None:
     torch.manual_seed(0)
     steps = steps_to_learn(MSCloudCAM(4, 4, config=VARIANTS["small"]))
-    assert steps is not None and steps <= 200
+    assert steps is not None
+    assert steps <= 200

@@ -1,0 +1,84 @@
+"""Wall time per stage and peak memory of one whole scene.
+
+    python benchmarks/scene.py [--side 10980] [--command classify] [--engine onnx] [--scene FILE] [--json]
+
+The scene is synthesised into a temporary folder unless one is given. The tool runs as a process of its own, as a user
+starts it; peak memory is that process's maximum resident set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from scene_synthetic import write_synthetic
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=10_980, help="rows and columns of the synthetic scene")
+    parser.add_argument("--command", choices=["classify", "cloudmask"], default="classify")
+    parser.add_argument("--scene", type=Path, help="an existing scene instead")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments, passed_on = parser.parse_known_args()
+    with tempfile.TemporaryDirectory(prefix="geoseg-bench-") as folder:
+        scene = arguments.scene or write_synthetic(Path(folder) / "scene.tif", arguments.side)
+        report = measure(arguments.command, scene, Path(folder) / "map.tif", passed_on)
+    print(json.dumps(report) if arguments.json else table(report))
+
+
+def measure(command: str, scene: Path, output: Path, options: list[str]) -> dict[str, Any]:
+    """Run geoseg on a scene; seconds per stage, core-seconds, peak resident set in MB."""
+    arguments = [command, str(scene), "-o", str(output), "--json", "-q", *options]
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "geoseg_cli", *arguments], check=True, capture_output=True, text=True)
+    wall = time.perf_counter() - started
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    report = json.loads(done.stdout)
+    return {
+        "command": command,
+        "size_px": report["size_px"],
+        "scene_mb": scene.stat().st_size / 1e6,
+        "map_mb": output.stat().st_size / 1e6,
+        "engine": report["engine"],
+        "tiles": report["tiles"],
+        "tile_px": report["tile_px"],
+        "overlap_px": report["overlap_px"],
+        "cores": os.cpu_count(),
+        "seconds": report["seconds"] | {"process": wall},
+        "core_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_rss_mb": usage.ru_maxrss / 1e3,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    height, width = report["size_px"]
+    engine = report["engine"]
+    files = f"{report['scene_mb']:.0f} MB in, {report['map_mb']:.1f} MB out"
+    tiling = f"{report['tiles']} tiles of {report['tile_px'][0]} px, overlap {report['overlap_px']} px"
+    lines = [
+        f"geoseg {report['command']}: {height} x {width} px, {files}",
+        f"{engine['name']} on {engine['device']} in {engine['precision']}, {report['cores']} cores, {tiling}",
+    ]
+    total = report["seconds"]["process"]
+    for stage, seconds in report["seconds"].items():
+        lines.append(f"  {stage:8} {seconds:8.1f} s  {seconds / total:6.1%}")
+    rate = height * width / 1e6 / total
+    lines.append(
+        f"  {rate:.2f} Mpx/s, {report['core_seconds']:.0f} core-seconds, peak memory {report['peak_rss_mb']:.0f} MB"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Run a bundle's exported graph with ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from geoseg_cli.bundle import Bundle
+from geoseg_cli.engines.devices import CudaProbe, device_number, usable_cores
+from geoseg_cli.engines.onnx_scan import check_self_contained
+from geoseg_cli.errors import EngineError, ModelError
+
+if TYPE_CHECKING:
+    from geoseg_cli.engines import Engine
+
+FloatArray = npt.NDArray[np.float32]
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ONLY_ERRORS = 3
+_MOST_TILES_AT_ONCE = 8
+_CUDA_BATCH_TILES = 16
+# ONNX Runtime has no class of error for it (onnxruntime issue 16307).
+_OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bfc_arena")
+# y = Identity(x) for one float; ONNX IR 8, opset 13. Only a session shows whether CUDA loads.
+_IDENTITY_GRAPH = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a02"
+    "080142040a00100d"
+)
+
+
+class OnnxEngine:
+    """The graph ``model.onnx`` of a bundle, in fp32 as it was exported.
+
+    On a CPU several tiles run at the same time, each for itself, so a tile's answer depends neither on its batch nor
+    on the number of threads. On CUDA a batch runs whole and is halved when memory runs out.
+
+    The graph must be one file with operators of ONNX Runtime itself; see :mod:`geoseg_cli.engines.onnx_scan`.
+
+    Args:
+        bundle: Whose graph to run.
+        device: ``cpu`` or ``cuda:N``.
+        precision: ``auto`` or ``fp32``.
+        threads: Processor threads; 0 is as many as the cores this process may use.
+
+    Raises:
+        EngineError: The device or precision does not run here.
+        ModelError: The graph does not fit the card.
+    """
+
+    name = "onnx"
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0) -> None:
+        if precision not in ("auto", "fp32"):
+            raise EngineError(f"the onnx engine runs fp32, not {precision}", "use --engine torch, or --precision fp32")
+        threads = threads or usable_cores()
+        self.device = device
+        self.precision = "fp32"
+        self.batch_tiles = min(threads, _MOST_TILES_AT_ONCE) if device == "cpu" else _CUDA_BATCH_TILES
+        self._input, self._output = _tensor_names(bundle)
+        self._classes = len(bundle.legend.classes)
+        self._content = _read_graph(bundle)
+        self._threads = max(1, threads // self.batch_tiles) if device == "cpu" else threads
+        self._pool = ThreadPoolExecutor(self.batch_tiles, "geoseg-onnx") if device == "cpu" else None
+        self._limit = 0
+        self._session: Any = self._open_session()
+        _check_contract(self._session, bundle)
+
+    def run(self, pixels: FloatArray) -> FloatArray:
+        """Run the graph; arrays as :meth:`geoseg_cli.engines.Engine.run`.
+
+        Raises:
+            EngineError: The runtime failed, or one tile alone does not fit into the device's memory.
+        """
+        assert self._session is not None, "a closed engine was run"
+        logits = np.empty((len(pixels), self._classes, *pixels.shape[2:]), np.float32)
+        if self._pool is None:
+            self._run_on_cuda(pixels, logits)
+        elif len(pixels) == 1:
+            self._run_tile(pixels, logits, 0)
+        else:
+            list(self._pool.map(lambda tile: self._run_tile(pixels, logits, tile), range(len(pixels))))
+        return logits
+
+    def close(self) -> None:
+        """Free the session and its threads."""
+        self._session = None
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _run_tile(self, pixels: FloatArray, logits: FloatArray, tile: int) -> None:
+        try:
+            logits[tile] = self._session.run([self._output], {self._input: pixels[tile : tile + 1]})[0][0]
+        except Exception as error:  # ONNX Runtime's errors have no common class below Exception
+            raise _translate(error) from error
+
+    def _run_on_cuda(self, pixels: FloatArray, logits: FloatArray) -> None:
+        start = 0
+        while start < len(pixels):
+            part = pixels[start : start + (self._limit or len(pixels))]
+            try:
+                self._run_part(part, logits[start : start + len(part)])
+            except Exception as error:  # as above
+                self._limit = _halve_batch(part.shape, error)
+                # The arena keeps what it took; only a new session gives the memory back.
+                self._session = None
+                self._session = self._open_session()
+                continue
+            start += len(part)
+
+    def _run_part(self, pixels: FloatArray, logits: FloatArray) -> None:
+        """Run one part of a batch with input and output held on the device."""
+        number = device_number(self.device)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._input, onnxruntime.OrtValue.ortvalue_from_numpy(pixels, "cuda", number))
+        answer = onnxruntime.OrtValue.ortvalue_from_shape_and_type(logits.shape, np.float32, "cuda", number)
+        binding.bind_ortvalue_output(self._output, answer)
+        self._session.run_with_iobinding(binding)
+        logits[...] = answer.numpy()
+
+    def _open_session(self) -> Any:
+        return _open_session(self._content, self.device, self._threads)
+
+
+def find_cuda_obstacle(probe: CudaProbe) -> str:
+    """Tell why ONNX Runtime cannot use the CUDA devices of this machine; empty where it can."""
+    if not probe.works:
+        return probe.reason
+    if _CUDA not in onnxruntime.get_available_providers():
+        return "this onnxruntime has no CUDA; pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+    try:
+        _open_session(_IDENTITY_GRAPH, "cuda:0", 1)
+    except EngineError as error:
+        return f"{error.message}; {error.hint}"
+    return ""
+
+
+def _open_session(content: bytes, device: str, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ONLY_ERRORS
+    options.intra_op_num_threads = threads
+    complaints = "" if device == "cpu" else _preload_cuda()
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=_providers(device))
+    except Exception as error:  # as above
+        if device != "cpu":
+            raise _refuse_cuda(device, _first_line(error)) from error
+        raise ModelError(f"ONNX Runtime refuses the graph: {_first_line(error)}", "export the bundle again") from error
+    # On trouble with CUDA the runtime falls back to the CPU without an error.
+    if device != "cpu" and session.get_providers()[0] != _CUDA:
+        raise _refuse_cuda(device, complaints or "its CUDA libraries do not load")
+    return session
+
+
+def _refuse_cuda(device: str, reason: str) -> EngineError:
+    return EngineError(
+        f"ONNX Runtime does not run on {device}: {reason}",
+        "install the CUDA and cuDNN versions that onnxruntime-gpu names, or use --device cpu",
+    )
+
+
+def _read_graph(bundle: Bundle) -> bytes:
+    path = bundle.file("onnx")
+    content = path.read_bytes()
+    check_self_contained(content, f"bundle {bundle.name}: {path.name}")
+    return content
+
+
+def _tensor_names(bundle: Bundle) -> tuple[str, str]:
+    properties = bundle.card.properties
+    return properties.inputs[0].name, properties.outputs[0].name
+
+
+def _providers(device: str) -> list[Any]:
+    if device == "cpu":
+        return [_CPU]
+    options = {
+        "device_id": str(device_number(device)),
+        "arena_extend_strategy": "kSameAsRequested",
+        # An exhaustive search costs seconds for every new shape of a batch.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # TF32 keeps 10 bits of fp32's 23.
+        "use_tf32": "0",
+    }
+    return [(_CUDA, options), _CPU]
+
+
+def _preload_cuda() -> str:
+    """Load the CUDA libraries that lie in Python packages; returns what ONNX Runtime printed about those missing."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        onnxruntime.preload_dlls()
+    return " ".join(printed.getvalue().split())
+
+
+def _check_contract(session: Any, bundle: Bundle) -> None:
+    """Compare the graph's input and output with the card.
+
+    Raises:
+        ModelError: Names, types, channels or classes differ, or a size is fixed.
+    """
+    wanted_input, wanted_output = _tensor_names(bundle)
+    sides = (
+        ("input", session.get_inputs(), wanted_input, bundle.input_spec.channels),
+        ("output", session.get_outputs(), wanted_output, len(bundle.legend.classes)),
+    )
+    for side, tensors, name, depth in sides:
+        found = [(tensor.name, tensor.type, list(tensor.shape)) for tensor in tensors]
+        fits = len(found) == 1 and found[0][:2] == (name, "tensor(float)") and _is_free(found[0][2], depth)
+        if not fits:
+            raise ModelError(
+                f"bundle {bundle.name}: the graph's {side} is {_describe(found)}, the card wants"
+                f" {name} tensor(float) [any, {depth}, any, any]",
+                "export the bundle again, or correct the card",
+            )
+
+
+def _is_free(shape: list[int | str | None], depth: int) -> bool:
+    return len(shape) == 4 and shape[1] == depth and not any(isinstance(shape[axis], int) for axis in (0, 2, 3))
+
+
+def _describe(tensors: list[tuple[str, str, list[Any]]]) -> str:
+    return ", ".join(f"{name} {kind} {shape}" for name, kind, shape in tensors)
+
+
+def _halve_batch(shape: tuple[int, ...], error: Exception) -> int:
+    """Half of a batch that did not fit; raises EngineError if it was one tile, or if memory was not the trouble."""
+    if not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+        raise _translate(error) from error
+    if shape[0] > 1:
+        return shape[0] // 2
+    raise EngineError(
+        f"one tile of {shape[1:]} does not fit into the memory of the device: {_first_line(error)}",
+        "use a smaller --tile, or --device cpu",
+    ) from error
+
+
+def _translate(error: Exception) -> EngineError:
+    return EngineError(f"ONNX Runtime failed: {_first_line(error)}", "use --engine torch, or a smaller --tile")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+if TYPE_CHECKING:
+    _fits: type[Engine] = OnnxEngine

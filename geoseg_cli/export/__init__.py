@@ -1,0 +1,90 @@
+"""Write a network as an ONNX graph and as a whole bundle.
+
+A bundle written here holds what :mod:`geoseg_cli.bundle` reads: weights, the graph, golden tiles with the logits that
+torch gave for them, and the card that names them all with their checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from geoseg_cli.bundle import CARD_FILE, Bundle
+from geoseg_cli.errors import ModelError
+from geoseg_cli.export.card import CardFields, NetworkFacts, describe_bundle
+from geoseg_cli.export.onnx_file import check_parity, run_torch, write_onnx
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CardFields", "check_parity", "write_bundle", "write_onnx"]
+
+FloatArray = npt.NDArray[np.float32]
+
+_FILES = {"weights": "model.safetensors", "onnx": "model.onnx", "golden": "golden.npz"}
+
+
+def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pixels: FloatArray) -> Bundle:
+    """Write a bundle; a folder that holds one keeps its other files.
+
+    Args:
+        folder: Where to; made if need be.
+        module: The trained network, (N, C, H, W) -> (N, K, H, W) in evaluation mode, on the CPU.
+        fields: The rest of the card.
+        golden_pixels: (N, C, T, T) float32, normalised tiles of which the bundle keeps torch's logits, so that every
+            engine can be compared with them anywhere; two of 128 px are enough.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        ModelError: The module does not fit the fields, or the graph does not answer as the module does.
+        EngineError: A package that the export needs is not installed.
+    """
+    logits = run_torch(module, golden_pixels)
+    _check_shapes(fields, golden_pixels, logits)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
+        staged = {asset: Path(part) / name for asset, name in _FILES.items()}
+        _write_weights(module, staged["weights"])
+        write_onnx(module, staged["onnx"], fields.input_spec.channels, fields.size_multiple)
+        check_parity(module, staged["onnx"], [golden_pixels])
+        np.savez_compressed(staged["golden"], pixels=golden_pixels, logits=logits)
+        card = Path(part) / CARD_FILE
+        item = describe_bundle(fields, _inspect(module), staged)
+        card.write_text(json.dumps(item, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        # The card goes last: until then the old one disowns the new files by their checksums.
+        for path in (*staged.values(), card):
+            path.replace(folder / path.name)
+    return Bundle.open(folder)
+
+
+def _write_weights(module: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+    # safetensors makes files that only their owner may read.
+    path.chmod(0o644)
+
+
+def _inspect(module: nn.Module) -> NetworkFacts:
+    import torch
+
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return NetworkFacts(parameters, torch.__version__.split("+")[0])
+
+
+def _check_shapes(fields: CardFields, pixels: FloatArray, logits: FloatArray) -> None:
+    channels, classes = fields.input_spec.channels, len(fields.legend.classes)
+    if pixels.shape[1] != channels or logits.shape != (len(pixels), classes, *pixels.shape[2:]):
+        raise ModelError(
+            f"{fields.name}: golden pixels {pixels.shape} give logits {logits.shape}; the card says {channels} channels"
+            f" and {classes} classes",
+            "make the module, the golden tiles, the input bands and the legend agree",
+        )

@@ -1,0 +1,419 @@
+"""``classify`` and ``cloudmask``: what goes where, what is refused, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from tests.cli.conftest import Run
+from tests.test_predict import random_scene, read, write_scene
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    random_scene(folder / "scene.tif", 90, 70)
+    return folder / "scene.tif"
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_stdout_carries_only_the_output_path(run: Run, scene: Path, model: Path) -> None:
+    done = run("cloudmask", scene, "--model", model)
+    assert (done.code, done.out) == (0, f"{scene.parent / 'scene_cloudmask.tif'}\n")
+    assert "radiometry" in done.err
+    assert "Thick cloud" in done.err
+    assert names(scene.parent) == {"scene.tif", "scene_cloudmask.tif"}
+
+
+def test_quiet_says_nothing_but_the_path(run: Run, scene: Path, model: Path) -> None:
+    done = run("cloudmask", scene, "--model", model, "-q")
+    assert done.err == ""
+    assert done.out.endswith("scene_cloudmask.tif\n")
+
+
+def test_json_is_one_report_a_line(run: Run, scene: Path, model: Path) -> None:
+    random_scene(scene.with_name("other.tif"), 30, 30)
+    done = run("cloudmask", scene.parent, "--model", model, "--json")
+    reports = [json.loads(line) for line in done.out.splitlines()]
+    assert [Path(report["outputs"]["labels"]).name for report in reports] == [
+        "other_cloudmask.tif",
+        "scene_cloudmask.tif",
+    ]
+    assert reports[1]["size_px"] == [90, 70]
+    assert reports[1]["bands"][0] == {"band": "red", "index": 1, "name": "red"}
+    assert sum(row["pixels"] for row in reports[1]["classes"]) == reports[1]["valid_pixels"]
+
+
+def test_no_progress_bar_and_no_escape_codes_when_stderr_is_no_terminal(run: Run, scene: Path, model: Path) -> None:
+    done = run("cloudmask", scene, "--model", model)
+    assert "\x1b" not in done.err
+    assert "%|" not in done.err
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(run: Run, scene: Path, model: Path) -> None:
+    done = run("cloudmask", scene, "--model", model, "--dry-run")
+    assert (done.code, done.out) == (0, "")
+    assert "tiles: 4 of 64 x 64 px" in done.err
+    assert names(scene.parent) == {"scene.tif"}
+    plan = json.loads(run("cloudmask", scene, "--model", model, "--dry-run", "--json").out)
+    assert (plan["tiles"], plan["tile_px"]) == (4, [64, 64])
+
+
+def test_a_folder_stands_for_its_scenes_without_earlier_outputs(run: Run, scene: Path, model: Path) -> None:
+    random_scene(scene.with_name("b.TIFF"), 20, 20)
+    (scene.parent / "notes.txt").write_text("no scene")
+    first = run("cloudmask", scene.parent, "--model", model)
+    assert first.out.count("\n") == 2
+    again = run("cloudmask", scene.parent, "--model", model, "--overwrite")
+    assert (again.code, again.out) == (0, first.out)
+
+
+def test_one_bad_scene_of_several_is_named_and_the_others_are_done(run: Run, scene: Path, model: Path) -> None:
+    bad = scene.with_name("bad.tif")
+    bad.write_text("this is text")
+    done = run("cloudmask", bad, scene, "--model", model, "--json")
+    failure, report = (json.loads(line) for line in done.out.splitlines())
+    assert done.code == 1
+    assert failure["error"]["exit_code"] == 65
+    assert report["outputs"]["labels"].endswith("scene_cloudmask.tif")
+    assert "bad.tif: failed (code 65)" in done.err
+    assert "1 of 2 scenes failed" in done.err
+
+
+def test_out_dir_collects_the_outputs(run: Run, scene: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    done = run("cloudmask", scene, "--model", model, "--out-dir", tmp_path / "maps")
+    assert done.out == f"{tmp_path / 'maps' / 'scene_cloudmask.tif'}\n"
+
+
+def test_options_reach_the_run(run: Run, scene: Path, model: Path, tmp_path: Path) -> None:
+    done = run(
+        *("cloudmask", scene, "--model", model, "--json", "-o", tmp_path / "map.tif", "--tile", 32, "--overlap", 8),
+        *("--blend", "trim", "--batch", 3, "--co", "COMPRESS=ZSTD", "--probabilities", tmp_path / "p.tif"),
+        *("--confidence", tmp_path / "c.tif", "--bounds", "499990,4899300,500500,4900010"),
+    )
+    report = json.loads(done.out)
+    assert (report["tile_px"], report["overlap_px"], report["blend"], report["batch"]) == ([32, 32], 8, "trim", 3)
+    assert set(report["outputs"]) == {"labels", "probabilities", "confidence"}
+    with rasterio.open(tmp_path / "map.tif") as made:
+        assert made.compression.name == "zstd"
+        assert (made.read(1)[0] == 255).all()
+
+
+def test_band_names_on_the_command_line_decide(run: Run, tmp_path: Path, model: Path) -> None:
+    rng = np.random.default_rng(2)
+    red, other = rng.integers(0, 4, (20, 20)), rng.integers(0, 4, (20, 20))
+    scene = tmp_path / "unnamed.tif"
+    with rasterio.open(
+        scene, "w", driver="GTiff", dtype="uint16", count=2, height=20, width=20, crs="EPSG:32631",
+        transform=Affine(10, 0, 5e5, 0, -10, 4e6),
+    ) as file:  # fmt: skip
+        file.write((np.stack([other, red]) * 5000).astype(np.uint16))
+    refused = run("cloudmask", scene, "--model", model, "--radiometry", "dn")
+    assert refused.code == 65
+    assert "wanted" in refused.err
+    assert "--bands" in refused.err
+    done = run("cloudmask", scene, "--model", model, "--radiometry", "dn", "--bands", "-,B04", "-q")
+    assert done.code == 0
+    np.testing.assert_array_equal(read(tmp_path / "unnamed_cloudmask.tif")[0], red)
+
+
+def test_numbers_of_unknown_meaning_are_refused_with_the_ways_to_say_it(run: Run, tmp_path: Path, model: Path) -> None:
+    random_scene(tmp_path / "scene.tif", 20, 20)
+    with rasterio.open(tmp_path / "scene.tif", "r+") as file:
+        file.scales = (1.0,)
+    done = run("cloudmask", tmp_path / "scene.tif", "--model", model)
+    assert done.code == 65
+    assert "--radiometry dn-1000" in done.err
+
+
+def test_source_date_epoch_makes_the_output_reproducible(
+    run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    made = []
+    for _ in range(2):
+        run("cloudmask", scene, "--model", model, "--overwrite")
+        made.append(scene.with_name("scene_cloudmask.tif").read_bytes())
+    assert made[0] == made[1]
+    with rasterio.open(scene.with_name("scene_cloudmask.tif")) as file:
+        assert file.tags()["TIFFTAG_DATETIME"] == "2023:11:14 22:13:20"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--output", "a.tif", "--out-dir", "b"],
+        ["--batch", "0"],
+        ["--batch", "many"],
+        ["--nodata", "black"],
+        ["--bounds", "1 2 3"],
+        ["--bounds", "3 2 1 4"],
+        ["--co", "COMPRESS"],
+        ["--co", "COMPRES=LZW"],
+        ["--tile", "33"],
+        ["--tile", "64", "--overlap", "40"],
+        ["--blend", "cosine"],
+        ["--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2_and_writes_nothing(run: Run, scene: Path, model: Path, arguments: list[str]) -> None:
+    done = run("cloudmask", scene, "--model", model, *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err
+    assert names(scene.parent) == {"scene.tif"}
+
+
+def test_one_output_name_for_several_scenes_is_refused(run: Run, scene: Path, model: Path) -> None:
+    for option in ("--output", "--probabilities", "--confidence"):
+        assert run("cloudmask", scene, scene, "--model", model, option, "x.tif").code == 2
+
+
+def test_a_bundle_for_another_task_is_refused(run: Run, scene: Path, model: Path) -> None:
+    done = run("classify", scene, "--model", model)
+    assert done.code == 2
+    assert "is for cloud" in done.err
+
+
+def _missing(folder: Path) -> Path:
+    return folder / "absent.tif"
+
+
+def _folder(folder: Path) -> Path:
+    (folder / "inner").mkdir()
+    return folder / "inner"
+
+
+def _text(folder: Path) -> Path:
+    (folder / "text.tif").write_text("this is text")
+    return folder / "text.tif"
+
+
+def _truncated(folder: Path) -> Path:
+    random_scene(folder / "cut.tif", 400, 400)
+    content = (folder / "cut.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(content[: len(content) // 2])
+    return folder / "cut.tif"
+
+
+def _vrt(folder: Path) -> Path:
+    (folder / "vrt.tif").write_text(
+        '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"'
+        ' subClass="VRTRawRasterBand"><SourceFilename>/etc/passwd</SourceFilename></VRTRasterBand></VRTDataset>'
+    )
+    return folder / "vrt.tif"
+
+
+def _control_points(folder: Path) -> Path:
+    path = folder / "gcps.tif"
+    random_scene(path, 20, 20)
+    points = [
+        rasterio.control.GroundControlPoint(r, c, 5e5 + 10 * c, 4e6 - 10 * r) for r, c in ((0, 0), (0, 9), (9, 0))
+    ]
+    pixels = read(path)
+    with rasterio.open(path, "w", driver="GTiff", dtype="uint16", count=1, height=20, width=20) as file:
+        file.write(pixels)
+        file.gcps = (points, rasterio.crs.CRS.from_epsg(32631))
+        file.set_band_description(1, "red")
+    return path
+
+
+def _rendered(folder: Path) -> Path:
+    path = folder / "rgb.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="uint8", count=3, height=20, width=20, crs="EPSG:32631",
+        transform=Affine(10, 0, 5e5, 0, -10, 4e6), photometric="RGB",
+    ) as file:  # fmt: skip
+        file.write(np.full((3, 20, 20), 9, np.uint8))
+        for index, name in enumerate(("red", "green", "blue"), start=1):
+            file.set_band_description(index, name)
+    return path
+
+
+def _wrong_bands(folder: Path) -> Path:
+    random_scene(folder / "green.tif", 20, 20)
+    with rasterio.open(folder / "green.tif", "r+") as file:
+        file.set_band_description(1, "green")
+    return folder / "green.tif"
+
+
+def _coarse(folder: Path) -> Path:
+    random_scene(folder / "coarse.tif", 20, 20, transform=Affine(300, 0, 5e5, 0, -300, 4e6))
+    return folder / "coarse.tif"
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "words"),
+    [
+        (_missing, 66, "absent.tif"),
+        (_folder, 66, "no GeoTIFF"),
+        (_text, 65, "text.tif"),
+        (_truncated, 74, "cut.tif"),
+        (_vrt, 65, "vrt.tif"),
+        (_control_points, 65, "gdalwarp"),
+        (_rendered, 65, "8-bit"),
+        (_wrong_bands, 65, "red"),
+        (_coarse, 65, "gdalwarp"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)).strip("_"),
+)
+def test_bad_input_has_its_code_a_remedy_and_leaves_nothing(
+    run: Run, tmp_path: Path, model: Path, make: object, code: int, words: str
+) -> None:
+    assert callable(make)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    scene = make(folder)
+    before = names(folder)
+    done = run("cloudmask", scene, "--model", model)
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
+    assert "\n  -> " in done.err, "no remedy"
+    assert "Traceback" not in done.err
+    assert names(folder) == before
+
+
+def test_a_directory_is_no_scene_to_classify(run: Run, tmp_path: Path) -> None:
+    from geoseg_cli.catalog import legends
+    from tests.fakes.bundles import card_fields
+
+    model = tmp_path / "land"
+    model.mkdir()
+    legend = legends()["esa-worldcover"].subset([10, 30, 40, 50])
+    (model / "item.json").write_text(json.dumps(card_fields(legend, task="land-cover")))
+    done = run("classify", tmp_path, "--model", model)
+    assert done.code == 65
+    assert "\n  -> " in done.err
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
+def test_tiny_scenes_are_mapped(run: Run, tmp_path: Path, model: Path, shape: tuple[int, int]) -> None:
+    expected = random_scene(tmp_path / "s.tif", *shape)
+    done = run("cloudmask", tmp_path / "s.tif", "--model", model, "-q")
+    assert done.code == 0
+    np.testing.assert_array_equal(read(tmp_path / "s_cloudmask.tif")[0], expected)
+
+
+def test_a_scene_without_crs_is_mapped_with_a_warning(run: Run, tmp_path: Path, model: Path) -> None:
+    expected = random_scene(tmp_path / "s.tif", 30, 30, crs=None)
+    done = run("cloudmask", tmp_path / "s.tif", "--model", model)
+    assert done.code == 0
+    assert done.err.count("warning") == 1
+    np.testing.assert_array_equal(read(tmp_path / "s_cloudmask.tif")[0], expected)
+
+
+def test_nan_is_nodata_whatever_the_file_says(run: Run, tmp_path: Path, model: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (40, 40))
+    pixels = (labels * 0.5).astype(np.float32)
+    pixels[3:9, 5:20] = np.nan
+    with rasterio.open(
+        tmp_path / "s.tif", "w", driver="GTiff", dtype="float32", count=1, height=40, width=40, nodata=np.nan,
+        crs="EPSG:32631", transform=Affine(10, 0, 5e5, 0, -10, 4e6),
+    ) as file:  # fmt: skip
+        file.write(pixels, 1)
+        file.set_band_description(1, "B04")
+    assert run("cloudmask", tmp_path / "s.tif", "--model", model, "-q").code == 0
+    np.testing.assert_array_equal(read(tmp_path / "s_cloudmask.tif")[0], np.where(np.isnan(pixels), 255, labels))
+
+
+def test_an_existing_output_needs_overwrite(run: Run, scene: Path, model: Path) -> None:
+    output = scene.with_name("scene_cloudmask.tif")
+    output.write_bytes(b"old")
+    done = run("cloudmask", scene, "--model", model)
+    assert done.code == 73
+    assert "--overwrite" in done.err
+    assert output.read_bytes() == b"old"
+    assert run("cloudmask", scene, "--model", model, "--overwrite").code == 0
+    assert output.read_bytes() != b"old"
+
+
+def test_the_scene_itself_is_never_the_output(run: Run, scene: Path, model: Path) -> None:
+    before = scene.read_bytes()
+    assert run("cloudmask", scene, "--model", model, "-o", scene, "--overwrite").code == 2
+    assert scene.read_bytes() == before
+
+
+def test_a_missing_output_folder_is_named(run: Run, scene: Path, model: Path, tmp_path: Path) -> None:
+    done = run("cloudmask", scene, "--model", model, "--out-dir", tmp_path / "nowhere")
+    assert done.code == 73
+    assert "mkdir" in done.err
+
+
+def test_a_folder_without_write_permission_is_named(
+    run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permission bits do not stop root, so the answer of the operating system is replaced."""
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and allowed(path, mode))
+    done = run("cloudmask", scene, "--model", model)
+    assert done.code == 77
+    assert names(scene.parent) == {"scene.tif"}
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_computed(
+    run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geoseg_cli.results.commit
+
+    monkeypatch.setattr(geoseg_cli.results.commit, "free_bytes", lambda folder: 100)
+    done = run("cloudmask", scene, "--model", model)
+    assert done.code == 74
+    assert "make room" in done.err
+    assert names(scene.parent) == {"scene.tif"}
+
+
+def test_a_bug_is_one_line_and_70_with_a_traceback_only_on_request(
+    run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geoseg_cli.engines
+
+    def broken(bundle: object, options: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(geoseg_cli.engines, "choose_engine", broken)
+    done = run("cloudmask", scene, "--model", model)
+    assert done.code == 70
+    assert "ZeroDivisionError" in done.err
+    assert "Traceback" not in done.err
+    with pytest.raises(ZeroDivisionError):
+        run("cloudmask", scene, "--model", model, "-vv")
+
+
+def test_a_name_with_blanks_signs_and_a_colon_works(run: Run, scene: Path, model: Path) -> None:
+    odd = scene.with_name("http:x #1 %20 ü.tif")
+    shutil.copy(scene, odd)
+    done = run("cloudmask", odd, "--model", model, "-q")
+    assert done.code == 0
+    assert done.out == f"{odd.with_name('http:x #1 %20 ü_cloudmask.tif')}\n"
+
+
+def test_all_nodata_gives_an_all_nodata_map(run: Run, tmp_path: Path, model: Path) -> None:
+    write_scene(tmp_path / "s.tif", np.zeros((50, 50), int), np.zeros((50, 50), bool))
+    assert run("cloudmask", tmp_path / "s.tif", "--model", model).code == 0
+    assert (read(tmp_path / "s_cloudmask.tif") == 255).all()
+
+
+def test_every_help_text_renders(run: Run) -> None:
+    for command in ([], ["classify"], ["cloudmask"], ["models"], ["models", "list"], ["models", "show"], ["doctor"]):
+        done = run(*command, "--help")
+        assert done.code == 0
+        assert "Usage" in done.out
+
+
+def test_the_version_is_printed_by_the_tool_and_its_commands(run: Run) -> None:
+    from geoseg_cli.version import __version__
+
+    for arguments in (["--version"], ["classify", "--version"], ["cloudmask", "--version"]):
+        assert run(*arguments).out == f"geoseg {__version__}\n"

@@ -1,0 +1,82 @@
+"""What all tests share: where real data lies, and a writer of small GeoTIFFs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import rasterio
+from hypothesis import settings
+from rasterio.transform import Affine
+
+# Time limits per example fail on a machine that is busy with something else.
+settings.register_profile("geoseg", deadline=None)
+settings.load_profile("geoseg")
+
+TEN_METRES = Affine(10.0, 0.0, 600_000.0, 0.0, -10.0, 5_700_000.0)
+
+MakeScene = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real scenes: ``GEOSEG_REAL_DATA``, or ``../shared/data`` beside the checkout."""
+    named = os.environ.get("GEOSEG_REAL_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real data not found: set GEOSEG_REAL_DATA")
+    return folder
+
+
+def write_scene(
+    path: Path,
+    pixels: npt.NDArray[Any],
+    bands: Sequence[str | None] = (),
+    tags: Sequence[tuple[float, float]] = (),
+    mask: npt.NDArray[np.bool_] | None = None,
+    **profile: Any,
+) -> Path:
+    """Write pixels (P, H, W) as a GeoTIFF.
+
+    Args:
+        path: Where to.
+        pixels: (P, H, W).
+        bands: Description of each band.
+        tags: (scale, offset) of each band.
+        mask: (H, W) True where valid, stored as a mask band inside the file.
+        profile: What rasterio takes: nodata, crs, transform, compress, tiled ...
+    """
+    count, height, width = pixels.shape
+    profile = {"crs": "EPSG:32631", "transform": TEN_METRES, **profile}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype, **profile
+        ) as file,
+    ):
+        for number, text in enumerate(bands, start=1):
+            if text is not None:
+                file.set_band_description(number, text)
+        if tags:
+            file.scales, file.offsets = zip(*tags, strict=True)
+        if mask is not None:
+            file.write_mask(mask)
+        file.write(pixels)
+    return path
+
+
+@pytest.fixture
+def make_scene(tmp_path: Path) -> MakeScene:
+    """Writer of GeoTIFFs in a fresh folder: ``make_scene(pixels, bands=..., name="scene.tif", ...)``."""
+
+    def make(pixels: npt.NDArray[Any], *, name: str = "scene.tif", **rest: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_scene(path, pixels, **rest)
+
+    return make

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from geoseg_cli.engines.onnx_scan import check_self_contained
+from geoseg_cli.errors import ModelError
+from tests.engines.pixelwise import draw_network, make_graph
+
+GRAPH = make_graph(draw_network())
+CONTENT = GRAPH.SerializeToString()
+
+
+def copy_of_graph() -> onnx.ModelProto:
+    return onnx.ModelProto.FromString(CONTENT)
+
+
+def nest(body: onnx.NodeProto) -> onnx.ModelProto:
+    """A graph with ``body`` inside a branch of an If inside a branch of another If."""
+    branch = helper.make_graph([body], "inner", [], [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)])
+    for depth in range(2):
+        choice = helper.make_node("If", ["condition"], ["out"], then_branch=branch, else_branch=branch)
+        output = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
+        branch = helper.make_graph([choice], f"depth{depth}", [], [output])
+    return helper.make_model(branch)
+
+
+def test_an_ordinary_graph_passes() -> None:
+    check_self_contained(CONTENT, "x")
+
+
+def test_a_graph_with_an_operator_of_onnx_runtime_passes() -> None:
+    model = copy_of_graph()
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    check_self_contained(model.SerializeToString(), "x")
+
+
+def place_outside(tensor: onnx.TensorProto) -> None:
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+
+
+def test_external_weights_are_refused() -> None:
+    model = copy_of_graph()
+    place_outside(model.graph.initializer[0])
+    with pytest.raises(ModelError, match="other files"):
+        check_self_contained(model.SerializeToString(), "x")
+
+
+def test_external_data_hidden_in_a_constant_of_a_nested_graph_is_refused() -> None:
+    tensor = helper.make_tensor("secret", TensorProto.FLOAT, [1], [0.0])
+    place_outside(tensor)
+    model = nest(helper.make_node("Constant", [], ["out"], value=tensor))
+    with pytest.raises(ModelError, match="other files"):
+        check_self_contained(model.SerializeToString(), "x")
+
+
+def test_external_data_hidden_in_a_function_is_refused() -> None:
+    tensor = helper.make_tensor("secret", TensorProto.FLOAT, [1], [0.0])
+    place_outside(tensor)
+    model = copy_of_graph()
+    constant = helper.make_node("Constant", [], ["out"], value=tensor)
+    model.functions.append(helper.make_function("", "F", [], ["out"], [constant], [helper.make_opsetid("", 17)]))
+    with pytest.raises(ModelError, match="other files"):
+        check_self_contained(model.SerializeToString(), "x")
+
+
+def test_a_foreign_domain_is_refused_by_its_name() -> None:
+    model = copy_of_graph()
+    model.opset_import.append(helper.make_opsetid("evil.ops", 1))
+    with pytest.raises(ModelError, match=r"evil\.ops"):
+        check_self_contained(model.SerializeToString(), "x")
+
+
+def test_a_foreign_operator_in_a_nested_graph_is_refused_even_if_its_domain_is_not_imported() -> None:
+    model = nest(helper.make_node("Steal", [], ["out"], domain="evil.ops"))
+    assert "evil.ops" not in {entry.domain for entry in model.opset_import}
+    with pytest.raises(ModelError, match=r"evil\.ops"):
+        check_self_contained(model.SerializeToString(), "x")
+
+
+@pytest.mark.parametrize("length", range(0, len(CONTENT), 7))
+def test_a_truncated_graph_never_fails_in_another_way(length: int) -> None:
+    try:
+        check_self_contained(CONTENT[:length], "x")
+    except ModelError as error:
+        assert "truncated" in error.message
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_pass_or_are_refused(content: bytes) -> None:
+    try:
+        check_self_contained(content, "x")
+    except ModelError as error:
+        assert error.exit_code == 78
+
+
+def test_deep_nesting_does_not_exhaust_the_stack() -> None:
+    def wrap(inner: bytes, field: int) -> bytes:
+        size, length = len(inner), b""
+        while size >= 0x80:
+            length += bytes([size & 0x7F | 0x80])
+            size >>= 7
+        return bytes([field << 3 | 2]) + length + bytes([size]) + inner
+
+    content = b""
+    for _ in range(3000):  # graph > node > attribute > graph > ...
+        content = wrap(wrap(wrap(content, 6), 5), 1)
+    check_self_contained(wrap(content, 7), "x")
