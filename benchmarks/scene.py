@@ -1,6 +1,6 @@
 """Wall time per stage and peak memory of one whole scene.
 
-    python benchmarks/scene.py [--side 10980] [--command classify] [--engine onnx] [--scene FILE] [--json]
+    python benchmarks/scene.py [--side 10980] [--height 10980] [--command classify] [--engine onnx] [--scene FILE] [--json]
 
 The scene is synthesised into a temporary folder unless one is given. The tool runs as a process of its own, as a user
 starts it; peak memory is that process's maximum resident set.
@@ -26,12 +26,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=10_980, help="rows and columns of the synthetic scene")
+    parser.add_argument("--height", type=int, help="rows, where they differ from the columns")
     parser.add_argument("--command", choices=["classify", "cloudmask"], default="classify")
     parser.add_argument("--scene", type=Path, help="an existing scene instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments, passed_on = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="geoseg-bench-") as folder:
-        scene = arguments.scene or write_synthetic(Path(folder) / "scene.tif", arguments.side)
+        scene = arguments.scene or write_synthetic(
+            Path(folder) / "scene.tif", arguments.height or arguments.side, arguments.side
+        )
         report = measure(arguments.command, scene, Path(folder) / "map.tif", passed_on)
     print(json.dumps(report) if arguments.json else table(report))
 

@@ -17,29 +17,29 @@ NOISE_DN = 18.0
 """Standard deviation of the sensor noise; with it deflate reaches the ratio of real scenes, about 1.7."""
 
 
-def write_synthetic(path: Path, side_px: int, seed: int = 0) -> Path:
-    """Write a square scene of 13 uint16 bands, row band by row band.
+def write_synthetic(path: Path, height_px: int, width_px: int, seed: int = 0) -> Path:
+    """Write a scene of 13 uint16 bands, row band by row band.
 
     Args:
         path: Where to write.
-        side_px: Rows and columns.
+        height_px, width_px: Rows and columns.
         seed: Decides the content.
     """
     rng = np.random.default_rng(seed)
-    fields = [_fractal(side_px, rng) for _ in range(3)]
+    fields = [_fractal(max(height_px, width_px), rng) for _ in range(3)]
     mixing = rng.uniform(0.1, 1.0, (len(S2_BANDS), 3))
     with rasterio.open(
-        path, "w", driver="GTiff", dtype="uint16", count=len(S2_BANDS), height=side_px, width=side_px,
+        path, "w", driver="GTiff", dtype="uint16", count=len(S2_BANDS), height=height_px, width=width_px,
         crs="EPSG:32632", transform=Affine(10, 0, 600_000, 0, -10, 5_300_040), nodata=0, tiled=True,
         blockxsize=512, blockysize=512, compress="deflate", zlevel=1, predictor=2, interleave="band", bigtiff="yes",
     ) as file:  # fmt: skip
         file.scales, file.offsets = (1e-4,) * len(S2_BANDS), (-0.1,) * len(S2_BANDS)
         for index, name in enumerate(S2_BANDS, start=1):
             file.set_band_description(index, name)
-        for row in range(0, side_px, 512):
-            rows = slice(row, min(row + 512, side_px))
-            window = rasterio.windows.Window(0, row, side_px, rows.stop - row)
-            parts = [_enlarged(field, rows, side_px) for field in fields]
+        for row in range(0, height_px, 512):
+            rows = slice(row, min(row + 512, height_px))
+            window = rasterio.windows.Window(0, row, width_px, rows.stop - row)
+            parts = [_enlarged(field, rows, height_px, width_px) for field in fields]
             for band, weights in enumerate(mixing, start=1):
                 value = 1100 + 2500 * sum(w * p for w, p in zip(weights, parts, strict=True))
                 value += rng.normal(0, NOISE_DN, value.shape).astype(np.float32)
@@ -58,11 +58,11 @@ def _fractal(side_px: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     return field.astype(np.float32)
 
 
-def _enlarged(field: npt.NDArray[np.float32], rows: slice, side_px: int) -> npt.NDArray[np.float32]:
+def _enlarged(field: npt.NDArray[np.float32], rows: slice, height_px: int, width_px: int) -> npt.NDArray[np.float32]:
     """Linear interpolation of a coarse field onto some rows of the scene."""
-    scale = (field.shape[0] - 1) / side_px
+    scale = (field.shape[0] - 1) / max(height_px, width_px)
     y = np.arange(rows.start, rows.stop) * scale
-    x = np.arange(side_px) * scale
+    x = np.arange(width_px) * scale
     y0, x0 = y.astype(int), x.astype(int)
     fy, fx = (y - y0).astype(np.float32)[:, None], (x - x0).astype(np.float32)[None]
     top = field[y0][:, x0] * (1 - fx) + field[y0][:, x0 + 1] * fx

@@ -17,24 +17,32 @@ from geoseg_cli.version import __version__
 
 if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle, find_bundle
+    from geoseg_cli.engines import EngineOptions, choose_engine
     from geoseg_cli.errors import GeosegError
     from geoseg_cli.predict import PredictOptions, PredictReport, predict_scene
+    from geoseg_cli.scenes import SceneOptions
 
 _HOMES = {
     "Bundle": "bundle",
+    "EngineOptions": "engines",
     "GeosegError": "errors",
     "PredictOptions": "predict",
     "PredictReport": "predict",
+    "SceneOptions": "scenes",
+    "choose_engine": "engines",
     "find_bundle": "bundle",
     "predict_scene": "predict",
 }
 
 __all__ = [
     "Bundle",
+    "EngineOptions",
     "GeosegError",
     "PredictOptions",
     "PredictReport",
+    "SceneOptions",
     "__version__",
+    "choose_engine",
     "find_bundle",
     "predict_scene",
 ]

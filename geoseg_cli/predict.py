@@ -43,7 +43,7 @@ class PredictOptions:
     Attributes:
         tile_px, overlap_px: None takes what the bundle's card states.
         blend: How overlapping tiles are merged.
-        batch: Tiles that go through the engine together.
+        batch: Tiles that go through the engine together; None lets the engine choose. Never changes the map.
         scene: How the scene is read.
         bounds: (left, bottom, right, top) in the scene's CRS; pixels outside become nodata.
         probabilities, confidence: Further rasters to write.
@@ -55,7 +55,7 @@ class PredictOptions:
     tile_px: int | None = None
     overlap_px: int | None = None
     blend: Blend = "hann"
-    batch: int = 4
+    batch: int | None = None
     scene: SceneOptions = field(default_factory=SceneOptions)
     bounds: tuple[float, float, float, float] | None = None
     probabilities: Path | None = None
@@ -98,7 +98,7 @@ class Job:
             "tile_px": [self.plan.tile_height, self.plan.tile_width],
             "overlap_px": self.plan.rows.overlap,
             "blend": self.options.blend,
-            "batch": self.options.batch,
+            "batch": self.options.batch or "auto",
             "warnings": list(self.warnings),
         }
 
@@ -149,7 +149,7 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
     """
     extras = bundle.card.extras
     with open_scene(path, bundle.input_spec, options.scene) as scene:
-        warnings = (*scene.warnings, *check_resolution(scene.grid, extras.gsd_m))
+        warnings = (*scene.warnings, *check_resolution(scene.grid, extras.gsd_m, str(path)))
         tile = options.tile_px or extras.tile_px
         overlap = min(extras.overlap_px, tile // 2) if options.overlap_px is None else options.overlap_px
         plan = TilePlan.cover(scene.grid.height, scene.grid.width, tile, overlap, extras.size_multiple)
@@ -157,8 +157,8 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
 
 
 def predict_scene(
-    path: Path,
-    output: Path,
+    path: Path | str,
+    output: Path | str,
     bundle: Bundle,
     engine: Engine,
     options: PredictOptions | None = None,
@@ -182,6 +182,7 @@ def predict_scene(
     Raises:
         GeosegError: Anything that a user can do something about.
     """
+    path, output = Path(path), Path(output)
     options = options or PredictOptions()
     clock = _Clock("read", "run", "blend", "write", "commit", "total")
     targets = _targets(output, options)
@@ -221,7 +222,7 @@ def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progres
 
     def finished() -> Generator[Rows, None, None]:
         nonlocal tiles_run
-        made = batches(job.scene, job.plan, job.bundle.input_spec, options.batch, job.keep)
+        made = batches(job.scene, job.plan, job.bundle.input_spec, options.batch or engine.batch_tiles, job.keep)
         for batch in clock.iterate("read", made):
             with clock("run"):
                 logits = engine.run(batch.pixels)

@@ -22,6 +22,7 @@ from validation_cases import NOTES, Case, UInt8Array, cloud_cases, land_cover_ca
 from geoseg_cli.bundle import CARD_FILE, Bundle, InputSpec
 from geoseg_cli.engines import EngineOptions, choose_engine
 from geoseg_cli.errors import GeosegError
+from geoseg_cli.export.readme import README_FILE, describe_in_words
 from geoseg_cli.metrics import Confusion, confusion
 from geoseg_cli.training.augment import draw_batch
 from geoseg_cli.training.bundle_recipes import TRAIN_SEED, BundleRecipe, SceneMaker, recipe_named, sources
@@ -229,13 +230,14 @@ def summary(row: dict[str, Any]) -> str:
 
 
 def update_card(folder: Path, report: dict[str, Any]) -> None:
-    """Write the figures into the card; checksums are of other files and stay true."""
+    """Write the figures into the card and the README; checksums are of other files and stay true."""
     path = folder / CARD_FILE
     card = json.loads(path.read_text(encoding="utf-8"))
     card["properties"]["mlm:hyperparameters"]["geoseg"]["metrics"] = report
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)
+    (folder / README_FILE).write_text(describe_in_words(Bundle.open(folder).card), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The data folder holds ``training/`` (see docs). The run keeps its pool of simula
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from dataclasses import asdict, replace
@@ -27,6 +28,7 @@ from geoseg_cli.training.bundle_recipes import (
     TRAIN_SEED,
     BundleRecipe,
     SceneMaker,
+    data_table,
     recipe_named,
     sources,
     validation_sets,
@@ -145,10 +147,13 @@ def golden_pixels(recipe: BundleRecipe, maker: SceneMaker) -> FloatArray:
 def training_record(recipe: BundleRecipe, trainer: Trainer, made: int, step: int, best_score: float) -> dict[str, Any]:
     """What the card says about the training."""
     return {
+        "data": data_table(recipe),
+        "machine": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores, shared with other work",
         "options": asdict(recipe.train),
         "augment": asdict(recipe.augment),
         "simulated_scenes": made,
         "best_step": step,
+        "last_step": trainer.history[-1]["step"],
         "best_score": round(best_score, 4),
         "history": trainer.history,
     }

@@ -155,3 +155,14 @@ def test_the_shipped_bundles_are_there_and_small() -> None:
     assert {folder.name for folder in folders} >= {"landcover-lale", "cloud-mscloudcam"}
     total = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     assert total <= 40 * 2**20
+
+
+@pytest.mark.parametrize("folder", bundle_folders(), ids=lambda folder: folder.name)
+def test_the_readme_of_a_shipped_bundle_says_what_its_card_says(folder: Path) -> None:
+    from geoseg_cli.export.readme import describe_in_words
+
+    card = Bundle.open(folder).card
+    assert (folder / "README.md").read_text() == describe_in_words(card)
+    assert card.extras.training["data"]
+    assert set(card.extras.metrics) >= {"network", "forest", "notes"}
+    assert card.extras.metrics["weights_sha256"] == Bundle.open(folder).sha256("weights")

@@ -5,6 +5,7 @@ Nothing heavy is imported here; every command imports what it needs when it runs
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -68,6 +69,11 @@ def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    """Unwind through the running transaction, which removes what is unfinished, and end as shells expect."""
-    print("geoseg: interrupted; unfinished outputs were removed", file=sys.stderr)
+    """Unwind through the running transaction, which removes what is unfinished, and end as shells expect.
+
+    A second signal does not wait for that; the next run for the same output cleans up.
+    """
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, lambda number, frame: os._exit(128 + number))
+    print("geoseg: interrupted; unfinished outputs are removed", file=sys.stderr)
     sys.exit(128 + number)

@@ -12,8 +12,13 @@ from geoseg_cli.cli.options import Json
 
 if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle
+    from geoseg_cli.networks.counting import NetworkSize
 
-app = typer.Typer(help="List and describe the bundles.", no_args_is_help=True)
+app = typer.Typer(help="List and describe the bundles and the architectures.", no_args_is_help=True)
+
+Bands = Annotated[int | None, typer.Option(min=1, help="Input bands (default: as published).", show_default=False)]
+Classes = Annotated[int | None, typer.Option(min=1, help="Output classes (default: as published).", show_default=False)]
+SizesAsJson = Annotated[bool, typer.Option("--json", help="Print one JSON list instead of a table.")]
 
 
 @app.command("list")
@@ -41,6 +46,33 @@ def show(name: Annotated[str, typer.Argument(help="Bundle name or folder.")], js
     readme = bundle.folder / "README.md"
     shown = bundle.folder / CARD_FILE if json or not readme.is_file() else readme
     sys.stdout.write(shown.read_text(encoding="utf-8"))
+
+
+@app.command("architectures")
+def list_architectures(bands: Bands = None, classes: Classes = None, json: SizesAsJson = False) -> None:
+    """List the networks with their parameters and multiply-adds per image of 256 and 512 pixels a side."""
+    from geoseg_cli.networks import network_names, published_interface
+    from geoseg_cli.networks.counting import COUNTING_RULE, measure_size
+
+    sizes: list[NetworkSize] = []
+    if not json:
+        print(f"{'name':20} {'bands':>5} {'classes':>7} {'parameters':>12} {'GMAC 256x256':>13} {'GMAC 512x512':>13}")
+    for name in network_names():
+        published = published_interface(name)
+        sizes.append(measure_size(name, bands or published.bands, classes or published.classes))
+        if not json:
+            print(_size_row(sizes[-1]), flush=True)
+    print(json_format.dumps([_size_fields(size) for size in sizes]) if json else COUNTING_RULE)
+
+
+def _size_row(size: NetworkSize) -> str:
+    gmacs = " ".join(f"{macs / 1e9:13.3f}" for macs in size.macs.values())
+    return f"{size.name:20} {size.bands:5} {size.classes:7} {size.parameters:12,} {gmacs}"
+
+
+def _size_fields(size: NetworkSize) -> dict[str, Any]:
+    macs = {f"macs_{side_px}px": macs for side_px, macs in size.macs.items()}
+    return {"name": size.name, "bands": size.bands, "classes": size.classes, "parameters": size.parameters} | macs
 
 
 def _summary(bundle: Bundle) -> dict[str, Any]:

@@ -22,8 +22,11 @@ Version = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
 ]
-Scenes = Annotated[list[Path], typer.Argument(help="GeoTIFF scenes.", show_default=False)]
-ScenesOrFolders = Annotated[list[Path], typer.Argument(help="GeoTIFF scenes, or folders of them.", show_default=False)]
+Scenes = Annotated[list[Path], typer.Argument(metavar="SCENE", help="GeoTIFF scenes.", show_default=False)]
+ScenesOrFolders = Annotated[
+    list[Path],
+    typer.Argument(metavar="SCENE|FOLDER", help="GeoTIFF scenes, or folders of them.", show_default=False),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Output file, for one scene.", rich_help_panel=WRITING, show_default=False),
@@ -32,7 +35,7 @@ OutDir = Annotated[
     Path | None,
     typer.Option(
         "--out-dir",
-        help="Folder for the outputs [default: beside each scene].",
+        help="Folder for the outputs; beside each scene if not given.",
         rich_help_panel=WRITING,
         show_default=False,
     ),
@@ -95,7 +98,7 @@ TilePx = Annotated[
         "--tile",
         metavar="PX",
         min=1,
-        help="Side of a tile [default: the bundle's].",
+        help="Side of a tile; the bundle's if not given.",
         rich_help_panel=MODEL,
         show_default=False,
     ),
@@ -108,7 +111,7 @@ OverlapPx = Annotated[
         min=0,
         rich_help_panel=MODEL,
         show_default=False,
-        help="Pixels that neighbouring tiles share at least [default: the bundle's].",
+        help="Pixels that neighbouring tiles share at least; the bundle's if not given.",
     ),
 ]
 BlendName = Annotated[

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 SCENE_SUFFIXES = (".tif", ".tiff")
 OUTPUT_STEMS = ("_landcover", "_cloudmask")
-CPU_BATCH, CUDA_BATCH = 4, 16
 SOME_FAILED_EXIT_CODE = 1
 
 
@@ -58,7 +58,12 @@ class Request:
         return cls(dict(given), task, default_model, suffix, folders)
 
     def scenes(self) -> list[Path]:
-        """The scenes to run, folders opened, each once."""
+        """The scenes to run, folders opened, each once.
+
+        Raises:
+            UsageError: Two scenes have the same output, or one output was named for several.
+            InputMissingError: A folder holds no scene.
+        """
         found: dict[Path, None] = {}
         for path in self.given["scenes"]:
             if self.folders and path.is_dir():
@@ -72,7 +77,20 @@ class Request:
                 found.update(dict.fromkeys(inside))
             else:
                 found[path] = None
+        self._refuse_common_outputs(list(found))
         return list(found)
+
+    def _refuse_common_outputs(self, scenes: list[Path]) -> None:
+        """One map must not replace another of the same run."""
+        owners: dict[Path, Path] = {}
+        for scene in scenes:
+            output = self.output_of(scene).absolute()
+            if output in owners:
+                raise UsageError(
+                    f"{owners[output]} and {scene} would both be written to {output}",
+                    "run them one by one with --output, or into different folders",
+                )
+            owners[output] = scene
 
     def output_of(self, scene: Path) -> Path:
         """Where the map of a scene goes."""
@@ -81,7 +99,7 @@ class Request:
         folder = self.given["out_dir"] or scene.parent
         return Path(folder) / f"{scene.stem}_{self.suffix}.tif"
 
-    def predict_options(self, device: str) -> PredictOptions:
+    def predict_options(self) -> PredictOptions:
         """The options of the library that say the same."""
         from geoseg_cli.predict import PredictOptions
         from geoseg_cli.scenes import SceneOptions
@@ -92,7 +110,7 @@ class Request:
             tile_px=given["tile"],
             overlap_px=given["overlap"],
             blend=given["blend"],
-            batch=_batch(given["batch"], device),
+            batch=_batch(given["batch"]),
             scene=SceneOptions(bands=names, radiometry=given["radiometry"], nodata=_nodata(given["nodata"])),
             bounds=_bounds(given["bounds"]) if given["bounds"] else None,
             probabilities=given["probabilities"],
@@ -108,6 +126,8 @@ def run_request(request: Request) -> None:
 
     One bad scene of several does not stop the others: it is named, and the exit code is 1.
     """
+    # Said in our own words, once, with the other warnings about the scene.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
     scenes = request.scenes()
     runner = _Runner(request, messages)
@@ -165,7 +185,7 @@ class _Runner:
         from geoseg_cli.predict import open_job
 
         output = self._request.output_of(scene)
-        with open_job(scene, self._bundle, self._request.predict_options("cpu")) as job:
+        with open_job(scene, self._bundle, self._request.predict_options()) as job:
             self._messages.decisions(job.decisions(), output)
             return {"output": str(output), **job.decisions()}
 
@@ -173,7 +193,7 @@ class _Runner:
         from geoseg_cli.predict import predict_scene
 
         output = self._request.output_of(scene)
-        options = self._request.predict_options(self._engine.device)
+        options = self._request.predict_options()
         with self._messages.progress(scene.name) as progress:
             report = predict_scene(
                 scene,
@@ -204,9 +224,9 @@ def _failure(scene: Path, error: GeosegError) -> dict[str, Any]:
     }
 
 
-def _batch(text: str, device: str) -> int:
+def _batch(text: str) -> int | None:
     if text == "auto":
-        return CUDA_BATCH if device.startswith("cuda") else CPU_BATCH
+        return None
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"--batch {text!r} is neither auto nor a number above 0", "use --batch auto")
     return int(text)

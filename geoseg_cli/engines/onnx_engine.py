@@ -105,13 +105,14 @@ class OnnxEngine:
             part = pixels[start : start + (self._limit or len(pixels))]
             try:
                 self._run_part(part, logits[start : start + len(part)])
+                start += len(part)
+                continue
             except Exception as error:  # as above
                 self._limit = _halve_batch(part.shape, error)
-                # The arena keeps what it took; only a new session gives the memory back.
-                self._session = None
-                self._session = self._open_session()
-                continue
-            start += len(part)
+            # The arena keeps what it took; only a new session gives it back, and only after the error is gone, whose
+            # traceback holds the old one.
+            self._session = None
+            self._session = self._open_session()
 
     def _run_part(self, pixels: FloatArray, logits: FloatArray) -> None:
         """Run one part of a batch with input and output held on the device."""

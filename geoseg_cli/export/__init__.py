@@ -6,18 +6,22 @@ torch gave for them, and the card that names them all with their checksums.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.bundle import CARD_FILE, Bundle
+from geoseg_cli.bundle import CARD_FILE, Bundle, ModelCard
+from geoseg_cli.engines.golden import compare_logits
 from geoseg_cli.errors import ModelError
 from geoseg_cli.export.card import CardFields, NetworkFacts, describe_bundle
 from geoseg_cli.export.onnx_file import check_parity, run_torch, write_onnx
+from geoseg_cli.export.readme import README_FILE, describe_in_words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +35,9 @@ _FILES = {"weights": "model.safetensors", "onnx": "model.onnx", "golden": "golde
 
 def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pixels: FloatArray) -> Bundle:
     """Write a bundle; a folder that holds one keeps its other files.
+
+    Weights are rounded to fp16 first, which halves their file; graph, golden tiles and every figure measured later
+    are those of the rounded weights, and the card says how little the rounding changed.
 
     Args:
         folder: Where to; made if need be.
@@ -46,8 +53,11 @@ def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pix
         ModelError: The module does not fit the fields, or the graph does not answer as the module does.
         EngineError: A package that the export needs is not installed.
     """
+    exact = run_torch(module, golden_pixels)
+    _check_shapes(fields, golden_pixels, exact)
+    module = _round_to_half(module, fields.name)
     logits = run_torch(module, golden_pixels)
-    _check_shapes(fields, golden_pixels, logits)
+    fields = replace(fields, training=fields.training | {"rounding": _rounding(exact, logits)})
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
         staged = {asset: Path(part) / name for asset, name in _FILES.items()}
@@ -58,6 +68,8 @@ def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pix
         card = Path(part) / CARD_FILE
         item = describe_bundle(fields, _inspect(module), staged)
         card.write_text(json.dumps(item, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (Path(part) / README_FILE).write_text(describe_in_words(ModelCard.model_validate(item)), encoding="utf-8")
+        (Path(part) / README_FILE).replace(folder / README_FILE)
         # The card goes last: until then the old one disowns the new files by their checksums.
         for path in (*staged.values(), card):
             path.replace(folder / path.name)
@@ -68,9 +80,35 @@ def _write_weights(module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     state = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
-    save_file(state, path, metadata={"format": "pt"})
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    save_file(halves, path, metadata={"format": "pt"})
     # safetensors makes files that only their owner may read.
     path.chmod(0o644)
+
+
+def _round_to_half(module: nn.Module, name: str) -> nn.Module:
+    """A copy whose floating-point weights are fp16 numbers, held in fp32."""
+    import torch
+
+    rounded = copy.deepcopy(module)
+    with torch.no_grad():
+        for value in rounded.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.half().float())
+                if not torch.isfinite(value).all():
+                    raise ModelError(
+                        f"{name}: weights exceed 65504, the largest fp16 number", "train with weight decay"
+                    )
+    return rounded
+
+
+def _rounding(exact: FloatArray, rounded: FloatArray) -> dict[str, Any]:
+    agreement = compare_logits(exact, rounded)
+    return {
+        "dtype": "float16",
+        "golden_label_agreement": round(agreement.labels, 6),
+        "golden_largest_logit_difference": round(agreement.largest_difference, 6),
+    }
 
 
 def _inspect(module: nn.Module) -> NetworkFacts:

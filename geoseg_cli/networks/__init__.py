@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.errors import ModelError
@@ -14,7 +15,7 @@ from geoseg_cli.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["create_network", "network_names"]
+__all__ = ["Interface", "create_network", "network_names", "published_interface"]
 
 # name -> (module, class, key of the module's VARIANTS)
 _NETWORKS: dict[str, tuple[str, str, str]] = {
@@ -42,9 +43,41 @@ _NETWORKS: dict[str, tuple[str, str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What goes into a network and what comes out.
+
+    Attributes:
+        bands: Input bands.
+        classes: Output classes.
+    """
+
+    bands: int
+    classes: int
+
+
+# module -> the bands and classes of its paper's main experiment, with which its published sizes are counted
+_PUBLISHED: dict[str, Interface] = {
+    "lale": Interface(bands=3, classes=7),
+    "mscloudcam": Interface(bands=13, classes=4),
+    "chromaformer": Interface(bands=11, classes=15),
+    "lemevit": Interface(bands=3, classes=5),
+}
+
+
 def network_names() -> tuple[str, ...]:
     """List the names that ``create_network`` knows, grouped by architecture, small before large."""
     return tuple(_NETWORKS)
+
+
+def published_interface(name: str) -> Interface:
+    """Tell the bands and classes with which the published size of a network is counted.
+
+    Raises:
+        ModelError: The name is unknown.
+    """
+    module_name, _, _ = _find(name)
+    return _PUBLISHED[module_name]
 
 
 def create_network(name: str, bands: int, classes: int, **config: Any) -> nn.Module:
@@ -63,16 +96,20 @@ def create_network(name: str, bands: int, classes: int, **config: Any) -> nn.Mod
     Raises:
         ModelError: The name or a field is unknown, a number is below 1, or the fields contradict each other.
     """
-    if name not in _NETWORKS:
-        raise ModelError(f"no network is called {name!r}", f"use one of {', '.join(_NETWORKS)}")
+    module_name, class_name, variant = _find(name)
     if bands < 1 or classes < 1:
         raise ModelError(f"{name}: {bands} bands and {classes} classes", "use at least one of each")
-    module_name, class_name, variant = _NETWORKS[name]
     module = importlib.import_module(f"{__name__}.{module_name}")
     network: nn.Module = getattr(module, class_name)(
         bands, classes, config=_configure(name, module.VARIANTS[variant], config)
     )
     return network
+
+
+def _find(name: str) -> tuple[str, str, str]:
+    if name not in _NETWORKS:
+        raise ModelError(f"no network is called {name!r}", f"use one of {', '.join(_NETWORKS)}")
+    return _NETWORKS[name]
 
 
 def _configure(name: str, base: Any, changes: dict[str, Any]) -> Any:

@@ -37,24 +37,26 @@ from geoseg_cli.errors import ModelError
 from geoseg_cli.networks.attention import DotProductAttention
 from geoseg_cli.networks.heads import AllMLPHead, raise_to
 from geoseg_cli.networks.swin import (
-    BiasedAttention,
     BlockOptions,
     DropPath,
     Mlp,
     PatchEmbedding,
     PatchMerging,
     SwinStage,
-    WindowPlan,
     check_heads,
+    initialise_linear,
+    spread_drop_path,
+)
+from geoseg_cli.networks.windows import (
+    BiasedAttention,
+    WindowPlan,
     combine_bias,
     gather_windows,
     index_relative_positions,
-    initialise_linear,
     join_window_heads,
     pad_to_multiple,
     scatter_windows,
     split_window_heads,
-    spread_drop_path,
 )
 
 __all__ = ["VARIANTS", "BandAttention", "ChromaFormer", "ChromaFormerConfig", "SwinV2Backbone"]

@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from geoseg_cli.errors import ModelError
 from geoseg_cli.networks.attention import DotProductAttention, merge_heads
 from geoseg_cli.networks.heads import PYRAMID_BINS, PyramidPooling, raise_to
-from geoseg_cli.networks.swin import SwinBackbone, SwinConfig, check_heads, pad_to_multiple
+from geoseg_cli.networks.swin import SwinBackbone, SwinConfig, check_heads
+from geoseg_cli.networks.windows import pad_to_multiple
 
 __all__ = ["VARIANTS", "MSCloudCAM", "MSCloudCAMConfig"]
 

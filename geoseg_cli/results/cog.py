@@ -19,7 +19,6 @@ from geoseg_cli.results.raster import BLOCK_PX, RasterSpec, WorkRaster
 from geoseg_cli.results.storage import READ_BACK_HINT, storage_trouble
 
 DEFAULT_OPTIONS: Mapping[str, str] = {
-    "BLOCKSIZE": "512",
     "COMPRESS": "DEFLATE",
     "LEVEL": "6",
     "PREDICTOR": "NO",
@@ -34,6 +33,9 @@ DEFAULT_OPTIONS: Mapping[str, str] = {
 
 LOSSLESS = ("NONE", "LZW", "DEFLATE", "ZSTD", "LZMA", "LERC", "LERC_DEFLATE", "LERC_ZSTD")
 PREDICTORS = ("YES", "NO", "STANDARD")
+
+BLOCK_SIDES_PX = (BLOCK_PX, 256, 384, 320, 448, 192)
+"""Sides of the COG's blocks, the best first; see ``_block_side``."""
 
 FREE_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "BLOCKSIZE": (),
@@ -81,13 +83,26 @@ def write_cog(work: WorkRaster, out: Path, options: Mapping[str, str] | None = N
     """
     options = options or {}
     check_creation_options(options)
-    chosen = dict(DEFAULT_OPTIONS) | {"OVERVIEW_RESAMPLING": work.spec.overview_resampling}
+    chosen = dict(DEFAULT_OPTIONS) | {
+        "BLOCKSIZE": str(_block_side(work.spec.grid)),
+        "OVERVIEW_RESAMPLING": work.spec.overview_resampling,
+    }
     chosen |= {name.upper(): value for name, value in options.items()}
     if not _can_have_overviews(work.spec.grid):
         chosen["OVERVIEWS"] = "NONE"
     with storage_trouble(work.target):
         rasterio.shutil.copy(work.path, out.absolute(), driver="COG", **chosen)
     check_cog(out, work)
+
+
+def _block_side(grid: Grid) -> int:
+    """The first of ``BLOCK_SIDES_PX`` that is not the width of a level which must be tiled.
+
+    rasterio, and with it rio-cogeo's validator, takes a level that is exactly one block wide for one in strips.
+    """
+    sizes = [(-(-grid.height // 2**level), -(-grid.width // 2**level)) for level in range(grid.width.bit_length())]
+    widths = {width for height, width in sizes if max(height, width) > BLOCK_PX}
+    return next((side for side in BLOCK_SIDES_PX if side not in widths), BLOCK_PX)
 
 
 def check_cog(path: Path, work: WorkRaster) -> None:
@@ -148,8 +163,11 @@ def _check_structure(file: Any, work: WorkRaster) -> None:
 
 
 def _kept(tags: Mapping[str, str]) -> dict[str, str]:
-    """What GDAL keeps of tags: neither empty values nor white space around them."""
-    return {name: value.strip() for name, value in tags.items() if value.strip()}
+    """What GDAL keeps of tags: neither empty values nor white space around them.
+
+    AREA_OR_POINT belongs to the georeferencing and goes with it in a file that has none.
+    """
+    return {name: value.strip() for name, value in tags.items() if value.strip() and name != "AREA_OR_POINT"}
 
 
 def _has_colors(file: Any, spec: RasterSpec) -> bool:

@@ -54,25 +54,18 @@ class OutputTransaction:
         self._folders: dict[Path, WorkFolder] = {}
 
     def __enter__(self) -> OutputTransaction:
-        """Check everything that can be checked before work starts, and make the work folders.
+        """Check everything that can be checked before work starts, and remove what killed runs left behind.
 
         Raises:
             UsageError: Two targets are the same file, or one is an input.
             OutputError: A target exists or is a folder, or its folder is missing.
             AccessError: A folder cannot be written to.
-            StorageError: A work folder cannot be made.
         """
         _check_distinct(self.targets, self._inputs)
         for target in self.targets:
             _check_target(target, self._overwrite)
-        try:
-            for target in self.targets:
-                remove_dead_work(target)
-                if target.parent not in self._folders:
-                    self._folders[target.parent] = WorkFolder.beside(target)
-        except BaseException:
-            self._discard()
-            raise
+        for target in self.targets:
+            remove_dead_work(target)
         return self
 
     def __exit__(
@@ -81,13 +74,17 @@ class OutputTransaction:
         self._discard()
 
     def path(self, target: Path) -> Path:
-        """Where to write what ``commit()`` will publish as ``target``."""
+        """Where to write what ``commit()`` will publish as ``target``.
+
+        Raises:
+            AccessError, StorageError: The work folder cannot be made.
+        """
         absolute = Path(target).absolute()
-        return self._folders[absolute.parent].new(absolute.name)
+        return self._folder(absolute).new(absolute.name)
 
     def scratch(self, name: str) -> Path:
         """A path beside the first target's for a file that is never published."""
-        return self._folders[self.targets[0].parent].scratch(name)
+        return self._folder(self.targets[0]).scratch(name)
 
     def require_space(self, needed_bytes: int, target: Path | None = None) -> None:
         """Stop now rather than hours later where the disk of ``target`` (default: the first) is too small.
@@ -141,7 +138,23 @@ class OutputTransaction:
                 f"find the old files in {folders} and move them back before the next run",
             )
 
+    def _folder(self, target: Path) -> WorkFolder:
+        """The work folder beside a target, made when it is first needed: until then there is nothing to remove."""
+        folder = self._folders.get(target.parent)
+        if folder is None:
+            # Noted before it is made: a signal between the two must find the note.
+            folder = self._folders[target.parent] = WorkFolder.beside(target)
+            folder.make(target)
+        return folder
+
     def _discard(self) -> None:
+        try:
+            self._remove_folders()
+        except BaseException:  # a signal in the middle of it: finish, then go
+            self._remove_folders()
+            raise
+
+    def _remove_folders(self) -> None:
         for folder in self._folders.values():
             folder.remove()
         self._folders.clear()

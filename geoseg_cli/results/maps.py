@@ -89,8 +89,7 @@ class MapWriter:
         self._digest = hashlib.sha256()
         self.valid_pixels = 0
         rasters = {kind: spec.raster(kind) for kind in targets}
-        for kind, target in targets.items():
-            transaction.require_space(rasters[kind].worst_case_bytes(), target)
+        _require_space(transaction, {target: rasters[kind].worst_case_bytes() for kind, target in targets.items()})
         self._works = {
             kind: WorkRaster(transaction.scratch(f"{kind}.tif"), rasters[kind], target)
             for kind, target in targets.items()
@@ -128,6 +127,15 @@ class MapWriter:
         if kind is not None:
             for work in self._works.values():
                 work.abandon()
+
+
+def _require_space(transaction: OutputTransaction, needs: Mapping[Path, int]) -> None:
+    """Check every disk for the sum of what will be written there."""
+    disks: dict[int, list[Path]] = {}
+    for target in needs:
+        disks.setdefault(target.absolute().parent.stat().st_dev, []).append(target)
+    for there in disks.values():
+        transaction.require_space(sum(needs[target] for target in there), there[0])
 
 
 def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:

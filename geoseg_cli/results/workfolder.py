@@ -27,18 +27,22 @@ class WorkFolder:
 
     @classmethod
     def beside(cls, target: Path) -> WorkFolder:
-        """Make one for an output.
+        """Name one for an output; it is not made yet."""
+        return cls(target.with_name(f"{_prefix(target)}{os.getpid()}-{_machine_key()}{secrets.token_hex(4)}"))
+
+    def make(self, target: Path) -> None:
+        """Make the folder.
+
+        Args:
+            target: The output that error messages name.
 
         Raises:
             AccessError, StorageError: The file system refuses.
         """
-        name = f"{_prefix(target)}{os.getpid()}-{_machine_key()}{secrets.token_hex(4)}"
-        folder = cls(target.with_name(name))
         with storage_trouble(target):
-            folder.path.mkdir(mode=0o700)
+            self.path.mkdir(mode=0o700)
             for part in ("new", "scratch", "aside"):
-                (folder.path / part).mkdir()
-        return folder
+                (self.path / part).mkdir()
 
     def new(self, name: str) -> Path:
         """Where a file is written that will be published under this name.

@@ -31,6 +31,19 @@ TRAIN_SEED: Final = 1_000_000
 DEVELOP_SEED: Final = 900_000_000
 TEST_SEED: Final = 800_000_000
 """Seeds of simulated scenes: chip i of a part has the part's first seed plus i. The parts never meet."""
+SHARES: Final[dict[Task, dict[str, float]]] = {
+    "land-cover": {"simulated": 0.62, "eurosat": 0.28, "ontario": 0.10},
+    "cloud": {"simulated": 0.72, "eurosat": 0.10, "ukis": 0.12, "alberta": 0.06},
+}
+"""Share of the samples that each source gives."""
+PROVENANCE: Final = {
+    "simulated": ("scenes simulated from measured spectra (ECOSTRESS, earthlib)", "Apache-2.0, MIT (the spectra)"),
+    "eurosat": ("EuroSAT tiles, Sentinel-2 L1C, 11 of each 16 per class", "MIT; Copernicus Sentinel data"),
+    "ontario": ("Landsat blocks with a forest inventory, boreal Ontario", "Apache-2.0 (Crown copyright Ontario); USGS"),
+    "ukis": ("Landsat 5 and 7 scenes with hand-drawn cloud masks (ukis-csmask)", "Apache-2.0; USGS"),
+    "alberta": ("one Sentinel-2 L2A scene, where Sen2Cor and s2cloudless agree", "Copernicus Sentinel data"),
+}
+"""Source -> what it is, and its licence."""
 SCENE_PX: Final = 256
 DEVELOP_SCENES: Final = 40
 
@@ -134,15 +147,24 @@ def sources(recipe: BundleRecipe, training: Path, pool: ScenePool) -> list[Sourc
     Returns:
         The simulated chips and the real ones, with their shares of the samples.
     """
-    simulated = Source(pool, share=0.62 if recipe.task == "land-cover" else 0.72, zoom=(0.7, 1.5))
-    eurosat = Source(eurosat_chips(training, "train", recipe.task), zoom=(0.5, 2.0), is_mosaic=True)
+    share = SHARES[recipe.task]
+    eurosat = eurosat_chips(training, "train", recipe.task)
+    common = [
+        Source(pool, share=share["simulated"], zoom=(0.7, 1.5)),
+        Source(eurosat, share=share["eurosat"], zoom=(0.5, 2.0), is_mosaic=True),
+    ]
     if recipe.task == "land-cover":
-        ontario = Source(ontario_chips(training), share=0.10, zoom=(0.5, 1.2))
-        return [simulated, replace(eurosat, share=0.28), ontario]
+        return [*common, Source(ontario_chips(training), share=share["ontario"], zoom=(0.5, 1.2))]
     # Drawn by hand but generously; and drawn by two programs that can be wrong together.
-    ukis = Source(ukis_chips(training), share=0.12, weight=0.5, zoom=(0.5, 1.5))
-    alberta = Source(alberta_chips(training), share=0.06, weight=0.3, zoom=(0.6, 3.0))
-    return [simulated, replace(eurosat, share=0.10), ukis, alberta]
+    ukis = Source(ukis_chips(training), share=share["ukis"], weight=0.5, zoom=(0.5, 1.5))
+    alberta = Source(alberta_chips(training), share=share["alberta"], weight=0.3, zoom=(0.6, 3.0))
+    return [*common, ukis, alberta]
+
+
+def data_table(recipe: BundleRecipe) -> list[list[str]]:
+    """What a card says of the data: rows of description, share of the samples, licence."""
+    rows = [(*PROVENANCE[name], share) for name, share in SHARES[recipe.task].items()]
+    return [[title, f"{share:.0%}", licence] for title, licence, share in rows]
 
 
 def validation_sets(recipe: BundleRecipe, training: Path, spectra: Path) -> list[ValidationSet]:

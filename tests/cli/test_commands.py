@@ -181,6 +181,18 @@ def test_one_output_name_for_several_scenes_is_refused(run: Run, scene: Path, mo
         assert run("cloudmask", scene, scene, "--model", model, option, "x.tif").code == 2
 
 
+def test_scenes_whose_maps_would_replace_each_other_are_refused(run: Run, scene: Path, model: Path) -> None:
+    other = scene.parent / "deeper"
+    other.mkdir()
+    shutil.copy(scene, other)
+    (scene.parent / "maps").mkdir()
+    for more in ([], ["--overwrite"]):
+        done = run("cloudmask", scene, other / scene.name, "--model", model, "--out-dir", scene.parent / "maps", *more)
+        assert done.code == 2
+        assert "both" in done.err
+    assert names(scene.parent / "maps") == set()
+
+
 def test_a_bundle_for_another_task_is_refused(run: Run, scene: Path, model: Path) -> None:
     done = run("classify", scene, "--model", model)
     assert done.code == 2

@@ -34,9 +34,7 @@ def test_without_cuda_onnx_runs_on_the_cpu_and_the_reason_says_why(pixelwise: Bu
     assert reason == "onnx on cpu: no CUDA device (libcuda.so.1 not found)"
 
 
-def test_the_driver_is_not_asked_when_the_cpu_was_asked_for(
-    pixelwise: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_driver_is_not_asked_when_the_cpu_was_asked_for(pixelwise: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "probe_cuda", None)
     _, reason = choose_engine(pixelwise, EngineOptions(device="cpu"))
     assert reason == "onnx on cpu: the CPU was asked for"
@@ -137,9 +135,7 @@ def test_a_device_out_of_range_names_the_count(pixelwise: Bundle, monkeypatch: p
         choose_engine(pixelwise, EngineOptions(device="cuda:5"))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"engine": "tensorflow"}, {"precision": "int8"}, {"threads": -1}, {"device": "gpu"}]
-)
+@pytest.mark.parametrize("wrong", [{"engine": "tensorflow"}, {"precision": "int8"}, {"threads": -1}, {"device": "gpu"}])
 def test_an_option_that_means_nothing_is_a_usage_error(pixelwise: Bundle, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         choose_engine(pixelwise, EngineOptions(**wrong))  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def test_fp16_on_a_cpu_is_refused_with_a_remedy(pixelwise: Bundle) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_on_a_machine_without_it_is_refused_with_the_reason(pixelwise: Bundle) -> None:
-    with pytest.raises(EngineError, match="torch cannot run on cuda:0: torch .* (built without|needs a driver)"):
+    with pytest.raises(EngineError, match=r"torch cannot run on cuda:0: torch .* (built without|needs a driver)"):
         TorchEngine(pixelwise, "cuda:0")
 
 

@@ -29,7 +29,7 @@ from geoseg_cli.networks.chromaformer import (
     TokenAttention,
     list_log_offsets,
 )
-from geoseg_cli.networks.swin import gather_windows, plan_windows, scatter_windows
+from geoseg_cli.networks.windows import gather_windows, plan_windows, scatter_windows
 
 CPU = torch.device("cpu")
 Run = Callable[[Tensor], Tensor]

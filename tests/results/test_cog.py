@@ -44,6 +44,15 @@ def test_every_size_is_a_valid_cog_with_the_same_pixels_for_two_readers(shape, g
         assert np.array_equal(page.asarray(), pixels)
 
 
+@pytest.mark.parametrize("shape", [(1024, 512), (2600, 1024), (2600, 513), (1400, 256), (600, 2048)])
+def test_a_level_that_is_one_block_wide_is_still_tiled_to_the_validator(grid, labels, legend, make_cog, shape):
+    pixels = labels(*shape)
+    path = make_cog(RasterSpec(grid(*shape), palette=legend.palette()), pixels[None])
+    assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
+    with rasterio.open(path) as file:
+        assert np.array_equal(file.read(1), pixels)
+
+
 @pytest.mark.parametrize(
     ("crs", "transform"),
     [

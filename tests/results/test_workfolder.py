@@ -20,16 +20,22 @@ def dead_process() -> int:
     return process.pid
 
 
+def make_beside(target) -> WorkFolder:
+    folder = WorkFolder.beside(target)
+    folder.make(target)
+    return folder
+
+
 def left_by(process: int, target, monkeypatch) -> WorkFolder:
     monkeypatch.setattr(workfolder.os, "getpid", lambda: process)
-    folder = WorkFolder.beside(target)
+    folder = make_beside(target)
     monkeypatch.undo()
     folder.new("map.tif").write_text("half")
     return folder
 
 
 def test_the_name_is_hidden_and_tells_output_and_process(tmp_path):
-    folder = WorkFolder.beside(tmp_path / "map.tif")
+    folder = make_beside(tmp_path / "map.tif")
     assert folder.path.name.startswith(f".map.tif.part-{os.getpid()}-")
     assert folder.path.parent == tmp_path
     assert folder.path.stat().st_mode & 0o777 == 0o700
@@ -41,7 +47,7 @@ def test_only_the_dead_leave_work_that_is_removed(tmp_path, monkeypatch, dead_pr
     target = tmp_path / "map [1].tif"
     dead = left_by(dead_process, target, monkeypatch)
     alive = left_by(os.getppid(), target, monkeypatch)
-    own = WorkFolder.beside(target)
+    own = make_beside(target)
     other = left_by(dead_process, tmp_path / "map.tif", monkeypatch)
     mine = tmp_path / f".map [1].tif.part-{dead_process}-notes"
     mine.mkdir()
@@ -71,4 +77,4 @@ def test_a_process_of_somebody_else_is_alive(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"gone/map\.tif"):
-        WorkFolder.beside(tmp_path / "gone" / "map.tif")
+        make_beside(tmp_path / "gone" / "map.tif")

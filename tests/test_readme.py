@@ -1,0 +1,77 @@
+"""The README's examples run, and print what it says they print."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONSOLE = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every ``$ geoseg ...`` line of the README with the lines that follow it."""
+    found = []
+    for block in CONSOLE:
+        for part in block.split("$ ")[1:]:
+            line, _, shown = part.partition("\n")
+            found.append((line, shown))
+    return [(line, shown) for line, shown in found if line.startswith("geoseg ")]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the sample scenes in it, as a new user has one."""
+    (tmp_path / "sample_scenes").symlink_to(ROOT / "sample_scenes")
+    (tmp_path / "maps").mkdir()
+    return tmp_path
+
+
+def without_numbers_that_vary(text: str) -> list[str]:
+    """Lines with seconds and versions blotted out, blank ends cut."""
+    text = re.sub(r"\d+\.\d+ s", "# s", text)
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize(("line", "shown"), commands(), ids=lambda value: value[:40])
+def test_a_command_of_the_readme_prints_what_stands_below_it(checkout: Path, line: str, shown: str) -> None:
+    command = line.replace("geoseg ", f"'{sys.executable}' -m geoseg_cli ", 1)
+    done = subprocess.run(
+        command, shell=True, cwd=checkout, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout
+    printed = without_numbers_that_vary(done.stdout)
+    for expected in without_numbers_that_vary(shown):
+        if expected != "...":
+            assert expected in printed, f"{expected!r} is not in\n{done.stdout}"
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_of_the_readme_runs(checkout: Path, code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_readme_has_examples() -> None:
+    assert len(commands()) >= 4
+    assert len(PYTHON) == 1
+
+
+def test_the_exit_codes_in_the_readme_are_those_of_the_errors() -> None:
+    from geoseg_cli import errors
+
+    stated = {int(code) for code in re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE)}
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert stated == {0, 1, 70, 130, 143} | {cls.exit_code for cls in classes}
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
