@@ -71,7 +71,7 @@ def test_measuring_again_gives_the_committed_rows(
 def test_a_row_says_how_far_ours_is_and_whether_it_prints_alike(script: ModuleType) -> None:
     figure = {"what": "size", "published": "1.60", "unit": "M", "source": "W"}
     assert script.render_figure(figure, 1.6049) == "| size | 1.60 M | 1.6049 M | +0.3% | yes | W |"
-    assert script.render_figure(figure, 1.5) == "| size | 1.60 M | 1.5000 M | -6.2% | no | W |"
+    assert script.render_figure(figure, 1.2) == "| size | 1.60 M | 1.2000 M | -25.0% | no | W |"
     assert script.render_figure(figure | {"published": ""}, 2.0) == "| size | - | 2.000 M | - | - | - |"
 
 

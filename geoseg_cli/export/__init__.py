@@ -36,8 +36,9 @@ _FILES = {"weights": "model.safetensors", "onnx": "model.onnx", "golden": "golde
 def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pixels: FloatArray) -> Bundle:
     """Write a bundle; a folder that holds one keeps its other files.
 
-    Weights are rounded to fp16 first, which halves their file; graph, golden tiles and every figure measured later
-    are those of the rounded weights, and the card says how little the rounding changed.
+    Parameters are rounded to fp16 first, which halves their file (statistics of batch norms stay fp32: a variance can
+    be large). Graph, golden tiles and every figure measured later are those of the rounded weights, and the card says
+    how little the rounding changed.
 
     Args:
         folder: Where to; made if need be.
@@ -80,25 +81,23 @@ def _write_weights(module: nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     state = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    save_file(halves, path, metadata={"format": "pt"})
+    parameters = {name for name, _ in module.named_parameters()}
+    kept = {name: value.half() if name in parameters else value for name, value in state.items()}
+    save_file(kept, path, metadata={"format": "pt"})
     # safetensors makes files that only their owner may read.
     path.chmod(0o644)
 
 
 def _round_to_half(module: nn.Module, name: str) -> nn.Module:
-    """A copy whose floating-point weights are fp16 numbers, held in fp32."""
+    """A copy whose parameters are fp16 numbers, held in fp32."""
     import torch
 
     rounded = copy.deepcopy(module)
     with torch.no_grad():
-        for value in rounded.state_dict().values():
-            if value.is_floating_point():
-                value.copy_(value.half().float())
-                if not torch.isfinite(value).all():
-                    raise ModelError(
-                        f"{name}: weights exceed 65504, the largest fp16 number", "train with weight decay"
-                    )
+        for value in rounded.parameters():
+            value.copy_(value.half().float())
+            if not torch.isfinite(value).all():
+                raise ModelError(f"{name}: weights exceed 65504, the largest fp16 number", "train with weight decay")
     return rounded
 
 

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from geoseg_cli.errors import ModelError
 from geoseg_cli.networks.attention import DotProductAttention
 from geoseg_cli.networks.heads import AllMLPHead, raise_to
+from geoseg_cli.networks.inputs import check_image
 from geoseg_cli.networks.swin import (
     BlockOptions,
     DropPath,
@@ -208,8 +209,8 @@ class BandAttention(nn.Module):
     """SDM of the paper: inside each patch the bands attend to each other; the mean over bands joins the tokens.
 
     Queries, keys and values are linear in the P pixels of a band's patch and P is small, so the products of weights
-    come first: scores = X (Wqᵀ Wk) Xᵀ needs no (N, h, w, C, channels) tensor, and one projection of the mixed
-    pixels replaces those of all bands. The results are those of the plain form.
+    come first: the scores X (Wqᵀ Wk) Xᵀ are those of queries X (Wqᵀ Wk) and the pixels X themselves as keys, and one
+    projection of the mixed pixels replaces those of all bands. The results are those of the plain form.
 
     Args:
         bands: C.
@@ -224,6 +225,7 @@ class BandAttention(nn.Module):
         self.query = nn.Linear(patch_px**2, channels, bias=False)
         self.key = nn.Linear(patch_px**2, channels, bias=False)
         self.value = nn.Linear(patch_px**2, channels, bias=False)
+        self.attention = DotProductAttention(channels**-0.5)
         self.embedding = nn.Parameter(torch.zeros(bands, channels)) if use_embedding else None
         if self.embedding is not None:
             nn.init.trunc_normal_(self.embedding, std=0.02)
@@ -231,14 +233,17 @@ class BandAttention(nn.Module):
     def forward(self, tokens: Tensor, image: Tensor) -> Tensor:
         """Add to tokens (N, h, w, channels) what the bands of `image` (N, C, H, W) say; same shape."""
         patches = self._patches(image)
-        shares = self._weigh(patches).mean(-2)[..., None, :]  # (N, h, w, 1, C)
-        mixed = (shares @ patches)[..., 0, :]  # (N, h, w, P)
-        joined: Tensor = tokens + self.value(mixed)
+        queries, keys = self._queries_and_keys(patches)
+        # Columns of patches stand for heads: CUDA kernels take at most 65,535 of either axis.
+        mixed = self.attention(*(x.flatten(0, 1) for x in (queries, keys, patches)))  # (N * h, w, C, P)
+        joined: Tensor = tokens + self.value(mixed.mean(-2).reshape(*tokens.shape[:3], self.patch_px**2))
         return joined
 
     def weights(self, image: Tensor) -> Tensor:
         """Compute the attention of `image` (N, C, H, W): (N, h * w, C, C), rows sum to 1 over the last axis."""
-        return self._weigh(self._patches(image)).flatten(1, 2)
+        queries, keys = self._queries_and_keys(self._patches(image))
+        scores = queries @ keys.transpose(-2, -1) * self.attention.scale  # (N, h, w, C, C)
+        return scores.softmax(-1).flatten(1, 2)
 
     def _patches(self, image: Tensor) -> Tensor:
         """Gather the pixels of each band in each patch: (N, h, w, C, P)."""
@@ -248,16 +253,18 @@ class BandAttention(nn.Module):
         x = x.permute(0, 2, 4, 1, 3, 5)  # (N, h, w, C, side, side)
         return x.flatten(4)
 
-    def _weigh(self, patches: Tensor) -> Tensor:
-        """Compute softmax(Q Kᵀ / sqrt(channels)) of patches (N, h, w, C, P): (N, h, w, C, C)."""
-        query, key = self.query.weight, self.key.weight  # (channels, P)
-        scores = patches @ (query.T @ key) @ patches.transpose(-2, -1)  # (N, h, w, C, C)
-        if self.embedding is not None:
-            by_query = patches @ (query.T @ self.embedding.T)  # pixels of the query, name of the key
-            by_key = (patches @ (key.T @ self.embedding.T)).transpose(-2, -1)
-            scores = scores + by_query + by_key + self.embedding @ self.embedding.T
-        weights: Tensor = (scores * query.shape[0] ** -0.5).softmax(-1)
-        return weights
+    def _queries_and_keys(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute tensors (N, h, w, C, Q) each, whose products are Q Kᵀ of patches (N, h, w, C, P)."""
+        query, key, names = self.query.weight, self.key.weight, self.embedding  # (channels, P), (bands, channels)
+        queries = patches @ (query.T @ key)
+        if names is None:
+            return queries, patches
+        # (x Wqᵀ + e) (Wk xᵀ + eᵀ) of two bands, what meets the key's pixels first, what meets its name after it.
+        by_pixels = queries + names @ key
+        by_names = patches @ (query.T @ names.T) + names @ names.T
+        is_band = torch.eye(names.shape[0], dtype=patches.dtype, device=patches.device)
+        keys = torch.cat([patches, is_band.expand(*patches.shape[:3], -1, -1)], dim=-1)
+        return torch.cat([by_pixels, by_names], dim=-1), keys
 
 
 class TokenAttention(nn.Module):
@@ -353,6 +360,7 @@ class ChromaFormer(nn.Module):
         if bands < 1 or classes < 1:
             raise ModelError(f"ChromaFormer: {bands} bands and {classes} classes", "use at least one of each")
         self.config = config
+        self.bands = bands
         self.backbone = SwinV2Backbone(bands, config)
         widths = [config.embed * 2**stage for stage in range(len(config.depths))]
         self.head: nn.Module
@@ -369,7 +377,11 @@ class ChromaFormer(nn.Module):
 
         Returns:
             Logits float32, (N, K, H, W) or (N, K).
+
+        Raises:
+            ModelError: the input is no image of C bands.
         """
+        check_image("ChromaFormer", x, self.bands)
         padded = pad_to_multiple(x, self.config.patch_px * 2 ** (len(self.config.depths) - 1))
         maps = self.backbone(padded)
         if self.config.head == "classify":

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from geoseg_cli.errors import ModelError
 from geoseg_cli.networks.attention import DotProductAttention, merge_heads, split_heads
 from geoseg_cli.networks.heads import AllMLPHead, raise_to
+from geoseg_cli.networks.inputs import check_image
 
 __all__ = ["LALE", "VARIANTS", "ConvMixer", "LALEConfig", "RMSNorm", "StarReLU", "Transformer"]
 
@@ -273,6 +274,7 @@ class LALE(nn.Module):
         """
         super().__init__()
         self.config = config
+        self.bands = bands
         self.stem = nn.Sequential(
             _halve(bands, config.stem_width), _norm(config, config.stem_width), _activation(config),
             _halve(config.stem_width, config.widths[0]), _norm(config, config.widths[0]), _activation(config),
@@ -288,7 +290,11 @@ class LALE(nn.Module):
 
         Returns:
             Logits (N, K, H, W), float32, unbounded.
+
+        Raises:
+            ModelError: The input is no image of C bands.
         """
+        check_image("LALE", x, self.bands)
         features = self.stem(x)
         stages: list[Tensor] = []
         for stage in self.stages:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from geoseg_cli.errors import ModelError
 from geoseg_cli.networks.heads import AllMLPHead, FCNHead, UPerHead, raise_to
+from geoseg_cli.networks.inputs import check_image
 from geoseg_cli.networks.lemevit_blocks import (
     HEAD_WIDTH,
     MLP_RATIO,
@@ -53,6 +54,7 @@ Decoder = Literal["upernet", "mlp"]
 _BLOCKS: tuple[Callable[[int, float], Block], ...] = (CrossBlock, DualBlock, DualBlock, SelfBlock, SelfBlock)
 # the last stage in which meta tokens reach the image
 LAST_DUAL_STAGE = 2
+COARSEST_STRIDE = 32
 # of the four maps, the one at 1/16, which the published auxiliary head reads
 AUXILIARY_MAP = 2
 
@@ -235,6 +237,7 @@ class LeMeViT(nn.Module):
         """
         super().__init__()
         self.config = config
+        self.bands = bands
         self.backbone = LeMeViTBackbone(bands, config)
         self.decoder = _decoder(config, classes)
         width = config.widths[1:][AUXILIARY_MAP]
@@ -248,9 +251,24 @@ class LeMeViT(nn.Module):
 
         Returns:
             Logits (N, K, H, W), float32; in training main and auxiliary ones, published weights 1 and 0.4.
+
+        Raises:
+            ModelError: The input is no image of C bands, or too small to train on.
         """
+        check_image("LeMeViT", x, self.bands)
+        if self.training:
+            self._check_training(x)
         maps = self.backbone(x)
         main = raise_to(self.decoder(maps), x)
         if not self.training:
             return main
         return main, raise_to(self.auxiliary(maps[AUXILIARY_MAP]), x)
+
+    def _check_training(self, x: Tensor) -> None:
+        """Refuse a batch (N, C, H, W) that leaves a batch norm a single value per channel."""
+        is_single_position = max(x.shape[2:]) <= COARSEST_STRIDE or self.config.decoder == "upernet"
+        if x.shape[0] < 2 and is_single_position:
+            raise ModelError(
+                f"LeMeViT cannot train on one image of {x.shape[2]} x {x.shape[3]} pixels",
+                "use batches of at least 2 images",
+            )

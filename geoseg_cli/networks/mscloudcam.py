@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from geoseg_cli.errors import ModelError
 from geoseg_cli.networks.attention import DotProductAttention, merge_heads
 from geoseg_cli.networks.heads import PYRAMID_BINS, PyramidPooling, raise_to
+from geoseg_cli.networks.inputs import check_image
 from geoseg_cli.networks.swin import SwinBackbone, SwinConfig, check_heads
 from geoseg_cli.networks.windows import pad_to_multiple
 
@@ -310,6 +311,7 @@ class MSCloudCAM(nn.Module):
         if bands < 1 or classes < 1:
             raise ModelError(f"MSCloudCAM: {bands} bands and {classes} classes", "use at least one of each")
         self.config = config
+        self.bands = bands
         fine, coarse = config.context.split("+")
         context, joint = config.context_channels, 2 * config.context_channels
         key_channels = context if config.cam_keys == "context" else joint
@@ -336,7 +338,11 @@ class MSCloudCAM(nn.Module):
         Returns:
             In evaluation the logits (N, K, H, W) float32. In training a tuple of main logits and those of the two
             auxiliary heads, all (N, K, H, W); the published loss is main + 0.4 * first + 0.4 * second.
+
+        Raises:
+            ModelError: the input is no image of C bands, or a single one in training.
         """
+        check_image("MSCloudCAM", x, self.bands)
         height, width = x.shape[-2:]
         padded = pad_to_multiple(x, SIZE_MULTIPLE)
         maps = self._decode(self._refine(self._mix(padded)))
