@@ -11,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import rasterio
 
 from geoseg_cli.bundle import find_bundle
+from geoseg_cli.catalog import NODATA
 from geoseg_cli.metrics import confusion
 from geoseg_cli.results.preview import write_preview
 
@@ -45,13 +47,18 @@ def run(command: str, scenes: list[Path], folder: Path) -> list[Path]:
 
 
 def score(output: Path, bundle: str) -> str:
-    """Compare a map with the sample's reference labels."""
+    """Compare a map with the sample's reference labels; land cover only where the truth has no cloud or shadow."""
     legend = find_bundle(bundle).legend
     with rasterio.open(output) as made, rasterio.open(SCENES / "reference" / output.name) as reference:
-        result = confusion(reference.read(1), made.read(1), legend.values)
-    return (
-        f"against the simulated truth: overall accuracy {result.overall_accuracy:.1%}, mean IoU {result.mean_iou:.1%}"
-    )
+        labels, truth = made.read(1), reference.read(1)
+    where = ""
+    if output.stem.endswith("_landcover"):
+        with rasterio.open(SCENES / "reference" / output.name.replace("_landcover", "_cloudmask")) as clouds:
+            truth = np.where(clouds.read(1) == 0, truth, np.uint8(NODATA))
+        where = " on cloud-free ground"
+    result = confusion(truth, labels, legend.values)
+    figures = f"overall accuracy {result.overall_accuracy:.1%}, mean IoU {result.mean_iou:.1%}"
+    return f"against the simulated truth{where}: {figures}"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=2000, help="simulated scenes kept at a time")
     parser.add_argument("--first", type=int, default=200, help="simulated scenes to wait for before training")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, help="top of the curve; the recipe's if not given")
+    parser.add_argument("--start", type=Path, help="checkpoint of an earlier run whose best weights to start from")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--validate-minutes", type=float, default=2.0)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and pools, not for git")
@@ -68,6 +70,7 @@ def main() -> int:
         train_options = replace(
             recipe.train, minutes=arguments.minutes, seed=arguments.seed, precision=arguments.precision,
             validate_minutes=arguments.validate_minutes,
+            learning_rate=arguments.learning_rate or recipe.train.learning_rate,
         )  # fmt: skip
         recipe = replace(recipe, train=train_options)
         trainer, made = train(recipe, arguments)
@@ -86,6 +89,8 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
     run = arguments.runs / (arguments.run_name or recipe.name)
     torch.manual_seed(arguments.seed)
     network = create_network(recipe.network, bands=recipe.spec.channels, classes=len(recipe.legend.classes))
+    if arguments.start is not None:
+        network.load_state_dict(torch.load(arguments.start, weights_only=True)["best"])
     trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
     maker = SceneMaker(recipe.name, training / "spectra")
     kept = arguments.runs / f"pool-{recipe.name}-{maker.fingerprint()}"
@@ -127,7 +132,7 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         tile_px=recipe.tile_px,
         overlap_px=recipe.overlap_px,
         size_multiple=recipe.size_multiple,
-        training=training_record(recipe, trainer, made, step, best_score),
+        training=training_record(recipe, trainer, made, step, best_score) | earlier_run(arguments.start),
         limits=recipe.limits,
     )
     maker = SceneMaker(recipe.name, arguments.data / "training" / "spectra")
@@ -157,6 +162,15 @@ def training_record(recipe: BundleRecipe, trainer: Trainer, made: int, step: int
         "best_score": round(best_score, 4),
         "history": trainer.history,
     }
+
+
+def earlier_run(checkpoint: Path | None) -> dict[str, Any]:
+    """What the card says about the run whose best weights this one started from."""
+    if checkpoint is None:
+        return {}
+    state = torch.load(checkpoint, weights_only=True)["state"]
+    minutes = round(state["elapsed_s"] / 60, 1)
+    return {"started_from": {"minutes": minutes, "best_step": state["best_step"], "history": state["history"]}}
 
 
 if __name__ == "__main__":

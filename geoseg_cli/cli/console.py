@@ -34,11 +34,11 @@ class Messages:
         if error.hint:
             self._console.print(f"  -> {error.hint}", markup=False)
 
-    def decisions(self, decisions: dict[str, Any], output: Path) -> None:
+    def decisions(self, decisions: dict[str, Any], scene: Path, output: Path) -> None:
         """What was resolved about a scene, and why."""
         height, width = decisions["size_px"]
         tile_height, tile_width = decisions["tile_px"]
-        self.note(f"{decisions['scene']} -> {output}")
+        self.note(f"{scene} -> {output}")
         self.note(f"  grid: {height} x {width} px, {decisions['crs'] or 'no CRS'}, {_gsd(decisions['gsd_m'])}")
         self.note("  bands: " + ", ".join(_band(row) for row in decisions["bands"]))
         self.note(f"  radiometry: {decisions['radiometry']['reason']}")

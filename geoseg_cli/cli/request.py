@@ -186,7 +186,7 @@ class _Runner:
 
         output = self._request.output_of(scene)
         with open_job(scene, self._bundle, self._request.predict_options()) as job:
-            self._messages.decisions(job.decisions(), output)
+            self._messages.decisions(job.decisions(), scene, output)
             return {"output": str(output), **job.decisions()}
 
     def _predict(self, scene: Path) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class _Runner:
                 self._engine,
                 options,
                 progress=progress,
-                announce=lambda job: self._messages.decisions(job.decisions(), output),
+                announce=lambda job: self._messages.decisions(job.decisions(), scene, output),
             )
         self._messages.areas(report)
         return report.to_json()

@@ -56,8 +56,14 @@ def _training(record: dict[str, Any]) -> str:
     if data := record.get("data"):
         lines.append(_table(("data", "share of samples", "licence"), [tuple(map(str, row)) for row in data]))
     if options := record.get("options"):
+        begun = "From scratch"
+        if earlier := record.get("started_from"):
+            begun = (
+                f"From the best weights, those of step {earlier['best_step']}, of an earlier run from scratch of"
+                f" {earlier['minutes']:g} minutes"
+            )
         lines.append(
-            f"From scratch, {options['minutes']:g} minutes on {record.get('machine', 'an unnamed machine')},"
+            f"{begun}; {options['minutes']:g} minutes on {record.get('machine', 'an unnamed machine')},"
             f" {record.get('simulated_scenes', 'an unknown number of')} different simulated scenes; the weights of step"
             f" {record.get('best_step')} of {record.get('last_step')} scored best on images set apart for choosing."
         )
