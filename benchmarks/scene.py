@@ -1,6 +1,6 @@
 """Wall time per stage and peak memory of one whole scene.
 
-    python benchmarks/scene.py [--side 10980] [--height 10980] [--command classify] [--engine onnx] [--scene FILE] [--json]
+    python benchmarks/scene.py [--side 10980] [--height 10980] [--command classify] [--engine onnx] [--scene FILE]
 
 The scene is synthesised into a temporary folder unless one is given. The tool runs as a process of its own, as a user
 starts it; peak memory is that process's maximum resident set.

@@ -101,21 +101,34 @@ class Grid:
         return float(x), float(y)
 
     def gsd_m(self) -> tuple[float, float] | None:
-        """Ground sampling distance of one (row, column) step in metres; None without a CRS.
+        """Ground sampling distance of one (row, column) step at the grid's middle in metres.
 
-        Degrees are turned into metres at the latitude of the grid's middle, on a sphere: good to 1 %.
+        Degrees are turned into metres on a sphere: good to 1 %. Metres of a Mercator map are shrunk by its scale at
+        that latitude; other projections are taken as true to scale.
+
+        Returns:
+            None without a CRS, and for one that is neither geographic nor projected.
         """
-        if self.crs is None:
+        if self.crs is None or not (self.crs.is_geographic or self.crs.is_projected):
             return None
         t = self.transform
         if self.is_geographic:
             x_scale = METRES_PER_DEGREE * math.cos(math.radians(self.center[1]))
             y_scale = METRES_PER_DEGREE
         else:
-            x_scale = y_scale = float(self.crs.linear_units_factor[1])
+            x_scale = y_scale = float(self.crs.linear_units_factor[1]) / self._mercator_stretch()
         per_row = math.hypot(t.b * x_scale, t.e * y_scale)
         per_col = math.hypot(t.a * x_scale, t.d * y_scale)
         return per_row, per_col
+
+    def _mercator_stretch(self) -> float:
+        """Map metres per ground metre of a Mercator map at the grid's middle; 1 for other projections."""
+        if self.crs is None or self.crs.to_dict().get("proj") != "merc":
+            return 1.0
+        from pyproj import Transformer
+
+        to_degrees = Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
+        return 1 / max(math.cos(math.radians(to_degrees.transform(*self.center)[1])), 1e-6)
 
     def window_of_bounds(self, left: float, bottom: float, right: float, top: float) -> Window:
         """The smallest window that covers a rectangle in map coordinates, clipped to the grid.

@@ -18,6 +18,7 @@ from geoseg_cli.errors import EngineError, UsageError
 from geoseg_cli.grid import Window
 from geoseg_cli.mosaic import Blend, Mosaic, Rows
 from geoseg_cli.results.areas import ClassArea
+from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
@@ -246,6 +247,18 @@ def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progres
     return tiles_run, mosaic.not_finite
 
 
+def check_outputs(path: Path, output: Path, options: PredictOptions) -> None:
+    """Refuse outputs that a run would refuse before it computes anything; nothing is written.
+
+    Raises:
+        GeosegError: An output exists, has no folder, is an input, or a creation option cannot be used.
+    """
+    check_creation_options(options.creation_options)
+    targets = list(_targets(output, options).values())
+    with OutputTransaction(targets, overwrite=options.overwrite, inputs=[path]):
+        pass
+
+
 def _targets(output: Path, options: PredictOptions) -> dict[Kind, Path]:
     targets: dict[Kind, Path] = {"labels": output}
     if options.probabilities is not None:
@@ -258,6 +271,11 @@ def _targets(output: Path, options: PredictOptions) -> dict[Kind, Path]:
 def _window_to_keep(scene: Scene, options: PredictOptions) -> Window:
     if options.bounds is None:
         return scene.grid.window
+    if scene.grid.transform.b or scene.grid.transform.d:
+        raise UsageError(
+            f"--bounds cannot cut {scene.path}: its rows do not run east to west",
+            "leave out --bounds, or warp it first",
+        )
     keep = scene.grid.window_of_bounds(*options.bounds)
     if not keep.height or not keep.width:
         raise UsageError(

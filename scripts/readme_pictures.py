@@ -1,6 +1,6 @@
 """Draw the pictures of the README from the sample scenes and the maps that ``make demo`` made.
 
-    python scripts/demo.py && python scripts/readme_pictures.py
+python scripts/demo.py && python scripts/readme_pictures.py
 """
 
 from __future__ import annotations

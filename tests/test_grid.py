@@ -75,3 +75,15 @@ def test_bounds_that_miss_the_grid_give_an_empty_window() -> None:
     grid = Grid(UTM, Affine(10, 0, 0, 0, -10, 100), 10, 10)
     window = grid.window_of_bounds(1000, 1000, 1100, 1100)
     assert math.prod((window.height, window.width)) == 0
+
+
+def test_sampling_distance_of_web_mercator_shrinks_with_the_latitude() -> None:
+    x, y = 1_113_194.9, 14_000_000.0
+    grid = Grid(CRS.from_epsg(3857), Affine(10, 0, x, 0, -10, y), 1, 1)
+    latitude = math.degrees(2 * math.atan(math.exp((y - 5) / 6_378_137)) - math.pi / 2)
+    assert latitude > 70
+    assert grid.gsd_m() == pytest.approx((10 * math.cos(math.radians(latitude)),) * 2, rel=1e-3)
+
+
+def test_a_crs_that_is_no_map_has_no_sampling_distance() -> None:
+    assert Grid(CRS.from_epsg(4978), Affine(10, 0, 0, 0, -10, 0), 3, 3).gsd_m() is None

@@ -13,11 +13,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geoseg_cli.cli import classify, cloudmask, doctor, models
+from geoseg_cli.cli import classify, cloudmask, doctor, export, models
 from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
 
 BUG_EXIT_CODE = 70
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(
     name="geoseg",
@@ -36,13 +37,13 @@ def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", co
 app.command("classify")(classify.command)
 app.command("cloudmask")(cloudmask.command)
 app.add_typer(models.app, name="models")
+app.command("export")(export.command)
 app.command("doctor")(doctor.command)
 
 
 def main() -> None:
     """Run the tool; every error becomes a message and an exit code here and nowhere else."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
+    _prepare_process()
     try:
         app()
     except GeosegError as error:
@@ -61,6 +62,17 @@ def main() -> None:
         )
 
 
+def _prepare_process() -> None:
+    """What must stand before anything is imported: streams, signals, and no talk behind the user's back."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process lives
+    for number in _SIGNALS:
+        signal.signal(number, _interrupted)
+    # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
     print(f"geoseg: {message}", file=sys.stderr)
     if hint:
@@ -73,7 +85,7 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
 
     A second signal does not wait for that; the next run for the same output cleans up.
     """
-    for again in (signal.SIGINT, signal.SIGTERM):
+    for again in _SIGNALS:
         signal.signal(again, lambda number, frame: os._exit(128 + number))
     print("geoseg: interrupted; unfinished outputs are removed", file=sys.stderr)
     sys.exit(128 + number)

@@ -22,10 +22,14 @@ Version = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
 ]
-Scenes = Annotated[list[Path], typer.Argument(metavar="SCENE", help="GeoTIFF scenes.", show_default=False)]
+Scenes = Annotated[
+    list[Path], typer.Argument(readable=False, metavar="SCENE", help="GeoTIFF scenes.", show_default=False)
+]
 ScenesOrFolders = Annotated[
     list[Path],
-    typer.Argument(metavar="SCENE|FOLDER", help="GeoTIFF scenes, or folders of them.", show_default=False),
+    typer.Argument(
+        readable=False, metavar="SCENE|FOLDER", help="GeoTIFF scenes, or folders of them.", show_default=False
+    ),
 ]
 Output = Annotated[
     Path | None,

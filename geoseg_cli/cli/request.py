@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoseg_cli.cli.console import Messages
-from geoseg_cli.errors import GeosegError, InputMissingError, UsageError
+from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
@@ -49,6 +50,9 @@ class Request:
         Raises:
             UsageError: Options do not go together.
         """
+        for name in ("bounds", "model", "bands"):
+            if given[name] is not None and not given[name].strip():
+                raise UsageError(f"--{name} is empty", "give a value, or leave the option out")
         many = len(given["scenes"]) > 1
         if given["output"] and given["out_dir"]:
             raise UsageError("--output and --out-dir exclude each other", "give one of them")
@@ -83,8 +87,11 @@ class Request:
     def _refuse_common_outputs(self, scenes: list[Path]) -> None:
         """One map must not replace another of the same run."""
         owners: dict[Path, Path] = {}
+        inputs = {scene.absolute() for scene in scenes}
         for scene in scenes:
             output = self.output_of(scene).absolute()
+            if output in inputs and output != scene.absolute():
+                raise UsageError(f"the map of {scene} would replace the scene {output}", "use --out-dir or --output")
             if output in owners:
                 raise UsageError(
                     f"{owners[output]} and {scene} would both be written to {output}",
@@ -128,23 +135,49 @@ def run_request(request: Request) -> None:
     """
     # Said in our own words, once, with the other warnings about the scene.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+    request.predict_options()  # wrong values end the run before its first scene
     messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
     scenes = request.scenes()
     runner = _Runner(request, messages)
     failed = 0
     for scene in scenes:
         try:
-            print(runner.run(scene), end="", flush=True)
-        except GeosegError as error:
+            _put(runner.run(scene))
+        except Exception as error:
+            # A mistake of ours in one scene must not cost the others their maps.
+            if not isinstance(error, GeosegError) and (len(scenes) == 1 or request.given["verbose"] > 1):
+                raise
+            named = error if isinstance(error, GeosegError) else _as_bug(error)
+            if request.given["json"]:
+                _put(json.dumps(_failure(scene, named)) + "\n")
             if len(scenes) == 1:
                 raise
             failed += 1
-            messages.failure(scene, error)
-            if request.given["json"]:
-                print(json.dumps(_failure(scene, error)), flush=True)
+            messages.failure(scene, named)
     if failed:
         messages.note(f"{failed} of {len(scenes)} scenes failed")
         sys.exit(SOME_FAILED_EXIT_CODE)
+
+
+def _put(text: str) -> None:
+    """Write a result to stdout.
+
+    Raises:
+        StorageError: It does not take it; the maps are where they should be.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, UnicodeEncodeError) as error:
+        raise StorageError(f"standard output does not take the result: {error}", "see where it is sent to") from error
+
+
+def _as_bug(error: Exception) -> GeosegError:
+    return GeosegError(
+        f"internal error: {type(error).__name__}: {error}", "run this scene alone with -vv and report it"
+    )
 
 
 class _Runner:
@@ -182,10 +215,11 @@ class _Runner:
         return engine
 
     def _plan(self, scene: Path) -> dict[str, Any]:
-        from geoseg_cli.predict import open_job
+        from geoseg_cli.predict import check_outputs, open_job
 
-        output = self._request.output_of(scene)
-        with open_job(scene, self._bundle, self._request.predict_options()) as job:
+        output, options = self._request.output_of(scene), self._request.predict_options()
+        check_outputs(scene, output, options)
+        with open_job(scene, self._bundle, options) as job:
             self._messages.decisions(job.decisions(), scene, output)
             return {"output": str(output), **job.decisions()}
 
@@ -213,7 +247,10 @@ def _scenes_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in SCENE_SUFFIXES and path.is_file() and not path.stem.endswith(OUTPUT_STEMS)
+        if path.suffix.lower() in SCENE_SUFFIXES
+        and path.is_file()
+        and not path.stem.endswith(OUTPUT_STEMS)
+        and not path.name.startswith(".")
     )
 
 
@@ -227,7 +264,7 @@ def _failure(scene: Path, error: GeosegError) -> dict[str, Any]:
 def _batch(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) >= 1 and len(text) < 9):
         raise UsageError(f"--batch {text!r} is neither auto nor a number above 0", "use --batch auto")
     return int(text)
 
@@ -247,7 +284,7 @@ def _bounds(text: str) -> tuple[float, float, float, float]:
         left, bottom, right, top = (float(part) for part in re.split(r"[\s,]+", text.strip(" []")))
     except ValueError as error:
         raise UsageError(f"--bounds {text!r} are not four numbers", 'use --bounds "LEFT BOTTOM RIGHT TOP"') from error
-    if not (left < right and bottom < top):
+    if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
         raise UsageError(f"--bounds {text!r} are empty", "left must be below right, and bottom below top")
     return left, bottom, right, top
 
@@ -266,5 +303,5 @@ def _source_date() -> datetime | None:
         return None
     try:
         return datetime.fromtimestamp(int(text), UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError, OSError) as error:
         raise UsageError(f"SOURCE_DATE_EPOCH={text!r} is no number of seconds", "unset it, or correct it") from error

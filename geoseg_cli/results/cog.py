@@ -45,7 +45,7 @@ FREE_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "NUM_THREADS": (),
     "BIGTIFF": ("YES", "NO", "IF_NEEDED", "IF_SAFER"),
     "GEOTIFF_VERSION": ("AUTO", "1.0", "1.1"),
-    "INTERLEAVE": ("BAND", "PIXEL", "TILE"),
+    "INTERLEAVE": ("BAND", "PIXEL"),
     "OVERVIEW_COMPRESS": ("AUTO", *LOSSLESS),
     "OVERVIEW_PREDICTOR": PREDICTORS,
     # Wider kernels invent classes.
@@ -54,6 +54,14 @@ FREE_OPTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """Options of the COG driver that cannot change a pixel or the grid (GDAL manual, drivers/raster/cog), and the
 values they may take; () leaves that to GDAL."""
+
+
+NUMBERS: Mapping[str, tuple[int, int, int]] = {
+    "BLOCKSIZE": (128, 4096, 16),
+    "LEVEL": (1, 22, 1),
+    "NUM_THREADS": (1, 256, 1),
+}
+"""Option -> least and greatest value, and what it must be a multiple of (TIFF 6.0: sides of tiles, 16)."""
 
 
 def check_creation_options(options: Mapping[str, str]) -> None:
@@ -131,6 +139,13 @@ def _check_option(name: str, value: str) -> None:
             f"--co {name}={value}: {name} is not an option that can be set here{did_you_mean}",
             f"use one of {', '.join(sorted(FREE_OPTIONS))}",
         )
+    if name in NUMBERS and value.upper() not in ("ALL_CPUS",) * (name == "NUM_THREADS"):
+        low, high, step = NUMBERS[name]
+        if not (value.isascii() and value.isdigit() and low <= int(value[:9]) <= high and int(value[:9]) % step == 0):
+            multiple = f" that is a multiple of {step}" if step > 1 else ""
+            raise UsageError(
+                f"--co {name}={value}: {value} cannot be used", f"use a number from {low} to {high}{multiple}"
+            )
     allowed = FREE_OPTIONS[name]
     if allowed and value.upper() not in allowed:
         raise UsageError(

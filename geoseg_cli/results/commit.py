@@ -263,6 +263,8 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise OutputError(f"{target}: {error.strerror}", "choose another name") from error
     if target.is_dir():
         raise OutputError(f"{target} is a folder", f"name a file, such as {target / 'map.tif'}")
+    if os.path.lexists(target) and not (target.is_symlink() or target.is_file()):
+        raise OutputError(f"{target} is a device or a pipe", "name a file; a map is written as a whole, not streamed")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessError(f"{target}: no permission to write in {folder}", "choose another folder for the output")
     if os.path.lexists(target) and not overwrite:

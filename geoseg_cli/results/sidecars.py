@@ -21,9 +21,8 @@ def sidecars(raster: Path) -> Iterator[Path]:
     suffix = raster.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         return
-    world = {f"{suffix}w", f".{suffix[1]}{suffix[-1]}w"}
-    if not _shares_its_stem(raster):
-        world.add(".wld")  # belongs to any image of that stem, perhaps to somebody's photograph
+    # World files belong to any image of that stem, perhaps to the scene itself or to somebody's photograph.
+    world = set() if _shares_its_stem(raster) else {f"{suffix}w", f".{suffix[1]}{suffix[-1]}w", ".wld"}
     names = {raster.name + end for end in ATTACHED_ENDINGS}
     names |= {raster.stem + end for end in world | {end.upper() for end in world}}
     for name in sorted(names):

@@ -81,7 +81,8 @@ def remove_dead_work(target: Path) -> None:
 
 
 def _prefix(target: Path) -> str:
-    return f".{os.fsdecode(os.fsencode(target.name)[:PREFIX_BYTES])}.part-"
+    # A name cut inside a character of several bytes loses that character.
+    return f".{os.fsencode(target.name)[:PREFIX_BYTES].decode('utf-8', errors='ignore')}.part-"
 
 
 def _machine_key() -> str:

@@ -6,6 +6,7 @@ GDAL read another one. What GDAL raises becomes an error that names the file, th
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 
-from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError
+from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.integrity import refuse_others
 
@@ -73,10 +74,11 @@ class GeoTiff:
         self.offsets: tuple[float, ...] = tuple(dataset.offsets)
         self.nodata, self.nodata_reason = _nodata(dataset, nodata)
         self.block_shape = BlockShape(*dataset.block_shapes[0])
-        self.warnings = _warnings(self.grid)
+        self.warnings = (*_warnings(self.grid), *_ignored_sidecars(path))
         self._alpha = _alpha_band(dataset)
-        self._is_masked = MaskFlags.per_dataset in dataset.mask_flag_enums[0]
-        if self._is_masked:
+        flags = dataset.mask_flag_enums[0]
+        self._is_masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        if self._alpha or self._is_masked:
             self.nodata_reason += ", and the alpha band" if self._alpha else ", and the mask band"
         self._is_pixel_interleaved = dataset.interleaving == Interleaving.pixel
 
@@ -102,8 +104,11 @@ class GeoTiff:
         mask = None
         with self._lock, _gdal(), _read_errors(self.path, window):
             pixels = read_bands(self._dataset, numbers, window)
+            # GDAL's masks honour alpha only in files of 2 or 4 bands without nodata, so it is read as a band.
             # An RGB photometric tag declares any fourth band an alpha band, also near infrared.
-            if self._is_masked and self._alpha not in numbers:
+            if self._alpha and self._alpha not in numbers:
+                mask = self._dataset.read(self._alpha, window=window.to_rasterio()) > 0
+            elif self._is_masked:
                 mask = self._dataset.read_masks(numbers[0], window=window.to_rasterio()) > 0
         valid = valid_pixels(pixels, tuple(self.nodata[number - 1] for number in numbers))
         return pixels, valid if mask is None else valid & mask
@@ -272,7 +277,7 @@ def _grid(dataset: Any, path: Path) -> Grid:
             f"{path} is not on a map grid: it carries only {kind}",
             f"warp it first: gdalwarp {option} -t_srs EPSG:NNNN -r near {path.name} warped.tif",
         )
-    if transform.is_degenerate:
+    if transform.is_degenerate or not all(math.isfinite(number) for number in transform[:6]):
         raise GridError(
             f"{path}: its transform {tuple(transform)[:6]} maps all pixels onto a line",
             "write a right one: gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM FILE",
@@ -285,6 +290,7 @@ def _nodata(dataset: Any, wanted: Nodata) -> tuple[tuple[float | None, ...], str
     if wanted is None:
         return (None,) * dataset.count, "--nodata none: every finite number is data"
     if wanted != "auto":
+        _refuse_impossible_nodata(dataset, float(wanted))
         return (float(wanted),) * dataset.count, f"--nodata {wanted:g}"
     values = tuple(dataset.nodatavals)
     stated = [f"{value:g}" for value in dict.fromkeys(values) if value is not None]
@@ -294,6 +300,15 @@ def _nodata(dataset: Any, wanted: Nodata) -> tuple[tuple[float | None, ...], str
     is_idle = dtype.kind != "f" and not any(can_hold(dtype, v) for v in values if v is not None)
     note = f", which no {dtype} number can be" if is_idle else ""
     return values, f"nodata tag {', '.join(stated)}{note}"
+
+
+def _refuse_impossible_nodata(dataset: Any, wanted: float) -> None:
+    """A number that no pixel can be would quietly turn the file's own nodata into data."""
+    whole = [dtype for dtype in map(np.dtype, dataset.dtypes) if dtype.kind != "f"]
+    if len(whole) == dataset.count and not any(can_hold(dtype, wanted) for dtype in whole):
+        raise UsageError(
+            f"--nodata {wanted:g}: no {whole[0]} number can be that", "give the number that fills the empty parts"
+        )
 
 
 def _alpha_band(dataset: Any) -> int | None:
@@ -308,6 +323,16 @@ def _warnings(grid: Grid) -> tuple[str, ...]:
     if grid.transform.determinant > 0:
         return ("the scene is stored upside down (south-up): the model sees it mirrored",)
     return ()
+
+
+def _ignored_sidecars(path: Path) -> tuple[str, ...]:
+    """Files beside the scene that GDAL would have read with it; they can come from anyone and are not read."""
+    endings = (".aux.xml", ".msk")
+    found = [path.name + ending for ending in endings if path.with_name(path.name + ending).exists()]
+    found += [name for name in (path.stem + ".tfw", path.stem + ".tifw") if path.with_name(name).exists()]
+    if not found:
+        return ()
+    return (f"{', '.join(found)} beside the scene is not read; gdal_translate makes one file of them",)
 
 
 def _spread_windows(grid: Grid, steps: int) -> Iterator[Window]:

@@ -35,6 +35,7 @@ _LOCAL_BASELINE = 9999
 
 _PRODUCT = re.compile(r"^S2[A-D]_MSIL(?:1C|2A)_.*_N(\d{4})_")
 _DARK_DN, _DARK_BLUE_DN = 900, 500
+_UNTAGGED_FILL = 0.02
 _MAX_REFLECTANCE = 2.0
 _MIN_REFLECTANCE = -1.0
 
@@ -185,7 +186,12 @@ def _by_tags(evidence: Evidence) -> Radiometry | None:
 
 
 def _by_baseline(evidence: Evidence) -> Radiometry | None:
-    """Sentinel-2 product names hold the processing baseline; the innermost folder or file speaks first."""
+    """Sentinel-2 product names hold the processing baseline; the innermost folder or file speaks first.
+
+    Products hold whole numbers: floats in a folder of that name are something that was computed from one.
+    """
+    if any(dtype.startswith("float") for dtype in evidence.dtypes):
+        return None
     for part in reversed(evidence.path.absolute().parts):
         found = _PRODUCT.match(part)
         if found is None or int(found[1]) == _LOCAL_BASELINE:
@@ -222,6 +228,9 @@ def _doubts(decided: Radiometry, evidence: Evidence, sample: npt.NDArray[Any]) -
     if sample.shape[1] == 0:
         return ()
     doubts = [*_offset_doubts(decided, evidence, sample)]
+    empty = float((sample == 0).all(axis=0).mean())
+    if empty > _UNTAGGED_FILL:
+        doubts.append(f"{empty:.0%} of a sample are 0 in all bands: if that is fill, say so with --nodata 0")
     middle = decided.apply(np.median(sample, axis=1).astype(np.float32)[:, None, None])
     high = decided.apply(np.quantile(sample, 0.999, axis=1).astype(np.float32)[:, None, None])
     if float(middle.min()) > 1.5 or float(middle.max()) < -0.1 or float(high.max()) < 0.01:

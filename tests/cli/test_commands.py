@@ -322,7 +322,7 @@ def test_a_scene_without_crs_is_mapped_with_a_warning(run: Run, tmp_path: Path, 
     expected = random_scene(tmp_path / "s.tif", 30, 30, crs=None)
     done = run("cloudmask", tmp_path / "s.tif", "--model", model)
     assert done.code == 0
-    assert done.err.count("warning") == 1
+    assert done.err.count("no CRS:") == 1
     np.testing.assert_array_equal(read(tmp_path / "s_cloudmask.tif")[0], expected)
 
 
@@ -429,3 +429,105 @@ def test_the_version_is_printed_by_the_tool_and_its_commands(run: Run) -> None:
 
     for arguments in (["--version"], ["classify", "--version"], ["cloudmask", "--version"]):
         assert run(*arguments).out == f"geoseg {__version__}\n"
+
+
+def test_values_that_are_empty_or_no_numbers_are_refused(run: Run, scene: Path, model: Path) -> None:
+    for option, value in (("--bounds", ""), ("--bands", " "), ("--batch", "²"), ("--bounds", "-inf -inf inf inf")):
+        assert run("cloudmask", scene, "--model", model, option, value).code == 2
+    assert run("cloudmask", scene, "--model", "").code == 2
+
+
+def test_a_nodata_that_no_pixel_can_hold_is_refused(run: Run, scene: Path, model: Path) -> None:
+    for value in ("-9999", "0.5", "70000", "nan"):
+        done = run("cloudmask", scene, "--model", model, "--nodata", value)
+        assert done.code == 2
+        assert "uint16" in done.err
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(run: Run, scene: Path, model: Path) -> None:
+    assert run("cloudmask", scene, "--model", model, "--dry-run", "-o", scene).code == 2
+    assert run("cloudmask", scene, "--model", model, "--dry-run", "--co", "LEVEL=x").code == 2
+    scene.with_name("scene_cloudmask.tif").write_bytes(b"old")
+    assert run("cloudmask", scene, "--model", model, "--dry-run").code == 73
+
+
+@pytest.mark.parametrize("option", ["BLOCKSIZE=abc", "BLOCKSIZE=-512", "BLOCKSIZE=17", "LEVEL=99", "NUM_THREADS=foo"])
+def test_creation_options_that_gdal_would_choke_on_are_refused_at_once(
+    run: Run, scene: Path, model: Path, option: str
+) -> None:
+    assert run("cloudmask", scene, "--model", model, "--co", option).code == 2
+    assert names(scene.parent) == {"scene.tif"}
+
+
+def test_a_map_never_replaces_another_scene_of_the_run(run: Run, scene: Path, model: Path) -> None:
+    other = scene.with_name("scene_cloudmask.tif")
+    shutil.copy(scene, other)
+    before = other.read_bytes()
+    assert run("cloudmask", scene, other, "--model", model, "--overwrite").code == 2
+    assert other.read_bytes() == before
+
+
+def test_a_pipe_is_no_place_for_a_map(run: Run, scene: Path, model: Path) -> None:
+    pipe = scene.with_name("pipe.tif")
+    os.mkfifo(pipe)
+    done = run("cloudmask", scene, "--model", model, "-o", pipe, "--overwrite")
+    assert done.code == 73
+    assert pipe.is_fifo()
+
+
+def test_a_bug_in_one_scene_does_not_cost_the_others_their_maps(
+    run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import geoseg_cli.predict
+
+    good = geoseg_cli.predict.predict_scene
+
+    def sometimes(path: Path, *rest: object, **more: object) -> object:
+        if path.name == "bad.tif":
+            raise ZeroDivisionError("oops")
+        return good(path, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(geoseg_cli.predict, "predict_scene", sometimes)
+    shutil.copy(scene, scene.with_name("bad.tif"))
+    done = run("cloudmask", scene.with_name("bad.tif"), scene, "--model", model)
+    assert done.code == 1
+    assert "ZeroDivisionError" in done.err
+    assert done.out == f"{scene.parent / 'scene_cloudmask.tif'}\n"
+
+
+def test_a_single_failing_scene_has_its_json_too(run: Run, tmp_path: Path, model: Path) -> None:
+    done = run("cloudmask", tmp_path / "absent.tif", "--model", model, "--json")
+    assert done.code == 66
+    assert json.loads(done.out)["error"]["exit_code"] == 66
+
+
+def test_the_world_file_of_the_scene_survives_a_map_of_the_same_stem(run: Run, scene: Path, model: Path) -> None:
+    scene = scene.rename(scene.with_suffix(".tiff"))
+    world = scene.with_suffix(".tfw")
+    world.write_text("10\n0\n0\n-10\n0\n0\n")
+    done = run("cloudmask", scene, "--model", model, "-o", scene.with_suffix(".tif"))
+    assert done.code == 0
+    assert world.exists()
+    assert "scene.tfw beside the scene is not read" in done.err
+
+
+@pytest.mark.parametrize(("bands", "nodata"), [(2, None), (3, None), (4, 65_535), (5, None)])
+def test_pixels_below_a_transparent_alpha_band_are_nodata(
+    run: Run, tmp_path: Path, model: Path, bands: int, nodata: int | None
+) -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (30, 40))
+    opaque = np.ones((30, 40), bool)
+    opaque[5:20, 8:30] = False
+    planes = np.zeros((bands, 30, 40), np.uint16)
+    planes[0], planes[-1] = labels * 5000, opaque * 65_534
+    path = tmp_path / "alpha.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="uint16", count=bands, height=30, width=40, crs="EPSG:32631", nodata=nodata,
+        transform=Affine(10, 0, 5e5, 0, -10, 4e6), alpha="UNSPECIFIED",
+    ) as file:  # fmt: skip
+        # Before the pixels: TIFF tells alpha in its header.
+        file.colorinterp = [rasterio.enums.ColorInterp.undefined] * (bands - 1) + [rasterio.enums.ColorInterp.alpha]
+        file.set_band_description(1, "red")
+        file.write(planes)
+    assert run("cloudmask", path, "--model", model, "--radiometry", "dn", "-q").code == 0
+    np.testing.assert_array_equal(read(tmp_path / "alpha_cloudmask.tif")[0], np.where(opaque, labels, 255))

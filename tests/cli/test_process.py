@@ -156,6 +156,16 @@ def test_the_onnx_path_on_a_cpu_never_loads_torch(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_nothing_is_written_under_home(tmp_path: Path) -> None:
+    """ONNX Runtime would keep a data base of events there, and may send it to its makers."""
+    home = tmp_path / "home"
+    home.mkdir()
+    arguments = ["classify", str(SAMPLE), "-o", str(tmp_path / "map.tif"), "-q"]
+    env = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([*GEOSEG, *arguments], check=True, env=env)
+    assert not list(home.rglob("*"))
+
+
 def test_the_path_on_stdout_feeds_a_pipeline(tmp_path: Path) -> None:
     script = f"'{sys.executable}' -m geoseg_cli classify '{SAMPLE}' --out-dir '{tmp_path}' -q | xargs ls"
     done = subprocess.run(script, shell=True, check=True, capture_output=True, text=True)

@@ -26,11 +26,11 @@ SMALL_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def small_network(label: str) -> nn.Module:
+def small_network(label: str, **changes: Any) -> nn.Module:
     """Build a small network whose batch norms have seen data, in evaluation mode; the same one every time."""
     name, config = SMALL_NETWORKS[label]
     torch.manual_seed(0)
-    network = create_network(name, BANDS, CLASSES, **config).train()
+    network = create_network(name, BANDS, CLASSES, **(config | changes)).train()
     with torch.no_grad():
         for _ in range(5):
             network(torch.randn(2, BANDS, 64, 64))

@@ -379,12 +379,3 @@ def test_one_exported_graph_serves_every_size(changes: dict[str, Any], tmp_path:
         assert expected.std() > 1e-3  # a constant map would agree for the wrong reason
         (actual,) = session.run(None, {"x": x.numpy()})
         np.testing.assert_allclose(actual, expected.numpy(), atol=1e-4)
-
-
-@pytest.mark.slow
-def test_light_network_learns_two_tiles_by_heart(steps_to_learn: Callable[[nn.Module], int | None]) -> None:
-    torch.manual_seed(0)
-    config = replace(VARIANTS["t"], embed=32, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8), drop_path=0.0)
-    steps = steps_to_learn(ChromaFormer(4, 4, config=config))
-    assert steps is not None
-    assert steps <= 200

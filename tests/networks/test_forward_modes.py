@@ -68,9 +68,11 @@ def test_networks_train_in_reduced_precision(label: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("label", SMALL_NETWORKS)
 def test_compiled_networks_give_the_same_logits_at_two_sizes(label: str) -> None:
-    network = small_network(label)
+    # Deeper stages repeat the same block, in Swin after a shifted one, and only compile for longer.
+    network = small_network(label, depths=(1,) * 5 if label.startswith("lemevit") else (2, 1, 1, 1))
     torch.compiler.reset()
     compiled = torch.compile(network)
     for height, width, batch in ((64, 96, 2), (96, 70, 1)):

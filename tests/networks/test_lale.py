@@ -193,12 +193,6 @@ def test_impossible_settings_are_refused_by_name(change: dict[str, object], word
     assert caught.value.hint
 
 
-def test_learns_two_tiles_in_two_hundred_steps(steps_to_learn: Callable[[nn.Module], int | None]) -> None:
-    torch.manual_seed(0)
-    steps = steps_to_learn(LALE(4, 4))
-    assert steps is not None
-
-
 def check_export(config: LALEConfig, export: Callable[[nn.Module, int], Run]) -> None:
     network = LALE(4, 5, config=config)
     run = export(network, 4)

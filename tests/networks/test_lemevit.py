@@ -323,14 +323,6 @@ def test_impossible_settings_are_refused_by_name(change: dict[str, object], word
     assert caught.value.hint
 
 
-@pytest.mark.slow
-def test_tiny_learns_two_tiles_in_two_hundred_steps(
-    steps_to_learn: Callable[[nn.Module], int | None],
-) -> None:
-    torch.manual_seed(0)
-    assert steps_to_learn(LeMeViT(4, 4, config=VARIANTS["tiny-light"])) is not None
-
-
 def check_export(network: nn.Module, export: Callable[[nn.Module, int], Run]) -> None:
     run = export(enliven(network), 4)
     for shape in ((1, 4, 128, 192), (3, 4, 250, 230), (1, 4, 33, 47)):

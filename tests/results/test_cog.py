@@ -293,6 +293,6 @@ def test_a_misspelt_option_gets_the_nearest_name():
         check_creation_options({"COMPRES": "LZW"})
 
 
-def test_a_value_that_gdal_refuses_is_a_named_error(grid, labels, make_cog):
-    with pytest.raises(StorageError):
+def test_a_value_that_gdal_would_refuse_is_a_named_error(grid, labels, make_cog):
+    with pytest.raises(UsageError, match="BLOCKSIZE=13"):
         make_cog(RasterSpec(grid(70, 70)), labels(70, 70)[None], BLOCKSIZE="13")

@@ -35,7 +35,7 @@ def test_files_that_are_no_images_have_none(tmp_path):
 def test_a_world_file_that_another_image_may_own_is_left(tmp_path):
     for name in ("scene.jp2", "scene.wld", "scene.tfw"):
         (tmp_path / name).touch()
-    assert [p.name for p in sidecars(tmp_path / "scene.tif")] == ["scene.tfw"]
+    assert [p.name for p in sidecars(tmp_path / "scene.tif")] == []
 
 
 def test_poisoned_sidecars_do_not_touch_a_published_map(tmp_path, grid, labels, make_work):

@@ -55,7 +55,8 @@ def test_order_case_blanks_and_foreign_bands_do_not_matter(names: list[str | Non
 
 @given(st.permutations(["B02", "B03", "B04", "B08", "B11", "B12"]))
 def test_common_names_and_a_sensors_names_may_be_mixed(names: list[str]) -> None:
-    mixed = [S2[name] if index % 2 else name for index, name in enumerate(names)]
+    # B08 keeps its own name: without it the names could be those of HLS L30 too, where B11 is thermal.
+    mixed = [S2[name] if index % 2 and name != "B08" else name for index, name in enumerate(names)]
     match = match_bands(BGRN, mixed)
     assert [names[number - 1] for number in match.held_numbers] == ["B02", "B03", "B04", "B08", "B11", "B12"]
 
@@ -207,3 +208,9 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal() -> None:
         match_bands(BGRN, ("\x1b]0;owned\x07" + "A" * 500, None, None, None))
     assert "\x1b" not in caught.value.message
     assert "A" * 100 not in caught.value.message
+
+
+def test_names_that_two_products_give_to_other_bands_are_ambiguous() -> None:
+    """HLS L30 calls near infrared B05, which is a red edge of Sentinel-2, and cirrus B09."""
+    with pytest.raises(BandError, match="ambiguous"):
+        match_bands(BGRN, ("B02", "B03", "B04", "B05", "B06", "B07"))

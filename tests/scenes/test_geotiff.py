@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from geoseg_cli.bundle import InputSpec
-from geoseg_cli.errors import GridError, InputMissingError, RadiometryError, StorageError
+from geoseg_cli.errors import GridError, InputMissingError, RadiometryError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes import SceneOptions, block_cache, check_resolution, open_scene
 from geoseg_cli.scenes.geotiff import open_geotiff, read_bands, valid_pixels
@@ -73,13 +73,12 @@ def test_any_window_is_what_was_written(
     shuffled = np.stack([written[NAMES.index(name)] for name in order])
     path = write_scene(tmp_path / "scene.tif", shuffled, order, nodata=nodata if fits else None, **STORED[stored])
     window = data.draw(windows(41, 57))
-    options = SceneOptions(radiometry="dn") if fits else SceneOptions(radiometry="dn", nodata=nodata)
-    with open_scene(path, SIX, options) as scene:
+    with open_scene(path, SIX, SceneOptions(radiometry="dn")) as scene:
         patch = scene.read(window)
     right = written[:, window.row : window.row + window.height, window.col : window.col + window.width]
     missing = np.zeros(right.shape[1:], bool)
     for plane in right:
-        missing |= plane == (math.inf if nodata is None else nodata)
+        missing |= plane == (math.inf if nodata is None or not fits else nodata)
     assert patch.pixels.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(patch.pixels, right)
     np.testing.assert_array_equal(patch.valid, ~missing)
@@ -122,10 +121,6 @@ def test_the_users_band_names_pick_the_bands(make_scene: MakeScene) -> None:
         (None, "auto", "no nodata tag", []),
         (5, None, "--nodata none", []),
         (5, 6.0, "--nodata 6", [6]),
-        (5, math.nan, "--nodata nan", []),
-        (None, 6.5, "--nodata 6.5", []),
-        (None, -1.0, "--nodata -1", []),
-        (None, 70_000.0, "--nodata 70000", []),
     ],
 )
 def test_the_option_replaces_the_nodata_tag(
@@ -136,6 +131,14 @@ def test_the_option_replaces_the_nodata_tag(
     with open_scene(path, RED, SceneOptions(radiometry="dn", nodata=option)) as scene:
         assert scene.nodata_reason.startswith(reason)
         np.testing.assert_array_equal(scene.read(scene.grid.window).valid, ~np.isin(dn[0], missing))
+
+
+@pytest.mark.parametrize("option", [math.nan, 6.5, -1.0, 70_000.0])
+def test_a_nodata_option_that_no_pixel_can_be_is_refused(make_scene: MakeScene, option: float) -> None:
+    """Otherwise it would only turn the file's own nodata into data."""
+    path = make_scene(np.arange(16, dtype="uint16").reshape(1, 4, 4), bands=["red"], nodata=5)
+    with pytest.raises(UsageError, match="uint16"):
+        open_scene(path, RED, SceneOptions(radiometry="dn", nodata=option))
 
 
 def test_nan_and_infinity_are_never_valid(make_scene: MakeScene) -> None:

@@ -372,6 +372,7 @@ def test_files_beside_the_scene_are_ignored(tmp_path: Path) -> None:
         assert scene.grid.transform == TEN_METRES
         assert scene.grid.crs == rasterio.crs.CRS.from_epsg(32631)
         assert scene.nodata_reason == "nodata tag 3"
-        assert scene.warnings == ()
+        (warning,) = scene.warnings
+        assert all(name in warning for name in ("scene.tif.aux.xml", "scene.tif.msk", "scene.tfw", "not read"))
     np.testing.assert_array_equal(patch.pixels, noise())
     np.testing.assert_array_equal(patch.valid, (noise() != 3).all(axis=0))

@@ -84,7 +84,8 @@ def test_shapes_types_and_ranges_hold(
     assert scene.reflectance.dtype == np.float32
     assert np.isfinite(scene.reflectance).all()
     assert scene.reflectance.min() > -0.3
-    assert scene.reflectance.max() < 3.0
+    # What a uint16 product can hold; correcting cloud tops for too much water vapour goes beyond 3 in B09.
+    assert scene.reflectance.max() < 6.5535
     assert scene.valid.shape == scene.land_cover.shape == scene.clouds.shape == (height, width)
     assert scene.land_cover.dtype == scene.clouds.dtype == np.uint8
     assert set(np.unique(scene.land_cover)) <= LAND

@@ -1,0 +1,201 @@
+"""One network on one engine in one precision: built, warmed up and timed in this process, which does nothing else.
+
+A process of its own keeps peak memory, compilation and crashes of one case away from the others.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Step = Callable[[], None]
+
+ENGINES = ("torch", "compile", "onnx")
+PRECISIONS = ("fp32", "bf16", "fp16")
+MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
+LEAST_ROUNDS, MOST_ROUNDS = 3, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What to measure.
+
+    Attributes:
+        network: Name of a network, or "matmul" for the machine's peak.
+        engine: "torch", "compile" or "onnx".
+        precision: "fp32", or "bf16" or "fp16" by autocast.
+        device: "cpu" or "cuda".
+        side_px: Rows and columns of a tile.
+        batch: Tiles at once.
+        threads: Processor threads.
+        seconds: How long to time.
+        graph: The exported graph, for "onnx".
+        config: Settings of the network.
+    """
+
+    network: str
+    engine: str = "torch"
+    precision: str = "fp32"
+    device: str = "cpu"
+    side_px: int = 256
+    batch: int = 1
+    threads: int = 1
+    seconds: float = 3.0
+    graph: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Measure a case; milliseconds per batch, seconds until the first answer, peak memory in MB."""
+    if case.network == "matmul":
+        return {"gflops": measure_matmul(case)}
+    started = time.perf_counter()
+    step = prepare(case)
+    step()
+    ready = time.perf_counter() - started
+    rounds = time_rounds(step, case.seconds)
+    return {
+        "ms": 1e3 * statistics.median(rounds),
+        "ms_best": 1e3 * min(rounds),
+        "ms_worst": 1e3 * max(rounds),
+        "rounds": len(rounds),
+        "ready_s": ready,
+        "peak_mb": peak_memory_mb(case.device),
+    }
+
+
+def time_rounds(step: Step, seconds: float) -> list[float]:
+    """Run a step for some time after two runs of warm-up; seconds of each run."""
+    for _ in range(2):
+        step()
+    rounds: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(rounds) < LEAST_ROUNDS or (time.perf_counter() < until and len(rounds) < MOST_ROUNDS):
+        started = time.perf_counter()
+        step()
+        rounds.append(time.perf_counter() - started)
+    return rounds
+
+
+def prepare(case: Case) -> Step:
+    """Load what a case needs; give a function that runs one batch to its end."""
+    if case.engine == "onnx":
+        return prepare_onnx(case)
+    from geoseg_cli.networks import create_network, published_interface
+
+    interface = published_interface(case.network)
+    network = create_network(case.network, interface.bands, interface.classes, **case.config)
+    return prepare_torch(network, (case.batch, interface.bands, case.side_px, case.side_px), case)
+
+
+def prepare_torch(network: Any, shape: tuple[int, ...], case: Case) -> Step:
+    """Move a network to its device, channels last, compiled if asked; give a function that runs one batch."""
+    import torch
+
+    set_up_torch(case.threads)
+    network = network.eval().to(case.device).to(memory_format=torch.channels_last)
+    x = torch.rand(shape, device=case.device).contiguous(memory_format=torch.channels_last)
+    run = torch.compile(network) if case.engine == "compile" else network
+
+    def step() -> None:
+        with torch.inference_mode(), autocast(case):
+            run(x)
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def set_up_torch(threads: int) -> None:
+    """Use some threads; make fp32 mean fp32 on CUDA, where convolutions would round to TF32 by default."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+
+
+def autocast(case: Case) -> AbstractContextManager[Any]:
+    """Give the context that a precision needs."""
+    import torch
+
+    reduced = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(case.precision)
+    return nullcontext() if reduced is None else torch.autocast(case.device, dtype=reduced)
+
+
+def prepare_onnx(case: Case) -> Step:
+    """Open an exported graph; give a function that runs one batch."""
+    import numpy as np
+    import onnxruntime
+
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[case.device]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = case.threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(case.graph, options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise RuntimeError(f"ONNX Runtime has no {provider} here")
+    (source,) = session.get_inputs()
+    x = np.random.default_rng(0).random((case.batch, source.shape[1], case.side_px, case.side_px), np.float32)
+    return lambda: session.run(None, {source.name: x})
+
+
+def measure_matmul(case: Case) -> float:
+    """Measure the best rate of a square matrix product in GFLOP/s."""
+    import torch
+
+    set_up_torch(case.threads)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[case.precision]
+    side = MATMUL_SIDE[case.device]
+    one, other = (torch.rand(side, side, device=case.device).to(dtype) for _ in range(2))
+
+    def step() -> None:
+        torch.mm(one, other)
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2e-9 * side**3 / min(time_rounds(step, case.seconds))
+
+
+def peak_memory_mb(device: str) -> float:
+    """Tell the most memory that was taken: of the process on a CPU, of torch's allocator on CUDA."""
+    if device == "cuda" and "torch" in sys.modules:
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 1e6
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def export_graph(network: str, path: str) -> None:
+    """Export a network with random weights."""
+    from pathlib import Path
+
+    from geoseg_cli.export.onnx_file import write_onnx
+    from geoseg_cli.networks import create_network, published_interface
+
+    interface = published_interface(network)
+    write_onnx(create_network(network, interface.bands, interface.classes).eval(), Path(path), interface.bands)
+
+
+def main() -> None:
+    """Carry out the one order on the command line and print its result as the last line."""
+    order = json.loads(sys.argv[1])
+    if "export" in order:
+        export_graph(order["export"], order["path"])
+        print(json.dumps({}))
+    else:
+        case = Case(**order)
+        print(json.dumps(asdict(case) | measure(case)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""``geoseg export``: a bundle or a bare network as one file that other tools run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.options import Quiet
+
+if TYPE_CHECKING:
+    from geoseg_cli.export.parity import Parity
+    from geoseg_cli.export.single_file import ExportOptions, ExportReport
+    from geoseg_cli.export.source import Source
+
+REDUCED, BARE = "fp16 and int8", "A bare network"
+
+SourceName = Annotated[
+    str,
+    typer.Argument(metavar="BUNDLE|NETWORK", help="Bundle, its folder, or the name of a network.", show_default=False),
+]
+To = Annotated[
+    Literal["onnx", "pt2"], typer.Option("--to", help="ONNX graph, or archive of torch.export (fp32 alone).")
+]
+Precision = Annotated[Literal["fp32", "fp16", "int8"], typer.Option("--precision", help="What the file computes in.")]
+Opset = Annotated[
+    int | None,
+    typer.Option("--opset", metavar="18..23", help="Version of ONNX's operators (default: 20).", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="File to write (default: NAME.onnx, NAME-fp16.onnx ... here).",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
+Bands = Annotated[
+    int | None,
+    typer.Option("--bands", min=1, help="Its input channels.", rich_help_panel=BARE, show_default=False),
+]
+Classes = Annotated[
+    int | None, typer.Option("--classes", min=1, help="Its classes.", rich_help_panel=BARE, show_default=False)
+]
+Calibration = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--calibration",
+        metavar="SCENE",
+        help="Scene to calibrate int8 with; may be repeated (default: the bundle's golden tiles).",
+        rich_help_panel=REDUCED,
+        show_default=False,
+    ),
+]
+Radiometry = Annotated[
+    Literal["auto", "reflectance", "dn", "dn-1000"],
+    typer.Option("--radiometry", help="What the numbers of these scenes mean.", rich_help_panel=REDUCED),
+]
+AcceptAgreement = Annotated[
+    float | None,
+    typer.Option(
+        "--accept-agreement",
+        metavar="SHARE",
+        help="Share of pixels that must keep the class of fp32 (default: 0.999 in fp16, 0.98 in int8).",
+        rich_help_panel=REDUCED,
+        show_default=False,
+    ),
+]
+
+
+def command(
+    source: SourceName,
+    to: To = "onnx",
+    precision: Precision = "fp32",
+    opset: Opset = None,
+    output: Output = None,
+    bands: Bands = None,
+    classes: Classes = None,
+    calibration: Calibration = None,
+    radiometry: Radiometry = "auto",
+    accept_agreement: AcceptAgreement = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export a bundle, or a bare network with random weights, as one file.
+
+    Batch, height and width are free. The file is compared with PyTorch at sizes that were not traced.
+    Standard output carries its path and nothing else.
+    """
+    from geoseg_cli.export.single_file import ExportOptions, export_file
+    from geoseg_cli.export.source import open_source
+    from geoseg_cli.scenes import SceneOptions
+
+    options = ExportOptions(
+        to,
+        precision,
+        opset,
+        calibration=tuple(calibration or ()),
+        scene=SceneOptions(radiometry=radiometry),
+        least_agreement=accept_agreement,
+        overwrite=overwrite,
+    )
+    opened = open_source(source, bands, classes)
+    target = output or _default_output(opened.name, options)
+    messages = Messages(quiet, verbose=0)
+    messages.note(_announce(opened, options, target))
+    report = export_file(opened, target, options)
+    for line in _describe(opened, report):
+        messages.note(f"  {line}")
+    print(report.files[0])
+
+
+def _default_output(name: str, options: ExportOptions) -> Path:
+    suffix = "" if options.precision == "fp32" else f"-{options.precision}"
+    return Path(f"{name}{suffix}.{options.format}")
+
+
+def _announce(source: Source, options: ExportOptions, target: Path) -> str:
+    weights = "" if source.bundle else " with random weights"
+    kind = "ONNX" if options.format == "onnx" else "torch.export"
+    return (
+        f"{source.name}{weights}, {source.channels} channels, {len(source.classes)} classes -> {target}"
+        f" ({kind}, {options.precision})"
+    )
+
+
+def _describe(source: Source, report: ExportReport) -> list[str]:
+    """What was written and measured, a line each."""
+    shapes, parity = report.shapes, report.parity
+    opset = f"opset {report.opset}, " if report.opset else ""
+    own_tiles = len(parity.shapes) - len(shapes.checked)
+    places = [_size(shape) for shape in shapes.checked] + ([f"{own_tiles} tiles as they are"] if own_tiles else [])
+    return [
+        f"{opset}any batch, height and width{_multiples(source)}",
+        f"compared with PyTorch at {', '.join(places)} (traced at {_size(shapes.traced)}): {_agreement(parity)}",
+        *([f"{report.calibration}; {_worst_class(source, parity)}"] if report.calibration else []),
+        *(f"{file.name}: {file.stat().st_size / 1e6:.1f} MB" for file in report.files),
+    ]
+
+
+def _multiples(source: Source) -> str:
+    return "" if source.size_multiple == 1 else f" (these in multiples of {source.size_multiple})"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    batch, _, height, width = shape
+    return f"{batch} x {height} x {width}"
+
+
+def _agreement(parity: Parity) -> str:
+    return (
+        f"{parity.labels:.3%} of {parity.pixels:,} pixels keep their class, logits differ by up to"
+        f" {parity.largest_difference:.2g}"
+    )
+
+
+def _worst_class(source: Source, parity: Parity) -> str:
+    rows = zip(parity.classes, parity.class_pixels, source.classes, strict=True)
+    share, pixels, name = min((share, pixels, name) for share, pixels, name in rows if share is not None)
+    return f"worst class {name}: {share:.2%} of {pixels:,} pixels"
