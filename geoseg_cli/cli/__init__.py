@@ -48,10 +48,6 @@ def main() -> None:
         app()
     except GeosegError as error:
         _fail(error.message, error.hint, error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipeline left; there is nobody to tell.
-        sys.stdout = None
-        sys.exit(0)
     except Exception as error:
         if any(argument.startswith("-vv") for argument in sys.argv):
             raise

@@ -169,7 +169,8 @@ def _put(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        raise
+        # The reader of the pipeline left; the maps are wanted all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, UnicodeEncodeError) as error:
         raise StorageError(f"standard output does not take the result: {error}", "see where it is sent to") from error
 

@@ -172,6 +172,25 @@ def test_the_path_on_stdout_feeds_a_pipeline(tmp_path: Path) -> None:
     assert done.stdout.strip() == str(tmp_path / "l2a_12_bands_landcover.tif")
 
 
+def test_a_reader_that_leaves_does_not_stop_the_maps(tmp_path: Path) -> None:
+    scenes = f"'{SAMPLE}' '{SAMPLE.with_name('l1c_13_bands.tif')}'"
+    script = f"'{sys.executable}' -m geoseg_cli classify {scenes} --out-dir '{tmp_path}' -q; echo code $? >&2"
+    done = subprocess.run(f"({script}) | head -c 0", shell=True, check=True, capture_output=True, text=True)
+    assert done.stderr == "code 0\n"
+    assert len(list(tmp_path.glob("*.tif"))) == 2
+
+
+def test_a_full_standard_output_is_named_and_the_map_is_there(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*GEOSEG, "classify", str(SAMPLE), "-o", str(tmp_path / "map.tif"), "-q"],
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 74
+    assert "standard output" in done.stderr
+    assert (tmp_path / "map.tif").exists()
+
+
 def test_doctor_and_models_report_as_json() -> None:
     doctor = json.loads(subprocess.run([*GEOSEG, "doctor", "--json"], check=True, capture_output=True).stdout)
     assert {engine["name"]: engine["runs"] for engine in doctor["engines"]} == {"torch": True, "onnx": True}

@@ -37,22 +37,22 @@ def logits(source: Source, pixels: np.ndarray) -> np.ndarray:
     return result
 
 
-def test_an_onnx_file_of_a_bundle_answers_as_its_weights_do(small_source: Source, tmp_path: Path) -> None:
-    report = export_file(small_source, tmp_path / "a.onnx")
+def test_an_onnx_file_of_a_bundle_answers_as_its_weights_do(plain_source: Source, tmp_path: Path) -> None:
+    report = export_file(plain_source, tmp_path / "a.onnx")
     assert report.files == (tmp_path / "a.onnx",)
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
     assert (report.opset, report.parity.labels) == (20, 1.0)
-    assert set(report.shapes.checked) < set(report.parity.shapes)
+    assert report.parity.shapes == (*report.shapes.checked, *[(1, CHANNELS, 64, 64)] * 3)
     assert report.shapes.traced not in report.parity.shapes
     pixels = draw(3, CHANNELS, 128, 224)
-    np.testing.assert_allclose(open_graph(tmp_path / "a.onnx")(pixels), logits(small_source, pixels), atol=1e-4)
+    np.testing.assert_allclose(open_graph(tmp_path / "a.onnx")(pixels), logits(plain_source, pixels), atol=1e-4)
     check_self_contained((tmp_path / "a.onnx").read_bytes(), "a.onnx")
 
 
 def test_the_file_holds_the_card_and_how_it_came_about(
-    small_source: Source, small_bundle: Bundle, tmp_path: Path
+    plain_source: Source, small_bundle: Bundle, tmp_path: Path
 ) -> None:
-    report = export_file(small_source, tmp_path / "a.onnx", ExportOptions(opset=18))
+    report = export_file(plain_source, tmp_path / "a.onnx", ExportOptions(opset=18))
     found = metadata(tmp_path / "a.onnx")
     assert found["geoseg"] == (small_bundle.folder / "item.json").read_text()
     facts = json.loads(found["geoseg_export"])
@@ -63,21 +63,21 @@ def test_the_file_holds_the_card_and_how_it_came_about(
     assert list(facts["class_agreement"]) == [cls.name for cls in small_bundle.legend.classes]
 
 
-def test_the_same_export_gives_the_same_bytes(small_source: Source, tmp_path: Path) -> None:
+def test_the_same_export_gives_the_same_bytes(plain_source: Source, tmp_path: Path) -> None:
     for name in "ab":
-        export_file(small_source, tmp_path / name, ExportOptions(precision="fp16"))
+        export_file(plain_source, tmp_path / name, ExportOptions(precision="fp16"))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_fp16_keeps_the_stated_share_of_labels_and_says_so(small_source: Source, tmp_path: Path) -> None:
-    report = export_file(small_source, tmp_path / "a.onnx", ExportOptions(precision="fp16"))
+def test_fp16_keeps_the_stated_share_of_labels_and_says_so(plain_source: Source, tmp_path: Path) -> None:
+    report = export_file(plain_source, tmp_path / "a.onnx", ExportOptions(precision="fp16"))
     assert report.parity.labels >= 0.999
     assert report.parity.largest_difference > 1e-6
     facts = json.loads(metadata(tmp_path / "a.onnx")["geoseg_export"])
     assert (facts["precision"], facts["label_agreement"]) == ("fp16", report.parity.labels)
     pixels = draw(2, CHANNELS, 96, 64)
     found = open_graph(tmp_path / "a.onnx")(pixels)
-    assert (found.argmax(1) == logits(small_source, pixels).argmax(1)).mean() > 0.998
+    assert (found.argmax(1) == logits(plain_source, pixels).argmax(1)).mean() > 0.998
     half = [t for t in onnx.load(tmp_path / "a.onnx").graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
     assert len(half) > 10
 
@@ -88,19 +88,19 @@ def test_fp16_keeps_layers_in_fp32_whose_values_would_overflow(tmp_path: Path) -
     assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in weights}
 
 
-def test_int8_with_golden_tiles_says_that_they_judged_themselves(small_source: Source, tmp_path: Path) -> None:
+def test_int8_with_golden_tiles_says_that_they_judged_themselves(plain_source: Source, tmp_path: Path) -> None:
     options = ExportOptions(precision="int8", least_agreement=0.8)
-    report = export_file(small_source, tmp_path / "a.onnx", options)
+    report = export_file(plain_source, tmp_path / "a.onnx", options)
     assert "the same 3 golden tiles" in report.calibration
     facts = json.loads(metadata(tmp_path / "a.onnx")["geoseg_export"])
     assert facts["calibration"] == report.calibration
     assert 0.8 <= facts["label_agreement"] == report.parity.labels < 1
-    assert metadata(tmp_path / "a.onnx")["geoseg"] == small_source.card
+    assert metadata(tmp_path / "a.onnx")["geoseg"] == plain_source.card
     check_self_contained((tmp_path / "a.onnx").read_bytes(), "a.onnx")
 
 
 def test_int8_with_scenes_is_judged_by_tiles_that_it_was_not_calibrated_with(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import geoseg_cli.export.single_file as module
 
@@ -115,7 +115,7 @@ def test_int8_with_scenes_is_judged_by_tiles_that_it_was_not_calibrated_with(
     options = ExportOptions(
         precision="int8", calibration=(scene(tmp_path / "scene.tif", 90, 150),), least_agreement=0.0
     )
-    report = export_file(small_source, tmp_path / "a.onnx", options)
+    report = export_file(plain_source, tmp_path / "a.onnx", options)
     used = {tile.tobytes() for tile in seen["calibration"]}
     judged = {batch[0].tobytes() for batch in seen["judged"] if len(batch) == 1}
     assert used
@@ -125,31 +125,18 @@ def test_int8_with_scenes_is_judged_by_tiles_that_it_was_not_calibrated_with(
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_less_agreement_than_asked_for_leaves_no_file(small_source: Source, tmp_path: Path, precision: Any) -> None:
-    strict = replace(small_source, module=AnsweringOtherwise(small_source.module))
-    with pytest.raises(ModelError, match=f"in {precision} .* get the class of fp32, less than 100.00%") as caught:
-        export_file(strict, tmp_path / "a.onnx", ExportOptions(precision=precision, least_agreement=1.0))
+def test_less_agreement_than_asked_for_leaves_no_file(plain_source: Source, tmp_path: Path, precision: Any) -> None:
+    with pytest.raises(ModelError, match=f"in {precision} 9.* get the class of fp32, less than 100.00%") as caught:
+        export_file(plain_source, tmp_path / "a.onnx", ExportOptions(precision=precision, least_agreement=1.0))
     assert "--accept-agreement" in caught.value.hint
     assert not list(tmp_path.iterdir())
 
 
-class AnsweringOtherwise(torch.nn.Module):
-    """Classes lie so near to each other that rounding decides between them."""
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = self.network(pixels)
-        return answer * 0.01 + answer[:, :1]
-
-
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_baked_in_size_is_found_before_rounding_can_hide_it(
-    small_source: Source, tmp_path: Path, precision: Any
+    plain_source: Source, tmp_path: Path, precision: Any
 ) -> None:
-    trapped = replace(small_source, module=seeded(TokenLogarithm, True))
+    trapped = replace(plain_source, module=seeded(TokenLogarithm, True))
     with pytest.raises(ModelError, match="does not answer as the network does"):
         export_file(trapped, tmp_path / "a.onnx", ExportOptions(precision=precision, least_agreement=0.0))
     assert not list(tmp_path.iterdir())
@@ -164,45 +151,45 @@ def test_the_silent_traps_leave_an_older_file_as_it_was(tmp_path: Path, network:
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a.onnx": b"older"}
 
 
-def test_pt2_holds_the_card_and_any_size(small_source: Source, tmp_path: Path) -> None:
-    report = export_file(small_source, tmp_path / "a.pt2", ExportOptions(format="pt2"))
+def test_pt2_holds_the_card_and_any_size(plain_source: Source, tmp_path: Path) -> None:
+    report = export_file(plain_source, tmp_path / "a.pt2", ExportOptions(format="pt2"))
     assert (report.opset, report.parity.labels) == (None, 1.0)
     texts = {"geoseg.json": "", "geoseg_export.json": ""}
     torch.export.load(tmp_path / "a.pt2", extra_files=texts)
-    assert texts["geoseg.json"] == small_source.card
+    assert texts["geoseg.json"] == plain_source.card
     assert json.loads(texts["geoseg_export.json"])["source"] == "small"
     pixels = draw(3, CHANNELS, 128, 224)
-    np.testing.assert_allclose(open_pt2(tmp_path / "a.pt2")(pixels), logits(small_source, pixels), atol=1e-4)
+    np.testing.assert_allclose(open_pt2(tmp_path / "a.pt2")(pixels), logits(plain_source, pixels), atol=1e-4)
 
 
 def test_pt2_with_a_baked_in_size_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not answer as the network does|cannot be exported"):
+    with pytest.raises(ModelError, match=r"does not answer as the network does|cannot be exported"):
         export_file(source_of(seeded(TokenLogarithm, True)), tmp_path / "a.pt2", ExportOptions(format="pt2"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_large_weights_are_published_together_with_the_graph(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+    plain_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
 ) -> None:
     monkeypatch.setattr(onnx_file, "EXTERNAL_DATA_BYTES", 100)
     options = ExportOptions(precision=precision, least_agreement=None if precision == "fp32" else 0.8)
-    report = export_file(small_source, tmp_path / "a.onnx", options)
+    report = export_file(plain_source, tmp_path / "a.onnx", options)
     assert report.files == (tmp_path / "a.onnx", tmp_path / "a.onnx.data")
     assert {file.name for file in tmp_path.iterdir()} == {"a.onnx", "a.onnx.data"}
     pixels = draw(1, CHANNELS, 96, 64)
-    found, wanted = open_graph(tmp_path / "a.onnx")(pixels), logits(small_source, pixels)
+    found, wanted = open_graph(tmp_path / "a.onnx")(pixels), logits(plain_source, pixels)
     assert (found.argmax(1) == wanted.argmax(1)).mean() > (0.999 if precision == "fp32" else 0.8)
     assert "geoseg" in metadata(tmp_path / "a.onnx")
 
 
 def test_a_data_file_that_is_in_the_way_stops_the_export(
-    small_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_file, "EXTERNAL_DATA_BYTES", 100)
     (tmp_path / "a.onnx.data").write_bytes(b"older")
     with pytest.raises(OutputError, match=r"a\.onnx\.data exists"):
-        export_file(small_source, tmp_path / "a.onnx")
+        export_file(plain_source, tmp_path / "a.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["a.onnx.data"]
 
 
