@@ -190,11 +190,11 @@ def predict_scene(
     with ExitStack() as stack:
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_job(path, bundle, options))
-        if announce:
-            announce(job)
         transaction = stack.enter_context(
             OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=[path])
         )
+        if announce:
+            announce(job)
         stack.enter_context(block_cache(job.scene, job.plan.tile_height))
         writer = stack.enter_context(MapWriter(_map_spec(job, engine), targets, transaction))
         tiles_run, not_finite = _compute(job, engine, writer, clock, progress)

@@ -120,11 +120,14 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(out.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("classify", "--help"), ("cloudmask", "--help")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("--version",), ("classify", "--help"), ("cloudmask", "--help"), ("export", "--help")],
+)
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     loaded = loaded_by(*arguments)
     assert "typer" in loaded
-    assert not loaded & {"torch", "onnxruntime", "rasterio", "numpy", "xarray", "rioxarray", "pyproj"}
+    assert not loaded & {"torch", "onnx", "onnxruntime", "rasterio", "numpy", "xarray", "rioxarray", "pyproj"}
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:

@@ -38,6 +38,7 @@ from geoseg_cli.export.parity import (
 )
 from geoseg_cli.export.pt2 import open_pt2, write_pt2
 from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.scenes import SceneOptions
 from geoseg_cli.version import __version__
 
@@ -145,7 +146,8 @@ def export_file(source: Source, output: Path, options: ExportOptions | None = No
     with OutputTransaction(targets, options.overwrite, inputs) as transaction:
         staged = transaction.path(output)
         job = _Job(source, options, Shapes.choose(source.channels, source.size_multiple))
-        report = job.write_pt2(staged) if options.format == "pt2" else job.write_onnx(staged, has_data)
+        with storage_trouble(output):
+            report = job.write_pt2(staged) if options.format == "pt2" else job.write_onnx(staged, has_data)
         transaction.commit()
     return replace(report, files=tuple(targets))
 
