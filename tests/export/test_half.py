@@ -144,6 +144,14 @@ def test_a_constant_that_fp16_cannot_hold_keeps_its_operator_in_fp32(tmp_path: P
     np.testing.assert_allclose(run_text(text, tmp_path, x=x), x * np.float32(constant), rtol=1e-6)
 
 
+def test_a_product_of_a_value_with_itself_stays_fp32_and_other_products_do_not(tmp_path: Path) -> None:
+    text = """two (float[2, 2] x) => (float[2, 2] y, float[2, 2] z) <float[2, 2] eye = {1, 0, 0, 1}>
+    { a = MatMul(x, eye)  b = MatMul(a, eye)  y = Mul(a, a)  z = Mul(a, b) }"""
+    x = np.diag(np.float32([300, 2]))
+    np.testing.assert_array_equal(run_text(text, tmp_path, x=x), x * x)
+    assert input_types(onnx.load(tmp_path / "a.onnx"), "Mul") == [FULL, HALF]
+
+
 def test_an_input_that_is_also_an_output_and_a_constant_answer_stay_as_they_are(tmp_path: Path) -> None:
     text = """id (float[2] x) => (float[2] y) { y = Identity(x) }"""
     x = np.array([1e-7, 1e30], np.float32)

@@ -61,8 +61,10 @@ def test_unfinished_files_are_no_chips(tmp_path: Path) -> None:
 def test_workers_fill_the_pool_and_renew_it(tmp_path: Path) -> None:
     with ScenePool(tmp_path, make_chip, size=4, first_seed=0, workers=1) as pool:
         pool.fill(4)
-        assert seeds(pool) == [0, 1, 2, 3]
+        first = seeds(pool)
+        # The worker may have renewed a chip already.
+        assert first == list(range(first[0], first[0] + 4))
         for _ in range(12):
             pool.pump(wait=True)
         assert len(pool) == 4
-        assert seeds(pool)[0] > 0
+        assert seeds(pool)[0] > first[0]
