@@ -277,5 +277,8 @@ class _Job:
 def _use_golden_tiles(source: Source) -> _Tiles:
     if not source.tiles:
         raise ModelError(f"bundle {source.name} has no golden tiles to calibrate int8 with", "give --calibration SCENE")
-    origin = f"calibrated with and judged by the same {len(source.tiles)} golden tiles of the bundle"
+    origin = (
+        f"calibrated with and judged by the same {len(source.tiles)} golden tiles of the bundle, which flatters the"
+        " share; --calibration SCENE gives a fair one"
+    )
     return _Tiles(source.tiles, source.tiles, origin)
