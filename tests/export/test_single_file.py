@@ -356,6 +356,7 @@ def test_a_bundle_without_golden_tiles_is_checked_with_noise(changed_bundle: Any
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("options", [{"precision": "fp16"}, {"format": "pt2"}, {"opset": 18}, {"opset": 23}])
 @pytest.mark.parametrize("name", ["lale-s1", "mscloudcam-small", "chromaformer-t", "lemevit-tiny"])
 def test_every_architecture_is_exported_in_every_way(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
