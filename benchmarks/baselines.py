@@ -17,15 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geoseg_cli.networks.heads import UPerHead, raise_to
+from geoseg_cli.networks.heads import AllMLPHead, FCNHead, UPerHead, raise_to
+from geoseg_cli.networks.lemevit import AUXILIARY_MAP
 from geoseg_cli.networks.swin import SwinBackbone, SwinConfig
 from geoseg_cli.networks.windows import pad_to_multiple
 
-__all__ = ["BASELINES", "UNUSED_CLASSIFIER_PARAMETERS", "EfficientUNet", "EfficientUPerNet", "SwinClassifier"]
+__all__ = [
+    "BASELINES",
+    "UNUSED_CLASSIFIER_PARAMETERS",
+    "EfficientUNet",
+    "EfficientUPerNet",
+    "SwinClassifier",
+    "SwinSegmenter",
+]
 
 UNUSED_CLASSIFIER_PARAMETERS = 320 * 1280 + 2 * 1280
 
@@ -179,6 +188,36 @@ class SwinClassifier(nn.Module):
         last = self.backbone(x)[-1].permute(0, 2, 3, 1)  # (N, H / 32, W / 32, D)
         logits: Tensor = self.classify(self.norm(last).mean((1, 2)))
         return logits
+
+
+class SwinSegmenter(nn.Module):
+    """Swin V1 with the decoder and the auxiliary head that the light LeMeViT has here, so only backbones differ.
+
+    Args:
+        bands: C.
+        classes: K.
+        decoder_width, auxiliary_width: Channels of the two heads.
+        **sizes: Fields of ``SwinConfig``.
+    """
+
+    def __init__(self, bands: int, classes: int, *, decoder_width: int, auxiliary_width: int, **sizes: Any) -> None:
+        super().__init__()
+        config = SwinConfig(**sizes)
+        widths = [config.embed * 2**stage for stage in range(len(config.depths))]
+        self.multiple = 4 * 2 ** (len(widths) - 1)
+        self.backbone = SwinBackbone(bands, config)
+        self.decoder = AllMLPHead(widths, classes, width=decoder_width)
+        self.auxiliary = FCNHead(widths[AUXILIARY_MAP], classes, width=auxiliary_width)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Turn pixels (N, C, H, W) into logits (N, K, H, W); in training into main and auxiliary ones."""
+        padded = pad_to_multiple(x, self.multiple)
+        maps = self.backbone(padded)
+        height, width = x.shape[-2:]
+        main = raise_to(self.decoder(maps), padded)[..., :height, :width]
+        if not self.training:
+            return main
+        return main, raise_to(self.auxiliary(maps[AUXILIARY_MAP]), padded)[..., :height, :width]
 
 
 BASELINES: dict[str, Callable[[int, int], nn.Module]] = {

@@ -20,6 +20,7 @@ published order of the heads (upsample, then classify). The published 38.96 G is
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -42,7 +43,6 @@ CamKeys = Literal["context", "concat"]
 HeadOrder = Literal["classify-upsample", "upsample-classify"]
 
 SIZE_MULTIPLE = 32
-ASPP_DILATIONS = (6, 12, 18)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class MSCloudCAMConfig:
         drop_path: highest chance of dropping a Swin branch while training.
         context_channels: channels of each context module's output.
         context: context modules on f3 and f4, in this order; the paper's ablations swap or repeat them.
+        dilations: of ASPP's three dilated views; the published ones suit 512 px, where f4 is 16 x 16.
         cam: "connected" as in the paper; "bypassed" holds the weights but does not use them, as in the released
             code; "absent" has no such weights ("concat" row of the ablation).
         cam_heads: attention heads of the CAM.
@@ -75,6 +76,7 @@ class MSCloudCAMConfig:
     drop_path: float = 0.1
     context_channels: int = 384
     context: Context = "psp+aspp"
+    dilations: tuple[int, int, int] = (6, 12, 18)
     cam: CamMode = "connected"
     cam_heads: int = 4
     cam_keys: CamKeys = "context"
@@ -88,10 +90,13 @@ class MSCloudCAMConfig:
         """Refuse values that no network can be built from.
 
         Raises:
-            ModelError: a choice is unknown, the window is below 2, or heads do not divide their channels.
+            ModelError: a choice is unknown, the window is below 2, a dilation below 1, or heads do not divide their
+                channels.
         """
         if self.window < 2:
             raise ModelError(f"MSCloudCAM: window is {self.window}", "use a window of at least 2, such as 7 or 8")
+        if min(self.dilations) < 1:
+            raise ModelError(f"MSCloudCAM: dilations are {self.dilations}", "use dilations of at least 1")
         for name, value, choices in (
             ("context", self.context, ("psp+aspp", "psp+psp", "aspp+aspp", "aspp+psp")),
             ("cam", self.cam, ("connected", "bypassed", "absent")),
@@ -158,17 +163,18 @@ class DilatedPyramid(nn.Module):
     Args:
         channels: input channels.
         out_channels: output channels, also of each branch.
+        dilations: of the 3 x 3 convolutions, one branch each.
     """
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, out_channels: int, dilations: Sequence[int]) -> None:
         super().__init__()
         self.point = nn.Conv2d(channels, out_channels, 1)
         self.dilated = nn.ModuleList(
-            nn.Conv2d(channels, out_channels, 3, padding=dilation, dilation=dilation) for dilation in ASPP_DILATIONS
+            nn.Conv2d(channels, out_channels, 3, padding=dilation, dilation=dilation) for dilation in dilations
         )
         self.image = nn.Conv2d(channels, out_channels, 1)
         self.fuse = nn.Sequential(
-            nn.Conv2d((len(ASPP_DILATIONS) + 2) * out_channels, out_channels, 1),
+            nn.Conv2d((len(dilations) + 2) * out_channels, out_channels, 1),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(),
         )
@@ -261,8 +267,10 @@ class SpatialGate(nn.Module):
         return x * torch.sigmoid(self.convolution(summary))
 
 
-def _context_module(name: str, channels: int, out_channels: int) -> nn.Module:
-    return (PyramidContext if name == "psp" else DilatedPyramid)(channels, out_channels)
+def _context_module(name: str, channels: int, config: MSCloudCAMConfig) -> nn.Module:
+    if name == "psp":
+        return PyramidContext(channels, config.context_channels)
+    return DilatedPyramid(channels, config.context_channels, config.dilations)
 
 
 def _bottleneck(channels: int, widths: tuple[int, int, int]) -> nn.Sequential:
@@ -317,8 +325,8 @@ class MSCloudCAM(nn.Module):
         key_channels = context if config.cam_keys == "context" else joint
         widths = (config.bottleneck[-1], *config.decoder)
         self.backbone = SwinBackbone(bands, config.swin)
-        self.fine_context = _context_module(fine, 4 * config.embed, context)
-        self.coarse_context = _context_module(coarse, 8 * config.embed, context)
+        self.fine_context = _context_module(fine, 4 * config.embed, config)
+        self.coarse_context = _context_module(coarse, 8 * config.embed, config)
         self.cam = CrossAttention(joint, key_channels, config.cam_heads) if config.cam != "absent" else None
         self.bottleneck = _bottleneck(joint, config.bottleneck)
         self.channel_gate = ChannelGate(config.bottleneck[-1]) if config.use_channel_gate else None

@@ -151,6 +151,15 @@ def test_a_context_is_exchanged_alone(context: str, exchanged: tuple[str, ...]) 
     assert is_different(logits_of(published), logits_of(other))
 
 
+def test_the_dilations_change_what_the_dilated_context_sees_alone() -> None:
+    published, other = twins("mscloudcam-small", {}, {"dilations": (1, 2, 3)})
+    assert changed_parameters(published, other) == set()
+    assert is_same(output_of(published, "fine_context"), output_of(other, "fine_context"))
+    # At 64 x 96 pixels f4 is 2 x 3: the published dilations see padding alone beside the middle, a step of 1 does not.
+    assert is_different(output_of(published, "coarse_context.dilated.0"), output_of(other, "coarse_context.dilated.0"))
+    assert is_same(output_of(published, "coarse_context.dilated.2"), output_of(other, "coarse_context.dilated.2"))
+
+
 def test_the_concatenation_alone_is_the_network_without_its_cross_attention() -> None:
     connected, absent = twins("mscloudcam-small", {}, {"cam": "absent"})
     assert {name.split(".")[0] for name in changed_parameters(connected, absent)} == {"cam"}

@@ -248,7 +248,7 @@ def test_pyramid_pooling_sees_bin_averages() -> None:
 
 
 def test_dilated_pyramid_keeps_the_size_of_tiny_maps() -> None:
-    assert DilatedPyramid(4, 6).eval()(torch.randn(1, 4, 2, 1)).shape == (1, 6, 2, 1)
+    assert DilatedPyramid(4, 6, (6, 12, 18)).eval()(torch.randn(1, 4, 2, 1)).shape == (1, 6, 2, 1)
 
 
 def psp_count(channels: int, out: int) -> int:
