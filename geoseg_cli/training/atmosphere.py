@@ -1,6 +1,6 @@
 """Clear air between ground, clouds and satellite: what it scatters, absorbs and leaves in shadows.
 
-Band vectors are (13,) float32 in the order of S2_BANDS; heights are metres above ground.
+Band vectors are (C,) float32, one number per channel of `spectra.CHANNELS`; heights are metres above ground.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from geoseg_cli.training.fields import FloatArray
-from geoseg_cli.training.spectra import S2_WAVELENGTH_NM
+from geoseg_cli.training.spectra import WAVELENGTH_NM, spread_nearest
 
 # Scale heights of molecules, aerosol and water vapour (standard atmosphere; boundary-layer aerosol).
 _AIR_SCALE_M: Final = 8000.0
@@ -19,20 +19,16 @@ _AEROSOL_SCALE_M: Final = 2000.0
 _VAPOUR_SCALE_M: Final = 2000.0
 
 # Vertical two-way transmission of ozone, oxygen and carbon dioxide for a sun at zenith (order of 6S tables).
-_GASES: Final[FloatArray] = np.array(
-    [0.997, 0.985, 0.945, 0.965, 0.975, 0.965, 0.985, 0.985, 1.0, 1.0, 1.0, 0.98, 0.97], np.float32
-)
+_GASES: Final = spread_nearest([0.997, 0.985, 0.945, 0.965, 0.975, 0.965, 0.985, 0.985, 1.0, 1.0, 1.0, 0.98, 0.97])
 # Water vapour: transmission exp(-weak * sqrt(path)) for a path in cm of water; B09 sits on the 940 nm band.
-_VAPOUR_WEAK: Final[FloatArray] = np.array(
-    [0, 0, 0.001, 0.004, 0.015, 0.02, 0.006, 0.03, 0.003, 0.75, 0, 0.006, 0.02], np.float32
-)
+_VAPOUR_WEAK: Final = spread_nearest([0, 0, 0.001, 0.004, 0.015, 0.02, 0.006, 0.03, 0.003, 0.75, 0, 0.006, 0.02])
 # B10 sits on the saturated 1375 nm band: exp(-6 * path) hides the ground and passes what is above 7 km.
-_VAPOUR_STRONG: Final[FloatArray] = np.array([0] * 10 + [6.0, 0, 0], np.float32)
+_VAPOUR_STRONG: Final = spread_nearest([0.0] * 10 + [6.0, 0, 0])
 
 
 def rayleigh_optical_depth() -> FloatArray:
-    """Vertical optical depth of air at sea level per band, (13,) float32; Hansen and Travis 1974, eq. 2.30."""
-    inverse = (S2_WAVELENGTH_NM / 1000.0) ** -2.0
+    """Vertical optical depth of air at sea level per channel, (C,) float32; Hansen and Travis 1974, eq. 2.30."""
+    inverse = (WAVELENGTH_NM / 1000.0) ** -2.0
     return (0.008569 * inverse**2 * (1 + 0.0113 * inverse + 0.00013 * inverse**2)).astype(np.float32)
 
 
@@ -41,8 +37,8 @@ class Layer:
     """Effect of the air between two heights on light that passes it down and up.
 
     Attributes:
-        path: (13,) reflectance that the air itself adds.
-        transmission: (13,) two-way, 0..1.
+        path: (C,) reflectance that the air itself adds.
+        transmission: (C,) two-way, 0..1.
     """
 
     path: FloatArray
@@ -55,7 +51,7 @@ class Atmosphere:
 
     Attributes:
         sun_zenith_rad: 0..1.25.
-        aerosol_depth: optical depth at 550 nm, 0.02 clean to 0.6 hazy.
+        aerosol_depth: optical depth at 550 nm, 0.02 clean, 0.5 hazy, 1 smoke or a dust storm.
         angstrom: fall of the aerosol's depth with wavelength, about 1.3 for continental haze, 0.3 for dust.
         vapour_cm: column of water vapour, 0.1 polar winter to 5 tropics.
         ground_m: elevation; less air and vapour above mountains.
@@ -68,8 +64,8 @@ class Atmosphere:
     ground_m: float = 0.0
 
     def aerosol(self) -> FloatArray:
-        """Aerosol optical depth per band."""
-        return (self.aerosol_depth * (S2_WAVELENGTH_NM / 550.0) ** -self.angstrom).astype(np.float32)
+        """Aerosol optical depth per channel."""
+        return (self.aerosol_depth * (WAVELENGTH_NM / 550.0) ** -self.angstrom).astype(np.float32)
 
     def layer(self, bottom_m: float, top_m: float) -> Layer:
         """The air between two heights above the ground.
@@ -84,7 +80,8 @@ class Atmosphere:
         particles = self.aerosol() * np.float32(_share(bottom_m, top_m, _AEROSOL_SCALE_M))
         # Backward phase of continental aerosol is 0.2 to 0.3 between 100 and 150 degrees of scattering.
         scattered = molecules * np.float32(0.75 * (1 + sun**2)) + particles * np.float32(0.9 * 0.25)
-        path = scattered / np.float32(4 * sun)
+        # Light that is scattered more than once adds about half the depth of the layer.
+        path = scattered / np.float32(4 * sun) * (1 + np.float32(0.5) * (molecules + particles))
         slant = np.float32(1 / sun + 1)
         transmission = np.exp(-(0.52 * molecules + 0.17 * particles) * slant)
         gases = _GASES ** np.float32(slant / 2) if np.isinf(top_m) else np.float32(1)
@@ -101,12 +98,12 @@ class Atmosphere:
         return np.asarray(np.exp(-depth), np.float32)
 
     def sky_share(self) -> FloatArray:
-        """Share of diffuse sky light in what reaches open ground, (13,) in 0..1: high in blue, low in SWIR."""
+        """Share of diffuse sky light in what reaches open ground, (C,) in 0..1: high in blue, low in SWIR."""
         direct = 0.48 * rayleigh_optical_depth() + 0.83 * self.aerosol()
         return np.asarray(1 - np.exp(-direct / np.cos(self.sun_zenith_rad)), np.float32)
 
     def spherical_albedo(self) -> FloatArray:
-        """Share of the light from the ground that the air sends back down, (13,): about 0.9 depth for molecules."""
+        """Share of the light from the ground that the air sends back down, (C,): about 0.9 depth for molecules."""
         return np.asarray(0.83 * rayleigh_optical_depth() + 0.14 * self.aerosol(), np.float32)
 
 

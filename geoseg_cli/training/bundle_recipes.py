@@ -7,6 +7,7 @@ stands here, except the seed and the time that it was given.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,10 +20,12 @@ from geoseg_cli.catalog import Legend, legends
 from geoseg_cli.errors import UsageError
 from geoseg_cli.training.augment import AugmentOptions, Source, whole_sample
 from geoseg_cli.training.chips import CLOUD_VALUES, LAND_VALUES, Chip, simulated_chip
+from geoseg_cli.training.imagers import IMAGERS, ImagerName
 from geoseg_cli.training.loop import TrainOptions, ValidationSet
 from geoseg_cli.training.pool import ScenePool
 from geoseg_cli.training.real_chips import alberta_chips, eurosat_chips, ontario_chips, ukis_chips
-from geoseg_cli.training.simulate import SimulatorOptions, simulate_scene
+from geoseg_cli.training.recipes import BRIGHT_LANDSCAPES
+from geoseg_cli.training.simulate import Level, SimulatorOptions, simulate_scene
 from geoseg_cli.training.spectra import SpectralLibrary
 
 Task = Literal["land-cover", "cloud"]
@@ -44,8 +47,25 @@ PROVENANCE: Final = {
     "alberta": ("one Sentinel-2 L2A scene, where Sen2Cor and s2cloudless agree", "Copernicus Sentinel data"),
 }
 """Source -> what it is, and its licence."""
+PIECES_SHARE: Final = 0.4
+"""Share of the EuroSAT samples of land cover that are laid of small pieces of tiles."""
 SCENE_PX: Final = 256
+SENSOR_SHARES: Final[dict[ImagerName, float]] = {
+    "sentinel-2": 0.55, "landsat-8": 0.16, "landsat-7": 0.06, "landsat-5": 0.07, "hls-l30": 0.03, "hls-s30": 0.05,
+    "planetscope": 0.08,
+}  # fmt: skip
+"""Share of each sensor among simulated scenes."""
+_LANDSAT_SIZES: Final = {15: 0.1, 30: 0.8, 60: 0.1}
+PIXEL_SIZES: Final[dict[ImagerName, dict[int, float]]] = {
+    "sentinel-2": {5: 0.05, 10: 0.67, 15: 0.08, 20: 0.12, 30: 0.04, 60: 0.04}, "landsat-8": _LANDSAT_SIZES,
+    "landsat-7": _LANDSAT_SIZES, "landsat-5": _LANDSAT_SIZES, "hls-l30": {30: 1.0}, "hls-s30": {30: 1.0},
+    "planetscope": {5: 0.5, 10: 0.5},
+}  # fmt: skip
+"""Pixel sizes of a sensor's scenes in metres, and their shares: products are also resampled by their users."""
+BRIGHT_SHARE: Final = 0.055
+"""Share of cloud scenes that get bright ground on top of the simulator's own share; both together are 12 %."""
 DEVELOP_SCENES: Final = 40
+RED_EDGE: Final = ("rededge071", "rededge075", "rededge078")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +117,7 @@ class SceneMaker:
     def __call__(self, seed: int) -> Chip:
         """Simulate the scene of ``seed`` and keep the recipe's bands."""
         recipe = recipe_named(self.recipe)
-        options = scene_options(recipe.task, seed)
+        options = scene_options(recipe.task, seed, recipe.spec.required)
         scene = simulate_scene(_library(self.spectra), options, seed)
         return simulated_chip(scene, recipe.task, recipe.spec.bands, options.level == "L1C")
 
@@ -119,21 +139,47 @@ def recipe_named(name: str) -> BundleRecipe:
     return recipes[name]
 
 
-def scene_options(task: Task, seed: int) -> SimulatorOptions:
-    """What the simulator draws for a seed: half surface and half top-of-atmosphere reflectance, several pixel sizes.
+def scene_options(task: Task, seed: int, required: Sequence[str] | None = None) -> SimulatorOptions:
+    """What the simulator draws for a seed: sensor, surface or top-of-atmosphere reflectance, pixel size, clouds.
 
     Three of four land-cover scenes are cloud-free, as the scenes are that people map; the others teach that haze and
-    shadow do not change the ground. Clouds are drawn at Sentinel-2's and Landsat's pixel sizes.
+    shadow do not change the ground. Cloud scenes show bright ground more often than the Earth does: it is what they
+    are confused with.
+
+    Args:
+        task: What is mapped.
+        seed: Decides everything.
+        required: Common names of bands that the sensor must have; all sensors that have them are drawn. None draws
+            Sentinel-2 alone.
     """
     rng = np.random.default_rng((seed, 1))
-    level: Literal["L1C", "L2A"] = "L1C" if rng.random() < 0.5 else "L2A"
+    level: Level = "L1C" if rng.random() < 0.5 else "L2A"
     is_edge = bool(rng.random() < 0.08)
+    sensor = _draw_sensor(rng, required)
+    if sensor.startswith("hls"):
+        level = "L2A"  # there is no other HLS
+    sizes = PIXEL_SIZES[sensor]
+    gsd_m = float(rng.choice(list(sizes), p=list(sizes.values())))
+    options = SimulatorOptions(SCENE_PX, SCENE_PX, gsd_m, level, "clear", nodata_edge=is_edge, sensor=sensor)
     if task == "cloud":
-        gsd_m = float(rng.choice([10, 20, 30], p=[0.65, 0.1, 0.25]))
-        return SimulatorOptions(SCENE_PX, SCENE_PX, gsd_m, level, "random", nodata_edge=is_edge)
-    gsd_m = float(rng.choice([5, 10, 15, 20, 30], p=[0.1, 0.5, 0.15, 0.1, 0.15]))
-    options = SimulatorOptions(SCENE_PX, SCENE_PX, gsd_m, level, "clear", nodata_edge=is_edge)
+        is_bright = rng.random() < BRIGHT_SHARE
+        landscape = str(rng.choice(BRIGHT_LANDSCAPES)) if is_bright else "random"
+        is_clear = is_bright and rng.random() < 0.4
+        return replace(options, landscape=landscape, clouds="clear" if is_clear else "random")
     return options if rng.random() < 0.75 else replace(options, clouds="random")
+
+
+def _draw_sensor(rng: np.random.Generator, required: Sequence[str] | None) -> ImagerName:
+    """A sensor with all required bands, by `SENSOR_SHARES`."""
+    if required is None:
+        return "sentinel-2"
+    able = [name for name in SENSOR_SHARES if IMAGERS[name].has(required)]
+    if not able:
+        raise UsageError(
+            f"no sensor that can be simulated has {', '.join(required)}", "leave out bands, or the simulator"
+        )
+    shares = np.array([SENSOR_SHARES[name] for name in able])
+    return able[int(rng.choice(len(able), p=shares / shares.sum()))]
 
 
 def sources(recipe: BundleRecipe, training: Path, pool: ScenePool) -> list[Source]:
@@ -149,12 +195,13 @@ def sources(recipe: BundleRecipe, training: Path, pool: ScenePool) -> list[Sourc
     """
     share = SHARES[recipe.task]
     eurosat = eurosat_chips(training, "train", recipe.task)
-    common = [
-        Source(pool, share=share["simulated"], zoom=(0.7, 1.5)),
-        Source(eurosat, share=share["eurosat"], zoom=(0.5, 2.0), is_mosaic=True),
-    ]
+    tiles = Source(eurosat, share=share["eurosat"], zoom=(0.5, 2.0), is_mosaic=True)
+    common = [Source(pool, share=share["simulated"], zoom=(0.7, 1.5)), tiles]
     if recipe.task == "land-cover":
-        return [*common, Source(ontario_chips(training), share=share["ontario"], zoom=(0.5, 1.2))]
+        # Fields of a few pixels must be told by their spectrum, without the texture of a whole tile.
+        pieces = replace(tiles, share=share["eurosat"] * PIECES_SHARE, piece_px=(6, 40))
+        common[1] = replace(tiles, share=share["eurosat"] * (1 - PIECES_SHARE))
+        return [*common, pieces, Source(ontario_chips(training), share=share["ontario"], zoom=(0.5, 1.2))]
     # Drawn by hand but generously; and drawn by two programs that can be wrong together.
     ukis = Source(ukis_chips(training), share=share["ukis"], weight=0.5, zoom=(0.5, 1.5))
     alberta = Source(alberta_chips(training), share=share["alberta"], weight=0.3, zoom=(0.6, 3.0))
@@ -189,9 +236,9 @@ def _land_cover() -> BundleRecipe:
         task="land-cover",
         title="Land cover from Sentinel-2 or Landsat reflectance",
         description=(
-            "Seven ESA WorldCover classes from blue, green, red and near infrared, and better with the short-wave"
-            " infrared. Trained from scratch on simulated scenes and a few real samples; takes top-of-atmosphere and"
-            " surface reflectance."
+            "Seven ESA WorldCover classes from blue, green, red and near infrared, and better with the red edge and the"
+            " short-wave infrared. Trained from scratch on simulated scenes and a few real samples; takes"
+            " top-of-atmosphere and surface reflectance."
         ),
         architecture="LALE-S1 (arXiv 2606.02092)",
         limits=(
@@ -202,10 +249,10 @@ def _land_cover() -> BundleRecipe:
         ),
         network="lale-s1",
         spec=InputSpec(
-            bands=("blue", "green", "red", "nir", "swir16", "swir22"),
-            optional=("swir16", "swir22"),
-            mean=(0.12, 0.13, 0.12, 0.26, 0.18, 0.12),
-            stddev=(0.13, 0.13, 0.14, 0.14, 0.11, 0.09),
+            bands=("blue", "green", "red", *RED_EDGE, "nir", "swir16", "swir22"),
+            optional=(*RED_EDGE, "swir16", "swir22"),
+            mean=(0.12, 0.13, 0.12, 0.15, 0.22, 0.25, 0.26, 0.18, 0.12),
+            stddev=(0.13, 0.13, 0.14, 0.13, 0.13, 0.14, 0.14, 0.11, 0.09),
         ),
         legend=legends()["esa-worldcover"].subset(LAND_VALUES),
         gsd_m=10.0,
@@ -213,7 +260,7 @@ def _land_cover() -> BundleRecipe:
         overlap_px=64,
         size_multiple=32,
         # Real tiles are few and drawn often: disturbed strongly, lest they are learned by heart.
-        augment=AugmentOptions(gain=0.15, band_gain=0.06, offset=0.015, band_sets=((), ("swir16", "swir22"))),
+        augment=AugmentOptions(gain=0.15, band_gain=0.06, offset=0.015, band_sets=((), ("swir16", "swir22"), RED_EDGE)),
         train=TrainOptions(learning_rate=2e-3),
     )
 

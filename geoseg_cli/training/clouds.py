@@ -1,6 +1,6 @@
 """Cloud fields of optical depth, their light and shadow, and the labels that follow from optical depth.
 
-Axis letters: H rows, W columns; B bands in the order of S2_BANDS. Fields are periodic: what leaves one edge of the
+Axis letters: H rows, W columns. Fields are periodic: what leaves one edge of the
 scene casts its shadow from the other.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg_cli.training.fields import FieldOptions, FloatArray, fractal_field, quantile
+from geoseg_cli.training.spectra import spread_smooth
 
 CloudRegime = Literal[
     "clear", "cumulus", "broken", "altocumulus", "stratus", "holes", "cirrus", "contrails", "haze", "multilayer"
@@ -31,18 +32,10 @@ SHADOW_TRANSMISSION: Final = 0.7
 ASYMMETRY: Final = 0.85
 BEAM_SHARE: Final = 1 - ASYMMETRY**2
 
-# Reflectance of endlessly thick cloud per band. Droplets of 10 um absorb little at 1.6 um and more at 2.2 um; ice of
+# Reflectance of endlessly thick cloud per channel. Droplets of 10 um absorb little at 1.6 um and more at 2.2 um; ice of
 # 30 um absorbs more at both (Nakajima and King 1990; Pilewskie and Twomey 1987).
-_WATER_CLOUD: Final[FloatArray] = np.array([1.0] * 9 + [0.97, 0.85, 0.70, 0.50], np.float32)
-_ICE_CLOUD: Final[FloatArray] = np.array([1.0] * 9 + [0.95, 0.75, 0.38, 0.28], np.float32)
-
-# Sentinel-2 looks with each band a little more forward or backward; what floats is displaced along the track by this
-# many metres per metre of height, relative to B04 (order of the detector rows: B02 B08 B03 B10 B04 B05 B11 B06 B07
-# B8A B12 B01 B09 over 0.022 rad, Sentinel-2 user handbook).
-_PARALLAX: Final[FloatArray] = np.array(
-    [0.0130, -0.0070, -0.0035, 0.0, 0.0020, 0.0060, 0.0080, -0.0053, 0.0095, 0.0150, -0.0018, 0.0040, 0.0110],
-    np.float32,
-)
+_WATER_CLOUD: Final = spread_smooth([1.0] * 9 + [0.97, 0.85, 0.70, 0.50])
+_ICE_CLOUD: Final = spread_smooth([1.0] * 9 + [0.95, 0.75, 0.38, 0.28])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +54,8 @@ class CloudLayer:
     height_m: float
     is_ice: bool
 
-    def reflectance(self, band: int, sun_zenith_rad: float) -> tuple[FloatArray, FloatArray]:
-        """Reflectance of the cloud alone in one band and its two-way diffuse transmission.
+    def reflectance(self, channel: int, sun_zenith_rad: float) -> tuple[FloatArray, FloatArray]:
+        """Reflectance of the cloud alone in one channel of `spectra.CHANNELS` and its two-way diffuse transmission.
 
         Two-stream solution for scattering without loss, x / (1 + x) with x = (1 - g) depth / 2 (Bohren 1987), where
         the slanting first pass of the sun counts by its path; absorption limits thick cloud to `_WATER_CLOUD` or
@@ -71,7 +64,7 @@ class CloudLayer:
         Returns:
             Two (H, W) float32 arrays, 0..1.4 and 0..1.
         """
-        limit = np.float32((_ICE_CLOUD if self.is_ice else _WATER_CLOUD)[band])
+        limit = np.float32((_ICE_CLOUD if self.is_ice else _WATER_CLOUD)[channel])
         slant = np.float32(0.5 * (1 + 1 / max(np.cos(sun_zenith_rad), 0.2)))
         strength = self.depth * (np.float32((1 - ASYMMETRY) / 2) * slant)
         reflected = strength / (1 + strength / limit)
@@ -98,9 +91,9 @@ def shadow_shift(height_m: float, sun_zenith_rad: float, sun_azimuth_rad: float,
     return round(float(distance_px * np.cos(sun_azimuth_rad))), round(float(-distance_px * np.sin(sun_azimuth_rad)))
 
 
-def parallax_px(height_m: float, band: int, gsd_m: float) -> int:
-    """Rows by which a band sees a cloud at `height_m` displaced against B04."""
-    return round(float(_PARALLAX[band]) * height_m / gsd_m)
+def parallax_px(height_m: float, parallax_rad: float, gsd_m: float) -> int:
+    """Rows by which a band that looks forward by `parallax_rad` sees a cloud at `height_m` displaced."""
+    return round(parallax_rad * height_m / gsd_m)
 
 
 def beam_transmission(beam_depth: FloatArray) -> FloatArray:

@@ -37,6 +37,11 @@ class Canvas:
         y_m = (north + np.arange(shape[0]) * step_m).astype(np.float32)[:, None]
         return cls(shape, step_m, x_m, y_m)
 
+    def window(self, rows: slice, columns: slice) -> Canvas:
+        """The part of the canvas in some rows and columns."""
+        x_m, y_m = self.x_m[:, columns], self.y_m[rows]
+        return Canvas((len(y_m), x_m.shape[1]), self.step_m, x_m, y_m)
+
     @property
     def extent_m(self) -> float:
         """Length of the longer side."""

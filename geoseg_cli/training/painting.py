@@ -6,7 +6,7 @@ Axis letters: H rows, W columns of the canvas.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -68,6 +68,16 @@ class Sketch:
         field = self.canvas.field(self.rng, exponent, outer_m)
         return field > np.float32(quantile(field, 1 - share))
 
+    def window(self, where: Mask) -> tuple[Sketch, tuple[slice, slice]]:
+        """The part around all samples of `where` (H, W), and its place; what is painted on it lies on the whole."""
+        # Blocks of 16: sizes that Fourier transforms like.
+        rows, columns = np.flatnonzero(where.any(axis=1)) // 16 * 16, np.flatnonzero(where.any(axis=0)) // 16 * 16
+        box = slice(int(rows[0]), int(rows[-1]) + 16), slice(int(columns[0]), int(columns[-1]) + 16)
+        part = replace(
+            self, canvas=self.canvas.window(*box), ids=self.ids[box], stripes=self.stripes[box], height=self.height[box]
+        )
+        return part, box
+
     def code_is(self, code: int) -> Mask:
         """Samples (H, W) whose material has this land-cover id."""
         return np.take(np.array(self.palette.codes) == code, self.ids)
@@ -78,13 +88,16 @@ def _paint_farmland(sketch: Sketch) -> None:
     if share < 0.03:
         return
     rng, canvas, palette = sketch.rng, sketch.canvas, sketch.palette
-    width = float(np.exp(rng.normal(np.log(150), 0.6)))
+    width = float(np.exp(rng.normal(np.log(180), 0.6)))
     bend = float(rng.choice([0.0, rng.uniform(5, 60)]))
     style = GridStyle(width, width * rng.uniform(1.2, 4), rng.uniform(800, 4000), rng.uniform(0.2, 1), bend)
     parcels = draw_parcels(canvas, rng, style)
     lot = unit_interval(hash_integers(parcels.key, parcels.key, 17))
     chosen = palette.by_key("crop", parcels.key)
-    meadow_share, wood_share = rng.uniform(0.0, 0.45), rng.uniform(0.0, 0.1)
+    meadow_share, wood_share = _pastures(sketch), rng.uniform(0.0, 0.1)
+    if sketch.chance(0.3):
+        orchard_end = np.float32(meadow_share + (1 - meadow_share) * rng.uniform(0.1, 1.0))
+        np.copyto(chosen, palette.by_key("orchard", parcels.key), where=lot < orchard_end)
     np.copyto(chosen, palette.by_key("meadow", parcels.key), where=lot < np.float32(meadow_share))
     np.copyto(chosen, np.int32(palette.one("forest", rng)), where=lot > np.float32(1 - wood_share))
     _paint_margins(sketch, parcels, chosen)
@@ -93,6 +106,11 @@ def _paint_farmland(sketch: Sketch) -> None:
     _plough(sketch, parcels, where & (lot > np.float32(meadow_share)))
     if sketch.chance(0.05 if sketch.recipe.dryness[0] < 0.5 else 0.6):
         _paint_pivots(sketch, parcels)
+
+
+def _pastures(sketch: Sketch) -> float:
+    """Share of the parcels that are grazed or mown: few on good soils, nearly all where cattle is kept."""
+    return sketch.within((0.6, 1.0) if sketch.chance(0.25) else (0.0, 0.4))
 
 
 def _farmed(sketch: Sketch, parcels: Parcels, share: float) -> Mask:
@@ -107,10 +125,10 @@ def _farmed(sketch: Sketch, parcels: Parcels, share: float) -> Mask:
 
 def _paint_margins(sketch: Sketch, parcels: Parcels, chosen: IdArray) -> None:
     """Grass strips, hedges or tracks between parcels, in `chosen` (H, W)."""
-    margin = float(sketch.rng.choice([0.0, 2.5, 4.0, 7.0], p=[0.35, 0.3, 0.25, 0.1]))
+    margin = float(sketch.rng.choice([0.0, 2.5, 4.0, 7.0, 12.0], p=[0.3, 0.25, 0.2, 0.15, 0.1]))
     if margin == 0:
         return
-    material = sketch.palette.one(sketch.pick("meadow meadow forest track"), sketch.rng)
+    material = sketch.palette.one(sketch.pick("meadow meadow forest forest track"), sketch.rng)
     # Hedges have gaps: the width follows a field that dips below zero.
     uneven = sketch.canvas.field(sketch.rng, 2.0, 250.0) * np.float32(sketch.rng.uniform(0.1, 0.8)) + 1
     np.copyto(chosen, np.int32(material), where=parcels.edge_m < uneven * np.float32(margin / 2))
@@ -137,8 +155,10 @@ def _paint_pivots(sketch: Sketch, parcels: Parcels) -> None:
 
 def _paint_forest(sketch: Sketch) -> None:
     share = sketch.within(sketch.recipe.forest)
-    exponent = sketch.within((2.6, 4.2))
-    where = sketch.patches(share, sketch.within((500, 3000)), exponent)
+    if share > 0.7 and sketch.chance(0.5):
+        share = 1.0  # large forests reach beyond the scene on every side
+    exponent = sketch.within((2.8, 4.4))
+    where = sketch.patches(share, sketch.within((500, 6000)), exponent)
     if share > 0.004:
         sketch.cover(where, "forest")
         if sketch.chance(0.5):
@@ -158,6 +178,8 @@ def _paint_clearings(sketch: Sketch, forest: Mask) -> None:
 
 def _paint_bare(sketch: Sketch) -> None:
     share = sketch.within(sketch.recipe.bare)
+    if sketch.recipe.bare[1] <= 0.05 and sketch.chance(0.75):
+        share = 0.0  # plants close over most ground where it rains
     if share > 0.05 and sketch.chance(0.6):
         score = sketch.height + np.float32(0.4) * sketch.canvas.field(sketch.rng, 2.4, 600.0)
         where = score > np.float32(quantile(score, 1 - share))

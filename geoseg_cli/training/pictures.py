@@ -8,13 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg_cli.training.fields import FloatArray
 from geoseg_cli.training.simulate import SimulatedScene
-from geoseg_cli.training.spectra import S2_BANDS
 
 ByteArray = NDArray[np.uint8]
-
-_RGB: Final = [S2_BANDS.index(name) for name in ("B04", "B03", "B02")]
 
 # ESA WorldCover colours; unknown black.
 _LAND_COLOURS: Final = {
@@ -24,17 +20,19 @@ _LAND_COLOURS: Final = {
 _CLOUD_COLOURS: Final = {0: (110, 80, 20), 1: (255, 255, 255), 2: (150, 190, 220), 3: (40, 40, 60), 255: (0, 0, 0)}
 
 
-def true_colour(reflectance: FloatArray, white: float = 0.3) -> ByteArray:
+def true_colour(scene: SimulatedScene, white: float = 0.3) -> ByteArray:
     """Picture of a scene.
 
     Args:
-        reflectance: (13, H, W) float32 in S2_BANDS order.
+        scene: one with red, green and blue.
         white: reflectance that is shown as white; the curve is a power of 0.6.
 
     Returns:
         (H, W, 3) uint8.
     """
-    stretched = np.clip(reflectance[_RGB] / white, 0, 1) ** 0.6 * 255
+    first_names = [names[0] for names in scene.bands]
+    shown = scene.reflectance[[first_names.index(name) for name in ("red", "green", "blue")]]
+    stretched = np.clip(shown / white, 0, 1) ** 0.6 * 255
     return np.asarray(stretched.astype(np.uint8).transpose(1, 2, 0))
 
 
@@ -46,8 +44,8 @@ def paint_labels(labels: ByteArray, colours: dict[int, tuple[int, int, int]]) ->
     return np.asarray(table[labels])
 
 
-def picture_sheet(scenes: Sequence[SimulatedScene], columns: int = 2) -> ByteArray:
-    """Put scenes of one size side by side, each as true colour, land cover and cloud labels.
+def picture_sheet(scenes: Sequence[SimulatedScene], columns: int = 2, white: float = 0.3) -> ByteArray:
+    """Put scenes of one size side by side, each as true colour up to `white`, land cover and cloud labels.
 
     Returns:
         (rows * H, columns * 3 W, 3) uint8; unused places are black.
@@ -56,7 +54,7 @@ def picture_sheet(scenes: Sequence[SimulatedScene], columns: int = 2) -> ByteArr
     strips = [
         np.concatenate(
             [
-                true_colour(scene.reflectance),
+                true_colour(scene, white),
                 paint_labels(scene.land_cover, _LAND_COLOURS),
                 paint_labels(scene.clouds, _CLOUD_COLOURS),
             ],

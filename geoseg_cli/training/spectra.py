@@ -1,12 +1,13 @@
-"""Measured spectra per Sentinel-2 band, and the physics that turns laboratory spectra into what a satellite sees.
+"""Measured spectra per satellite band, and the physics that turns laboratory spectra into what a satellite sees.
 
-Spectra are arrays (..., 13) float32 of reflectance 0..1 in the order of S2_BANDS.
+A channel is one band of one instrument. Spectra are arrays (..., C) float32 of reflectance 0..1, one column for every
+channel of every instrument in `BAND_TABLES`, Sentinel-2 first: a material is drawn once and seen by all of them.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,25 +18,93 @@ from numpy.typing import NDArray
 from geoseg_cli.errors import InputError, InputMissingError
 
 FloatArray = NDArray[np.float32]
+Row = dict[str, str]
 
 S2_BANDS: Final = (
     "B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12",
 )  # fmt: skip
 
-# Band centres of Sentinel-2A, from its published response functions.
-S2_WAVELENGTH_NM: Final[FloatArray] = np.array(
-    [442.7, 492.4, 559.8, 664.6, 704.1, 740.5, 782.8, 832.8, 864.7, 945.1, 1373.5, 1613.7, 2202.4], np.float32
+
+@dataclass(frozen=True, slots=True)
+class BandTable:
+    """Where the channels of one instrument come from.
+
+    Attributes:
+        bands: names of its own, the columns of the tables.
+        wavelength_nm: centres, rising.
+        files: tables of two sister instruments with the same rows (the same one twice where there is no sister); empty
+            where the channels are means of the hyperspectral curves over `width_nm`.
+        width_nm: width of each band where `files` is empty.
+    """
+
+    bands: tuple[str, ...]
+    wavelength_nm: tuple[float, ...]
+    files: tuple[str, ...] = ()
+    width_nm: tuple[float, ...] = ()
+
+
+# Centres of the published response functions (S2A, Landsat 8, 7 and 5). Planet prints 465-515, 547-583, 650-680 and
+# 845-885 nm as blue, green, red and near infrared of its newest PlanetScope cameras (support.planet.com, "PlanetScope
+# 8-band asset").
+BAND_TABLES: Final[dict[str, BandTable]] = {
+    "msi": BandTable(
+        S2_BANDS,
+        (442.7, 492.4, 559.8, 664.6, 704.1, 740.5, 782.8, 832.8, 864.7, 945.1, 1373.5, 1613.7, 2202.4),
+        ("s2a_bands.csv", "s2b_bands.csv"),
+    ),
+    "oli": BandTable(
+        ("B1", "B2", "B3", "B4", "B5", "B9", "B6", "B7"),
+        (443.0, 482.6, 561.3, 654.6, 864.6, 1373.5, 1609.1, 2201.2),
+        ("l8_bands.csv", "l9_bands.csv"),
+    ),
+    "etm": BandTable(
+        ("B1", "B2", "B3", "B4", "B5", "B7"),
+        (478.7, 561.0, 661.4, 834.6, 1649.8, 2208.5),
+        ("l7_bands.csv", "l7_bands.csv"),
+    ),
+    "tm": BandTable(
+        ("B1", "B2", "B3", "B4", "B5", "B7"),
+        (486.3, 570.4, 660.3, 838.0, 1676.7, 2217.6),
+        ("l5_bands.csv", "l5_bands.csv"),
+    ),
+    "dove": BandTable(("blue", "green", "red", "nir"), (490.0, 565.0, 665.0, 865.0), width_nm=(50.0, 36.0, 30.0, 40.0)),
+}
+_CURVES: Final = {
+    "ecostress": "ecostress_library.npz",
+    "ecostress_snow": "ecostress_snow_mixtures.npz",
+    "earthlib": "earthlib_spectra.npz",
+}
+
+CHANNELS: Final = tuple((name, band) for name, table in BAND_TABLES.items() for band in table.bands)
+WAVELENGTH_NM: Final[FloatArray] = np.array(
+    [centre for table in BAND_TABLES.values() for centre in table.wavelength_nm], np.float32
 )
-S2_NATIVE_GSD_M: Final = (60, 10, 10, 10, 20, 20, 20, 10, 20, 60, 60, 20, 20)
+S2_WAVELENGTH_NM: Final[FloatArray] = WAVELENGTH_NM[: len(S2_BANDS)]
 
-TABLES: Final = ("s2a_bands.csv", "s2b_bands.csv")
 
-# Absorption of pure water, 1/m, at the band centres: Pope and Fry 1997 (below 700 nm), Hale and Querry 1973 (above).
-_WATER_ABSORPTION = np.array(
-    [0.0070, 0.0150, 0.0619, 0.429, 0.70, 2.71, 2.30, 3.30, 4.60, 29.0, 400.0, 670.0, 2000.0], np.float32
+def channels_of(table: str, bands: Sequence[str]) -> tuple[int, ...]:
+    """Columns of the bands of one table."""
+    return tuple(CHANNELS.index((table, band)) for band in bands)
+
+
+def spread_smooth(values: Sequence[float] | NDArray[np.float64]) -> FloatArray:
+    """A property that is known at Sentinel-2's 13 bands, interpolated along wavelength for all channels: (C,)."""
+    return np.asarray(np.interp(WAVELENGTH_NM, S2_WAVELENGTH_NM, values), np.float32)
+
+
+def spread_nearest(values: Sequence[float]) -> FloatArray:
+    """As `spread_smooth` for what absorption lines decide: every channel takes the value of the nearest band."""
+    nearest = np.abs(WAVELENGTH_NM[:, None] - S2_WAVELENGTH_NM).argmin(axis=1)
+    return np.array([values[band] for band in nearest], np.float32)
+
+
+# Absorption of pure water, 1/m: Pope and Fry 1997 (below 700 nm), Hale and Querry 1973 (above). It spans five
+# decades, so its logarithm is interpolated.
+_WATER_ABSORPTION: Final = np.exp(
+    spread_smooth(np.log([0.0070, 0.0150, 0.0619, 0.429, 0.70, 2.71, 2.30, 3.30, 4.60, 29.0, 400.0, 670.0, 2000.0]))
 )
 # Phytoplankton absorption relative to 443 nm: two pigment peaks (after Bricaud et al. 1995), nothing beyond 720 nm.
-_PIGMENT_SHAPE = np.array([1.0, 0.70, 0.25, 0.45, 0.08, 0, 0, 0, 0, 0, 0, 0, 0], np.float32)
+_PIGMENT_SHAPE: Final = spread_smooth([1.0, 0.70, 0.25, 0.45, 0.08, 0, 0, 0, 0, 0, 0, 0, 0])
 
 # class, subclass prefix of the table -> our group; the first match wins, and rows without a match are not used.
 _GROUPS: Final = (
@@ -66,29 +135,29 @@ class SpectralLibrary:
     """Usable reflectance spectra by group.
 
     Attributes:
-        groups: group name -> (n, 13) float32 reflectance 0..1.03, S2_BANDS order, no missing values.
+        groups: group name -> (n, C) float32 reflectance 0..1.03, no missing values.
     """
 
     groups: Mapping[str, FloatArray]
 
     @classmethod
     def load(cls, folder: str | Path) -> SpectralLibrary:
-        """Read the Sentinel-2 band tables in `folder`.
+        """Read the band tables and hyperspectral curves in `folder`.
 
         Raises:
-            InputMissingError: a table is not there.
-            InputError: a table lacks a column, or a group has no usable spectrum.
+            InputMissingError: a file is not there.
+            InputError: a table lacks a column, tables differ in their rows, or a group has no usable spectrum.
         """
-        collected: dict[str, list[list[float]]] = {name: [] for name in GROUP_NAMES}
-        for table in TABLES:
-            for row in _usable_rows(Path(folder) / table):
-                group = _group_of(row["class"], row["subclass"])
-                if group is not None:
-                    collected[group].append([float(row[band] or "nan") for band in S2_BANDS])
-        empty = [name for name, rows in collected.items() if not rows]
+        rows, spectra = _read_tables(Path(folder))
+        collected: dict[str, list[int]] = {name: [] for name in GROUP_NAMES}
+        for number, row in enumerate(rows):
+            group = _group_of(row["class"], row["subclass"])
+            if group is not None:
+                collected[group].append(number)
+        empty = [name for name, numbers in collected.items() if not numbers]
         if empty:
             raise InputError(f"no usable spectrum for {', '.join(empty)} in {folder}", "Pass the complete folder.")
-        return cls({name: _fill_gaps(np.array(rows, np.float32)) for name, rows in collected.items()})
+        return cls({name: spectra[numbers] for name, numbers in collected.items()})
 
     def draw(self, rng: np.random.Generator, group: str, count: int) -> FloatArray:
         """Draw spectra of one group.
@@ -96,7 +165,7 @@ class SpectralLibrary:
         Half of each result is a blend of two spectra, so that no two scenes use the very same curves.
 
         Returns:
-            (count, 13) float32, reflectance 0..1.
+            (count, C) float32, reflectance 0..1.
         """
         spectra = self.groups[group]
         first, second = rng.integers(0, len(spectra), (2, count))
@@ -105,16 +174,68 @@ class SpectralLibrary:
         return np.clip(mixed, 0.002, 1.0)
 
 
-def _usable_rows(path: Path) -> list[dict[str, str]]:
+def _read_tables(folder: Path) -> tuple[list[Row], FloatArray]:
+    """Usable rows, once per sister instrument, and their spectra (n, C) without gaps."""
+    tables = list(BAND_TABLES.values())
+    files = {file: _usable_rows(folder / file, table.bands) for table in tables for file in table.files}
+    rows, *others = files.values()
+    labels = [(row["library"], row["name"]) for row in rows]
+    if any([(row["library"], row["name"]) for row in other] != labels for other in others):
+        raise InputError(f"the band tables in {folder} differ in their rows", "Use the published band tables.")
+    blocks = [
+        [_columns(files[file], table) for file in table.files] if table.files else [_box_means(folder, rows, table)] * 2
+        for table in tables
+    ]
+    sisters = [np.concatenate(sister, axis=1) for sister in zip(*blocks, strict=True)]
+    return rows * len(sisters), np.concatenate(sisters)
+
+
+def _usable_rows(path: Path, bands: Sequence[str]) -> list[Row]:
     """Rows of a band table with usable = 1."""
     if not path.is_file():
-        raise InputMissingError(f"no band table {path}", "Pass the folder that holds s2a_bands.csv and s2b_bands.csv.")
+        raise InputMissingError(f"no band table {path}", "Pass the folder that holds s2a_bands.csv and its sisters.")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = {"class", "subclass", "usable", *S2_BANDS} - set(reader.fieldnames or ())
+        missing = {"library", "name", "class", "subclass", "usable", *bands} - set(reader.fieldnames or ())
         if missing:
             raise InputError(f"{path} has no column {', '.join(sorted(missing))}", "Use the published band tables.")
         return [row for row in reader if row["usable"] == "1"]
+
+
+def _columns(rows: Sequence[Row], table: BandTable) -> FloatArray:
+    """Reflectance (n, bands) of rows of a table, gaps filled."""
+    values = np.array([[float(row[band] or "nan") for band in table.bands] for row in rows], np.float32)
+    return _fill_gaps(values.reshape(-1, len(table.bands)), np.array(table.wavelength_nm))
+
+
+def _box_means(folder: Path, rows: Sequence[Row], table: BandTable) -> FloatArray:
+    """Reflectance (n, bands) of the rows' hyperspectral curves, averaged over each band's width."""
+    means: dict[tuple[str, str], FloatArray] = {}
+    for library in dict.fromkeys(row["library"] for row in rows):
+        path = folder / _CURVES.get(library, f"{library}.npz")
+        if not path.is_file():
+            raise InputMissingError(f"no spectra {path}", "Pass the complete folder of spectra.")
+        with np.load(path) as file:
+            names, curves, wavelength = file["name"], file["reflectance"], file["wavelength_nm"]
+        boxes = np.stack(
+            [_box_mean(curves, wavelength, *box) for box in zip(table.wavelength_nm, table.width_nm, strict=True)],
+            axis=1,
+        )
+        means |= {(library, str(name)): box for name, box in zip(names, boxes, strict=True)}
+    lost = [row["name"] for row in rows if (row["library"], row["name"]) not in means]
+    if lost:
+        raise InputError(f"no curve for {len(lost)} rows in {folder}, {lost[0]} is the first", "Pass matching files.")
+    found = [means[row["library"], row["name"]] for row in rows]
+    return np.array(found, np.float32).reshape(-1, len(table.bands))
+
+
+def _box_mean(curves: FloatArray, wavelength_nm: FloatArray, centre_nm: float, width_nm: float) -> FloatArray:
+    """Mean of curves (n, wavelengths) over a box, each sample weighted by a linear interpolation at steps of 1 nm."""
+    steps = np.arange(centre_nm - width_nm / 2, centre_nm + width_nm / 2 + 0.5)
+    upper = np.clip(np.searchsorted(wavelength_nm, steps), 1, len(wavelength_nm) - 1)
+    share = (steps - wavelength_nm[upper - 1]) / (wavelength_nm[upper] - wavelength_nm[upper - 1])
+    weights = np.bincount(upper - 1, 1 - share, len(wavelength_nm)) + np.bincount(upper, share, len(wavelength_nm))
+    return np.asarray(curves @ (weights / len(steps)), np.float32)
 
 
 def _group_of(class_name: str, subclass: str) -> str | None:
@@ -125,11 +246,11 @@ def _group_of(class_name: str, subclass: str) -> str | None:
     return None
 
 
-def _fill_gaps(spectra: FloatArray) -> FloatArray:
-    """Interpolate missing bands of (n, 13) spectra along wavelength: one library has nothing near 1375 nm."""
-    for spectrum in spectra:
-        known = np.isfinite(spectrum)
-        spectrum[~known] = np.interp(S2_WAVELENGTH_NM[~known], S2_WAVELENGTH_NM[known], spectrum[known])
+def _fill_gaps(spectra: FloatArray, wavelength_nm: NDArray[np.float64]) -> FloatArray:
+    """Interpolate missing bands of (n, bands) spectra along wavelength: one library has nothing near 1375 nm."""
+    for row in np.flatnonzero(np.isnan(spectra).any(axis=1)):
+        known = np.isfinite(spectra[row])
+        spectra[row, ~known] = np.interp(wavelength_nm[~known], wavelength_nm[known], spectra[row, known])
     return spectra
 
 
@@ -142,11 +263,11 @@ def canopy_reflectance(leaf: FloatArray, sunlit: FloatArray | float) -> FloatArr
     shaded rest is lit by light that leaves pass on, in proportion to the albedo.
 
     Args:
-        leaf: (..., 13) leaf reflectance 0..1.
+        leaf: (..., C) leaf reflectance 0..1.
         sunlit: share of the crown surface in the sun, 0..1; 0.35 tall conifers, 0.9 dense grass.
 
     Returns:
-        (..., 13) float32 canopy reflectance 0..1.
+        (..., C) float32 canopy reflectance 0..1.
     """
     albedo = np.clip(1.9 * leaf, 0.0, 0.97)
     root = np.sqrt(1 - albedo)
@@ -177,9 +298,9 @@ def water_reflectance(quality: WaterQuality) -> FloatArray:
     al. 2003, middle of their range); pigment: 0.05 * chlorophyll^0.65 1/m (Prieur and Sathyendranath 1981).
 
     Returns:
-        (13,) float32 reflectance 0..0.35; zero in effect beyond 1 um.
+        (C,) float32 reflectance 0..0.35; zero in effect beyond 1 um.
     """
-    wavelength = S2_WAVELENGTH_NM
+    wavelength = WAVELENGTH_NM
     absorption = (
         _WATER_ABSORPTION
         + quality.dissolved_per_m * np.exp(-0.015 * (wavelength - 440))

@@ -6,25 +6,27 @@ the canvas; M materials.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg_cli.training.deserts import PAINT_BRIGHT, PAINT_WIND
 from geoseg_cli.training.fields import FloatArray, block_mean
 from geoseg_cli.training.layouts import Canvas
 from geoseg_cli.training.materials import BUILT_UP, LAND_COVER_IDS, UNKNOWN, WATER, Climate, Palette, mix_palette
 from geoseg_cli.training.painting import PAINT_NATURE, PAINT_WATER, IdArray, Sketch
 from geoseg_cli.training.recipes import Recipe
-from geoseg_cli.training.spectra import S2_BANDS, SpectralLibrary
+from geoseg_cli.training.spectra import SpectralLibrary
 from geoseg_cli.training.towns import PAINT_TOWNS
 
 OVERSAMPLING: Final = 2
 
 # A pixel counts as built-up where roofs and streets fill this share of its surroundings of about 50 m: gardens and
 # verges are part of a settlement in 10 m land-cover products.
-TOWN_BUILT_SHARE: Final = 0.35
+TOWN_BUILT_SHARE: Final = 0.30
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Ground:
     """What the satellite would see without air, clouds and sensor.
 
     Attributes:
-        reflectance: (13, H, W) float32, 0..1.05.
+        reflectance: (B, H, W) float32, 0..1.05.
         land_cover: (H, W) uint8, WorldCover ids, 255 unknown (burnt).
         slope: (2, H, W) float32, rise per run eastward and southward; zero on water.
     """
@@ -51,22 +53,24 @@ class GroundOptions:
         gsd_m: pixel size.
         climate: season and dryness.
         recipe: kind of landscape.
+        channels: columns of the spectra that become the B bands of the scene.
     """
 
     shape: tuple[int, int]
     gsd_m: float
     climate: Climate
     recipe: Recipe
+    channels: tuple[int, ...]
 
 
 def make_ground(library: SpectralLibrary, options: GroundOptions, rng: np.random.Generator) -> Ground:
     """Draw a landscape with the materials of one place and season."""
     sketch = _start(library, options, rng)
-    for paint in (*PAINT_NATURE, *PAINT_TOWNS, *PAINT_WATER):
+    for paint in (*PAINT_NATURE, *PAINT_BRIGHT, *PAINT_TOWNS, *PAINT_WATER, *PAINT_WIND):
         paint(sketch)
     land_cover = _majority(sketch.palette, sketch.ids)
     slope = _slope(sketch) * (land_cover != WATER)
-    return Ground(_render(sketch), land_cover, slope.astype(np.float32, copy=False))
+    return Ground(_render(sketch, options.channels), land_cover, slope.astype(np.float32, copy=False))
 
 
 def _start(library: SpectralLibrary, options: GroundOptions, rng: np.random.Generator) -> Sketch:
@@ -118,8 +122,8 @@ def _blur(image: FloatArray, side: float) -> FloatArray:
     return np.asarray(columns[1:-1] * middle + (columns[:-2] + columns[2:]) * outer, np.float32)
 
 
-def _render(sketch: Sketch) -> FloatArray:
-    """Reflectance (13, H, W) of the materials with their textures, averaged from the canvas to pixels."""
+def _render(sketch: Sketch, channels: Sequence[int]) -> FloatArray:
+    """Reflectance (B, H, W) of the materials with their textures, averaged from the canvas to pixels."""
     canvas, rng = sketch.canvas, sketch.rng
     ids = sketch.ids.astype(np.intp)  # once, or every take below converts them again
     spectra, drifts = np.concatenate(sketch.palette.spectra).T, np.concatenate(sketch.palette.drifts).T
@@ -129,11 +133,11 @@ def _render(sketch: Sketch) -> FloatArray:
     brightness += sketch.stripes + 1
     np.clip(brightness, 0.3, 2.0, out=brightness)
     slow = np.clip(canvas.field(rng, float(rng.uniform(2.0, 2.8)), float(rng.uniform(300, 1500))), -2.5, 2.5)
-    ground = np.empty((len(S2_BANDS), ids.shape[0] // OVERSAMPLING, ids.shape[1] // OVERSAMPLING), np.float32)
+    ground = np.empty((len(channels), ids.shape[0] // OVERSAMPLING, ids.shape[1] // OVERSAMPLING), np.float32)
     value, base = np.empty_like(brightness), np.empty_like(brightness)
-    for band in range(len(S2_BANDS)):
-        np.take(drifts[band], ids, out=value, mode="clip")
-        np.take(spectra[band], ids, out=base, mode="clip")
+    for band, channel in enumerate(channels):
+        np.take(drifts[channel], ids, out=value, mode="clip")
+        np.take(spectra[channel], ids, out=base, mode="clip")
         value *= slow
         value += base
         value *= brightness

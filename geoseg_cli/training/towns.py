@@ -12,7 +12,7 @@ import numpy as np
 
 from geoseg_cli.training.fields import FloatArray, hash_integers, unit_interval
 from geoseg_cli.training.layouts import GridStyle, Parcels, blob_distance, draw_parcels, meander_distance
-from geoseg_cli.training.painting import IdArray, Sketch
+from geoseg_cli.training.painting import IdArray, Mask, Sketch
 
 
 def _paint_towns(sketch: Sketch) -> None:
@@ -26,8 +26,9 @@ def _paint_towns(sketch: Sketch) -> None:
         if not where.any():
             continue
         draw = _industry if is_industry else _houses
-        np.copyto(sketch.ids, draw(sketch, distance), where=where)
-        np.copyto(sketch.stripes, np.float32(0), where=where)
+        part, box = sketch.window(where)  # streets of the whole canvas for every village would take most of the time
+        np.copyto(part.ids, draw(part, distance[box]), where=where[box])
+        np.copyto(part.stripes, np.float32(0), where=where[box])
     if sketch.recipe.farmland[1] > 0 and sketch.chance(0.4):
         for _ in range(int(rng.integers(1, 6))):
             _paint_farmstead(sketch)
@@ -43,16 +44,34 @@ def _houses(sketch: Sketch, distance: FloatArray) -> IdArray:
     streets = draw_parcels(sketch.canvas, rng, quarter)
     lot = _lots(streets, float(rng.uniform(9, 22)), int(rng.integers(2**31)))
     share = unit_interval(lot)
-    density = np.clip(np.float32(rng.uniform(0.08, 0.5)) - np.float32(0.25) * distance, 0.08, 0.8)
-    ids = np.where(lot % np.uint32(5) < 2, np.int32(palette.one("forest", rng)), palette.by_key("meadow", lot))
-    np.copyto(ids, np.int32(palette.one("street", rng)), where=share < density + np.float32(0.12))
-    np.copyto(ids, palette.by_key("roof", lot), where=share < density)
+    ids = np.where(_wooded(sketch), np.int32(palette.one("forest", rng)), palette.by_key("garden", streets.key))
+    lawn = lot % np.uint32(8) == 0
+    np.copyto(ids, palette.by_key("meadow", lot), where=lawn)
+    density = _density(sketch, streets, distance)
+    np.copyto(ids, np.int32(palette.one("street", rng)), where=share < density + np.float32(0.08))
+    # Houses of one quarter were built together and share their roofs.
+    same = unit_interval(lot * np.uint32(0x9E3779B1)) < np.float32(rng.uniform(0.5, 0.95))
+    np.copyto(ids, palette.by_key("roof", np.where(same, streets.key, lot)), where=share < density)
     park = unit_interval(streets.key) < np.float32(rng.uniform(0.0, 0.12))
     np.copyto(ids, np.int32(palette.one("meadow", rng)), where=park)
     np.copyto(ids, np.int32(palette.one("forest", rng)), where=park & (share < np.float32(0.4)))
     street = streets.edge_m < np.float32(rng.uniform(2.5, 6.0))
     np.copyto(ids, np.int32(palette.one("street", rng)), where=street)
     return ids
+
+
+def _density(sketch: Sketch, streets: Parcels, distance: FloatArray) -> FloatArray:
+    """Share of roofs, (H, W) float32 0.05..0.85: falls outwards, and varies by quarter and by street block."""
+    rng = sketch.rng
+    density = np.float32(rng.uniform(0.05, 0.42)) - np.float32(0.2) * distance
+    density += np.float32(rng.uniform(0.08, 0.25)) * sketch.canvas.field(rng, 3.0, float(rng.uniform(300, 900)))
+    density += np.float32(rng.uniform(0.1, 0.5)) * (unit_interval(streets.key) - np.float32(0.5))
+    return np.asarray(np.clip(density, 0.05, 0.85), np.float32)
+
+
+def _wooded(sketch: Sketch) -> Mask:
+    """Which gardens are under trees (H, W): groves and old quarters, not single squares."""
+    return sketch.patches(sketch.within((0.02, 0.25)), sketch.within((80, 400)), 2.4)
 
 
 def _lots(streets: Parcels, side_m: float, salt: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint32]]:
@@ -65,7 +84,7 @@ def _lots(streets: Parcels, side_m: float, salt: int) -> np.ndarray[tuple[int, i
 def _industry(sketch: Sketch, distance: FloatArray) -> IdArray:
     """Large halls, yards and verges: material ids (H, W); greener where `distance` nears 0, the edge."""
     rng, palette = sketch.rng, sketch.palette
-    lots = draw_parcels(sketch.canvas, rng, GridStyle(rng.uniform(40, 90), rng.uniform(60, 180), 2500.0, 0.8))
+    lots = draw_parcels(sketch.canvas, rng, GridStyle(rng.uniform(50, 150), rng.uniform(70, 260), 2500.0, 0.9))
     share = unit_interval(hash_integers(lots.key, lots.key, 5))
     green = share > np.float32(0.85) - np.float32(0.1) * np.clip(distance, -1, 0)
     hall = (share < np.float32(rng.uniform(0.4, 0.65))) & (lots.edge_m > np.float32(rng.uniform(4, 10)))

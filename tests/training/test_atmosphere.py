@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geoseg_cli.training.atmosphere import Atmosphere, rayleigh_optical_depth
-from geoseg_cli.training.spectra import S2_BANDS
+from geoseg_cli.training.spectra import S2_BANDS, channels_of
 
 AIR = Atmosphere(sun_zenith_rad=float(np.radians(40)), aerosol_depth=0.12, angstrom=1.3, vapour_cm=2.0)
 B02, B08, B09, B10 = (S2_BANDS.index(name) for name in ("B02", "B08", "B09", "B10"))
@@ -46,3 +46,27 @@ def test_skylight_is_blue() -> None:
     sky = AIR.sky_share()
     assert 0.15 < sky[B02] < 0.35
     assert sky[B08] < 0.6 * sky[B02]
+
+
+def test_smoke_hides_the_ground_more_than_clear_air() -> None:
+    clean, smoke = (Atmosphere(0.6, depth, 1.3, 2.0).layer(0, np.inf) for depth in (0.05, 1.0))
+    # Over dark ground an aerosol depth of 1 about doubles the blue and adds 0.05 to 0.15 of red reflectance.
+    red = S2_BANDS.index("B04")
+    assert 1.6 < smoke.path[B02] / clean.path[B02] < 4
+    assert 0.05 < smoke.path[red] - clean.path[red] < 0.15
+    assert (smoke.transmission <= clean.transmission).all()
+
+
+def test_mountains_have_less_air_above_them() -> None:
+    low, high = (Atmosphere(0.6, 0.1, 1.3, 1.0, ground_m).layer(0, np.inf) for ground_m in (0.0, 4000.0))
+    assert high.path[B02] < 0.8 * low.path[B02]
+    assert high.transmission[B09] > low.transmission[B09]
+
+
+def test_the_same_wavelength_sees_the_same_air_in_every_instrument() -> None:
+    layer = AIR.layer(0, np.inf)
+    for table, bands, twins in (("oli", ("B2", "B4", "B5", "B6"), ("B02", "B04", "B8A", "B11")),
+                                ("dove", ("blue", "red", "nir"), ("B02", "B04", "B8A"))):  # fmt: skip
+        own, twin = list(channels_of(table, bands)), list(channels_of("msi", twins))
+        np.testing.assert_allclose(layer.transmission[own], layer.transmission[twin], rtol=0.02)
+        np.testing.assert_allclose(layer.path[own], layer.path[twin], rtol=0.12, atol=1e-4)

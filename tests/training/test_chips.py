@@ -23,6 +23,7 @@ from geoseg_cli.training.chips import (
     to_dn,
     values_from_targets,
 )
+from geoseg_cli.training.imagers import IMAGERS
 from geoseg_cli.training.real_chips import alberta_chips, eurosat_chips, eurosat_tile_classes, ontario_chips, ukis_chips
 
 TREE, GRASS, CROP, BUILT, BARE, SNOW, WATER = (1 << place for place in range(7))
@@ -152,6 +153,7 @@ def test_the_forest_inventory_is_used_where_the_image_agrees(tmp_path: Path) -> 
 
 @dataclass(frozen=True)
 class Scene:
+    bands: tuple[tuple[str, ...], ...]
     reflectance: np.ndarray
     valid: np.ndarray
     land_cover: np.ndarray
@@ -163,8 +165,8 @@ def scene() -> Scene:
     bands = np.arange(1, 14, dtype=np.float32) / 100
     valid = np.array([[True, True, True, False]])
     return Scene(
-        np.tile(bands[:, None, None], (1, 1, 4)), valid, np.array([[10, 80, 255, 255]], np.uint8),
-        np.array([[0, 1, 2, 255]], np.uint8),
+        IMAGERS["sentinel-2"].bands, np.tile(bands[:, None, None], (1, 1, 4)), valid,
+        np.array([[10, 80, 255, 255]], np.uint8), np.array([[0, 1, 2, 255]], np.uint8),
     )  # fmt: skip
 
 
@@ -178,6 +180,24 @@ def test_a_surface_reflectance_chip_has_no_cirrus_band(scene: Scene) -> None:
     chip = simulated_chip(scene, "cloud", ("red", "cirrus"), False)
     assert (chip.dn[1] == DN_NODATA).all()
     assert (chip.dn[0, 0, :3] == 400).all()
+
+
+def test_bands_that_the_sensor_lacks_are_absent_and_synonyms_are_found() -> None:
+    names = IMAGERS["landsat-8"].bands
+    numbers = np.arange(1, 9, dtype=np.float32)[:, None, None] / 100
+    scene = Scene(
+        names, np.tile(numbers, (1, 1, 2)), np.array([[True, False]]), np.full((1, 2), 10, np.uint8),
+        np.zeros((1, 2), np.uint8),
+    )  # fmt: skip
+    chip = simulated_chip(scene, "cloud", ("nir", "nir09", "nir08", "cirrus", "rededge1", "swir16"), True)
+    # Band 5 is the only near infrared of Landsat 8, whichever of its two names a bundle uses.
+    assert chip.dn[:, 0, 0].tolist() == [500, DN_NODATA, 500, 800, DN_NODATA, 600]
+    assert (chip.dn[:, 0, 1] == DN_NODATA).all()
+
+
+def test_the_first_name_of_a_band_wins_over_its_synonyms(scene: Scene) -> None:
+    chip = simulated_chip(scene, "cloud", ("nir", "nir08"), True)
+    assert chip.dn[:, 0, 0].tolist() == [800, 900]
 
 
 def test_ground_below_thick_cloud_has_no_land_cover(scene: Scene) -> None:

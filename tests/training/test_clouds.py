@@ -18,7 +18,7 @@ from geoseg_cli.training.clouds import (
     make_clouds,
     shadow_shift,
 )
-from geoseg_cli.training.spectra import S2_BANDS
+from geoseg_cli.training.spectra import CHANNELS, S2_BANDS
 
 B02, B11, B12 = (S2_BANDS.index(name) for name in ("B02", "B11", "B12"))
 
@@ -35,7 +35,7 @@ def test_overhead_sun_gives_the_two_stream_reflectance() -> None:
 
 @given(st.floats(0.0, 200.0), st.floats(0.0, 1.2))
 def test_cloud_never_gives_more_light_than_it_gets(depth: float, zenith: float) -> None:
-    for band in range(13):
+    for band in range(len(CHANNELS)):
         for is_ice in (False, True):
             reflected, passed = sheet(depth, is_ice).reflectance(band, zenith)
             assert reflected.min() >= 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from geoseg_cli.training.sensor import Sensor, swath_edge
+from geoseg_cli.training.sensor import Sensor, Stripes, scan_gaps, swath_edge
 
 STILL = {"shift_px": (0.0, 0.0), "blur": 0.0, "noise_floor": 0.0, "noise_gain": 0.0, "is_smooth": False}
 RNG = np.random.default_rng(5)
@@ -63,3 +63,32 @@ def test_the_swath_edge_leaves_both_sides() -> None:
     for seed in range(20):
         share = swath_edge(np.random.default_rng(seed), (64, 64)).mean()
         assert 0 < share < 1
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_numbers_are_whole_steps_up_to_full_scale(bits: int) -> None:
+    seen = observe(IMAGE, full_scale=0.8, bits=bits)
+    numbers = seen.astype(np.float64) / (0.8 / (2**bits - 1))
+    np.testing.assert_allclose(numbers, np.rint(numbers), atol=1e-2)
+    assert seen.max() == pytest.approx(0.8, rel=1e-6)
+    assert (seen == seen.max()).sum() >= (IMAGE > 0.8).sum(), "what is brighter saturates"
+    inside = IMAGE < 0.8
+    np.testing.assert_allclose(seen[inside], IMAGE[inside], atol=0.51 * 0.8 / (2**bits - 1))
+
+
+def test_a_pushbroom_stripes_columns_and_a_mirror_rows() -> None:
+    flat = np.full((64, 64), 0.4, np.float32)
+    columns = observe(flat, stripes=Stripes(1, 0.01))
+    np.testing.assert_array_equal(columns, np.tile(columns[:1], (64, 1)))
+    assert columns[0].std() == pytest.approx(0.004, rel=0.3)
+    rows = observe(flat, stripes=Stripes(0, 0.01, detectors=16))
+    np.testing.assert_array_equal(rows, np.tile(rows[:, :1], (1, 64)))
+    np.testing.assert_array_equal(rows[:32], rows[32:])
+    assert len(np.unique(rows)) == 32, "16 detectors on the way to and fro"
+
+
+def test_scan_gaps_take_away_as_much_as_published() -> None:
+    # 22 % of a whole scene (USGS), from none in its middle to 14 of 32 rows at its edges.
+    lost = [1 - scan_gaps(np.random.default_rng(seed), (128, 128), 30.0).mean() for seed in range(200)]
+    assert np.mean(lost) == pytest.approx(0.23, abs=0.05)
+    assert max(lost) < 14 / 32 + 0.03
