@@ -46,9 +46,14 @@ class InputSpec:
     stddev: tuple[float, ...]
 
     @property
+    def planes(self) -> tuple[str, ...]:
+        """Channels of the network's input: every band, then one presence plane ``has BAND`` per optional band."""
+        return (*self.bands, *(f"has {band}" for band in self.optional))
+
+    @property
     def channels(self) -> int:
-        """Channels of the network's input: every band, then one presence plane per optional band."""
-        return len(self.bands) + len(self.optional)
+        """How many channels the network's input has."""
+        return len(self.planes)
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -152,6 +157,25 @@ class NetworkConfig(_Strict):
     config: dict[str, Any] = {}
 
 
+class ConfidenceCalibration(_Strict):
+    """What makes probabilities of logits, and how it was found.
+
+    Attributes:
+        temperature: T; probabilities are softmax(logits / T).
+        data: What it was fitted on, for people.
+        places, pixels: How many of them.
+        nll: Mean negative log-likelihood of the true class on these pixels with T = 1 and with T.
+        ece: Expected calibration error on these pixels with T = 1 and with T.
+    """
+
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    data: str
+    places: int = Field(ge=1)
+    pixels: int = Field(ge=1)
+    nll: tuple[float, float]
+    ece: tuple[float, float]
+
+
 class GeosegExtras(_Strict):
     """What geoseg must know and MLM has no field for.
 
@@ -163,6 +187,7 @@ class GeosegExtras(_Strict):
         gsd_m: Ground sampling distance that the model was trained for, metres.
         output_nodata: Raster value of pixels without an answer.
         network: Architecture and configuration.
+        calibration: What makes confidences mean something; None where nobody looked.
         training, metrics, limits: What was done, measured and not measured; free for people to read.
     """
 
@@ -174,9 +199,15 @@ class GeosegExtras(_Strict):
     gsd_m: float = Field(gt=0)
     output_nodata: int = Field(default=NODATA, ge=0, le=255)
     network: NetworkConfig
+    calibration: ConfidenceCalibration | None = None
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     limits: list[str] = []
+
+    @property
+    def temperature(self) -> float:
+        """Probabilities are softmax(logits / temperature); 1 where nothing was fitted."""
+        return self.calibration.temperature if self.calibration else 1.0
 
 
 class Hyperparameters(_Open):

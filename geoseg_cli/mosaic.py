@@ -58,6 +58,7 @@ class Mosaic:
         blend: Blend,
         keep: Window | None = None,
         with_probabilities: bool = False,
+        temperature: float = 1.0,
     ) -> None:
         """Prepare an empty mosaic.
 
@@ -67,11 +68,13 @@ class Mosaic:
             blend: How overlaps are merged.
             keep: Pixels outside become nodata; None keeps all.
             with_probabilities: Whether rows carry the probabilities of all classes.
+            temperature: Probabilities are softmax(logits / temperature).
         """
         self._plan = plan
         self._legend = legend
         self._keep = keep
         self._with_probabilities = with_probabilities
+        self._temperature = temperature
         self._row_weights = _axis_weights(plan.rows, blend)
         self._col_weights = _axis_weights(plan.cols, blend)
         height, width = min(plan.tile_height, plan.rows.size), plan.cols.size
@@ -101,7 +104,7 @@ class Mosaic:
         weights = np.outer(self._row_weights[tile.row_index], self._col_weights[tile.col_index])
         weights = np.where(valid, weights, np.float32(0))
         rows = slice(tile.window.row - self._row, tile.window.row_stop - self._row)
-        self._sums[:, rows, tile.window.cols] += _softmax(logits) * weights
+        self._sums[:, rows, tile.window.cols] += _softmax(logits, self._temperature) * weights
         self._weights[rows, tile.window.cols] += weights
         self._valid[rows, tile.window.cols] |= weights > 0
 
@@ -153,9 +156,11 @@ def _tile_weights(axis: Axis, index: int, blend: Blend) -> FloatArray:
     return weights
 
 
-def _softmax(logits: FloatArray) -> FloatArray:
-    """Softmax over axis 0 of (K, H, W)."""
+def _softmax(logits: FloatArray, temperature: float) -> FloatArray:
+    """Softmax over axis 0 of (K, H, W) logits / temperature."""
     shifted: FloatArray = logits - logits.max(axis=0)
+    if temperature != 1:
+        shifted /= np.float32(temperature)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=0)
     return shifted

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from geoseg_cli.batches import batches
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import Engine
@@ -99,6 +101,7 @@ class Job:
             "tile_px": [self.plan.tile_height, self.plan.tile_width],
             "overlap_px": self.plan.rows.overlap,
             "blend": self.options.blend,
+            "temperature": self.bundle.card.extras.temperature,
             "batch": self.options.batch or "auto",
             "warnings": list(self.warnings),
         }
@@ -150,11 +153,81 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
     """
     extras = bundle.card.extras
     with open_scene(path, bundle.input_spec, options.scene) as scene:
-        warnings = (*scene.warnings, *check_resolution(scene.grid, extras.gsd_m, str(path)))
+        warnings = (*scene.warnings, *check_resolution(scene.grid, extras.gsd_m, str(path)), *_doubts(bundle, options))
         tile = options.tile_px or extras.tile_px
         overlap = min(extras.overlap_px, tile // 2) if options.overlap_px is None else options.overlap_px
         plan = TilePlan.cover(scene.grid.height, scene.grid.width, tile, overlap, extras.size_multiple)
         yield Job(scene, bundle, plan, _window_to_keep(scene, options), options, warnings)
+
+
+class JobRun:
+    """A job on its way through engine and mosaic.
+
+    Args:
+        job: The scene and its tiles.
+        engine: What runs the network; made from the job's bundle.
+        with_probabilities: Whether rows carry the probabilities of all classes.
+        temperature: Probabilities are softmax(logits / temperature); None takes what the card states.
+        clock: Counts the seconds of the stages read, run and blend.
+
+    Attributes:
+        tiles_run: Tiles that went through the engine so far.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        with_probabilities: bool = False,
+        temperature: float | None = None,
+        clock: _Clock | None = None,
+    ) -> None:
+        if temperature is None:
+            temperature = job.bundle.card.extras.temperature
+        self._job, self._engine = job, engine
+        self._clock = clock or _Clock("read", "run", "blend")
+        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, job.keep, with_probabilities, temperature)
+        self.tiles_run = 0
+
+    @property
+    def not_finite(self) -> int:
+        """Pixels that became nodata because their logits were not finite."""
+        return self._mosaic.not_finite
+
+    @contextmanager
+    def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:
+        """Finished rows from the scene's first to its last, once; the block closes the reader behind them.
+
+        Raises:
+            EngineError: The engine failed, or gave more than a few non-finite numbers; told after the last row.
+        """
+        # Closed here and not when it is collected: its reader must be done before the scene is closed.
+        with closing(self._counted(progress)) as finished:
+            yield finished
+
+    def _counted(self, progress: Progress | None) -> Generator[Rows, None, None]:
+        grid, valid_pixels = self._job.scene.grid, 0
+        for rows in self._finished():
+            valid_pixels += int(np.count_nonzero(rows.valid))
+            yield rows
+            if progress:
+                progress((rows.row + rows.labels.shape[0]) * grid.width, grid.height * grid.width)
+        if self.not_finite > MAX_NOT_FINITE * (valid_pixels + self.not_finite):
+            raise EngineError(
+                f"{self._job.scene.path}: {self._job.bundle.name} gave non-finite numbers for {self.not_finite} pixels",
+                "run with --precision fp32; if it happens there too, the weights or the input values are broken",
+            )
+
+    def _finished(self) -> Iterator[Rows]:
+        job, clock = self._job, self._clock
+        size = job.options.batch or self._engine.batch_tiles
+        for batch in clock.iterate("read", batches(job.scene, job.plan, job.bundle.input_spec, size, job.keep)):
+            with clock("run"):
+                logits = self._engine.run(batch.pixels)
+            self.tiles_run += len(batch.tiles)
+            for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
+                yield from clock.iterate("blend", self._mosaic.add(tile, tile_logits, valid))
+        yield from clock.iterate("blend", self._mosaic.finish())
 
 
 def predict_scene(
@@ -217,34 +290,12 @@ def predict_scene(
 
 def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progress: Progress | None) -> tuple[int, int]:
     """Run all batches through engine and mosaic into the writer; returns tiles run and non-finite pixels."""
-    grid, options = job.scene.grid, job.options
-    mosaic = Mosaic(job.plan, job.bundle.legend, options.blend, job.keep, options.probabilities is not None)
-    tiles_run = 0
-
-    def finished() -> Generator[Rows, None, None]:
-        nonlocal tiles_run
-        made = batches(job.scene, job.plan, job.bundle.input_spec, options.batch or engine.batch_tiles, job.keep)
-        for batch in clock.iterate("read", made):
-            with clock("run"):
-                logits = engine.run(batch.pixels)
-            tiles_run += len(batch.tiles)
-            for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
-                yield from clock.iterate("blend", mosaic.add(tile, tile_logits, valid))
-        yield from clock.iterate("blend", mosaic.finish())
-
-    # Closed here and not when it is collected: its reader must be done before the scene is closed.
-    with closing(finished()) as source:
-        for rows in source:
+    run = JobRun(job, engine, job.options.probabilities is not None, clock=clock)
+    with run.rows(progress) as finished:
+        for rows in finished:
             with clock("write"):
                 writer.write(rows)
-            if progress:
-                progress((rows.row + rows.labels.shape[0]) * grid.width, grid.height * grid.width)
-    if mosaic.not_finite > MAX_NOT_FINITE * (writer.valid_pixels + mosaic.not_finite):
-        raise EngineError(
-            f"{job.scene.path}: {job.bundle.name} gave non-finite numbers for {mosaic.not_finite} pixels",
-            "run with --precision fp32; if it happens there too, the weights or the input values are broken",
-        )
-    return tiles_run, mosaic.not_finite
+    return run.tiles_run, run.not_finite
 
 
 def check_outputs(path: Path, output: Path, options: PredictOptions) -> None:
@@ -284,6 +335,14 @@ def _window_to_keep(scene: Scene, options: PredictOptions) -> Window:
     return keep
 
 
+def _doubts(bundle: Bundle, options: PredictOptions) -> tuple[str, ...]:
+    """What the user should know about the rasters that were asked for."""
+    if bundle.card.extras.calibration or not (options.confidence or options.probabilities):
+        return ()
+    text = "nobody has compared this bundle's confidence with the share of right pixels"
+    return (f"{text}; fit its temperature: geoseg evaluate BUNDLE FOLDER --fit-temperature",)
+
+
 def _map_spec(job: Job, engine: Engine) -> MapSpec:
     description = BAND_DESCRIPTIONS[job.bundle.card.extras.task]
     tags = _tags(job, engine)
@@ -314,6 +373,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_TILE": f"{job.plan.tile_height} {job.plan.tile_width}",
         "GEOSEG_OVERLAP": str(job.plan.rows.overlap),
         "GEOSEG_BLEND": job.options.blend,
+        "GEOSEG_TEMPERATURE": f"{job.bundle.card.extras.temperature:g}",
         "GEOSEG_ENGINE": engine.name,
         "GEOSEG_DEVICE": engine.device,
         "GEOSEG_PRECISION": engine.precision,

@@ -162,3 +162,25 @@ def test_labels_are_the_legends_values_not_the_channel_numbers() -> None:
     numbers = np.arange(64).reshape(8, 8) % 4
     rows = [*mosaic.add(tile, one_hot(numbers, plan), np.ones((8, 8), bool)), *mosaic.finish()]
     np.testing.assert_array_equal(joined(rows), np.array([80, 10, 50, 30])[numbers])
+
+
+@given(st.floats(0.1, 10), st.integers(0, 99))
+def test_a_temperature_divides_the_logits_and_keeps_the_labels_of_a_tile(temperature: float, seed: int) -> None:
+    plan = TilePlan.cover(8, 8, 8, 0)
+    logits = np.random.default_rng(seed).normal(0, 3, (4, 8, 8)).round(2).astype(np.float32)
+
+    def made(temperature: float) -> Rows:
+        mosaic = Mosaic(plan, LEGEND, "hann", with_probabilities=True, temperature=temperature)
+        (tile,) = plan
+        assert not list(mosaic.add(tile, logits, np.ones((8, 8), bool)))
+        (rows,) = mosaic.finish()
+        return rows
+
+    scaled = np.exp(logits.astype(np.float64) / temperature)
+    expected = scaled / scaled.sum(axis=0)
+    rows = made(temperature)
+    assert rows.probabilities is not None
+    np.testing.assert_allclose(rows.probabilities, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(rows.confidence, expected.max(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(rows.labels, made(1.0).labels)
+    np.testing.assert_array_equal(rows.labels, logits.argmax(axis=0))

@@ -51,7 +51,7 @@ Probabilities = Annotated[
         metavar="OUT",
         rich_help_panel=WRITING,
         show_default=False,
-        help="Also write the probability of every class (uint8, value / 250).",
+        help="Also write the probability of every class (uint8, value / 250); see --confidence.",
     ),
 ]
 Confidence = Annotated[
@@ -61,7 +61,8 @@ Confidence = Annotated[
         metavar="OUT",
         rich_help_panel=WRITING,
         show_default=False,
-        help="Also write the probability of the chosen class (uint8, value / 250).",
+        help="Also write the probability of the chosen class (uint8, value / 250). It tells the share of right pixels"
+        " only where the bundle's card has a calibration, and on data like those: geoseg models show.",
     ),
 ]
 CreationOptions = Annotated[

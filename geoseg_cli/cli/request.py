@@ -117,8 +117,8 @@ class Request:
             tile_px=given["tile"],
             overlap_px=given["overlap"],
             blend=given["blend"],
-            batch=_batch(given["batch"]),
-            scene=SceneOptions(bands=names, radiometry=given["radiometry"], nodata=_nodata(given["nodata"])),
+            batch=read_batch(given["batch"]),
+            scene=SceneOptions(bands=names, radiometry=given["radiometry"], nodata=read_nodata(given["nodata"])),
             bounds=_bounds(given["bounds"]) if given["bounds"] else None,
             probabilities=given["probabilities"],
             confidence=given["confidence"],
@@ -142,14 +142,14 @@ def run_request(request: Request) -> None:
     failed = 0
     for scene in scenes:
         try:
-            _put(runner.run(scene))
+            put(runner.run(scene))
         except Exception as error:
             # A mistake of ours in one scene must not cost the others their maps.
             if not isinstance(error, GeosegError) and (len(scenes) == 1 or request.given["verbose"] > 1):
                 raise
             named = error if isinstance(error, GeosegError) else _as_bug(error)
             if request.given["json"]:
-                _put(json.dumps(_failure(scene, named)) + "\n")
+                put(json.dumps(_failure(scene, named)) + "\n")
             if len(scenes) == 1:
                 raise
             failed += 1
@@ -159,7 +159,7 @@ def run_request(request: Request) -> None:
         sys.exit(SOME_FAILED_EXIT_CODE)
 
 
-def _put(text: str) -> None:
+def put(text: str) -> None:
     """Write a result to stdout.
 
     Raises:
@@ -262,7 +262,8 @@ def _failure(scene: Path, error: GeosegError) -> dict[str, Any]:
     }
 
 
-def _batch(text: str) -> int | None:
+def read_batch(text: str) -> int | None:
+    """Tiles in a batch as ``--batch`` says; None for auto."""
     if text == "auto":
         return None
     if not (text.isascii() and text.isdigit() and int(text[:9]) >= 1 and len(text) < 9):
@@ -270,7 +271,8 @@ def _batch(text: str) -> int | None:
     return int(text)
 
 
-def _nodata(text: str) -> float | Literal["auto"] | None:
+def read_nodata(text: str) -> float | Literal["auto"] | None:
+    """The number that means nothing as ``--nodata`` says."""
     if text in ("auto", "none"):
         return "auto" if text == "auto" else None
     try:

@@ -7,13 +7,16 @@ bands must be defined beside the input that names them, every class has a descri
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from geoseg_cli.bundle import InputSpec, sha256_of
+from geoseg_cli.bundle import CARD_FILE, Bundle, ConfidenceCalibration, InputSpec, ModelCard, sha256_of
 from geoseg_cli.catalog import Legend, sensors
+from geoseg_cli.export.readme import README_FILE, describe_in_words
+from geoseg_cli.results.commit import OutputTransaction
 
 INPUT_NAME, OUTPUT_NAME = "pixels", "logits"
 
@@ -63,6 +66,7 @@ class CardFields:
         size_multiple: Tile sides must be a multiple of this.
         gsd_m: Ground sampling distance it was trained for, metres.
         licence: SPDX identifier of the weights' licence.
+        calibration: What makes confidences mean something; None where nobody looked.
         training, metrics, limits: What was done, measured and not measured; JSON values.
         created: When the weights were made.
         valid_from: Earliest imagery that the model is meant for; the default is the launch of Sentinel-2A.
@@ -82,6 +86,7 @@ class CardFields:
     overlap_px: int = 32
     size_multiple: int = 32
     config: dict[str, Any] = field(default_factory=dict)
+    calibration: ConfidenceCalibration | None = None
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
@@ -124,6 +129,40 @@ def describe_bundle(fields: CardFields, facts: NetworkFacts, files: dict[str, Pa
         "links": [],
         "assets": {asset: _asset(asset, path, fields.input_spec) for asset, path in files.items()},
     }
+
+
+def store_calibration(bundle: Bundle, calibration: ConfidenceCalibration) -> Bundle:
+    """Write a calibration into the card of a bundle, in place of the one that it has.
+
+    The README beside the card follows if it is the one that geoseg makes of the card; one written by hand is left
+    alone. Files appear whole or not at all. Checksums are of other files and stay true.
+
+    Returns:
+        The bundle, opened again.
+
+    Raises:
+        AccessError: The folder cannot be written to.
+        StorageError: The disk does not take it.
+    """
+    path, readme = bundle.folder / CARD_FILE, bundle.folder / README_FILE
+    item = json.loads(path.read_text(encoding="utf-8"))
+    item["properties"]["mlm:hyperparameters"]["geoseg"]["calibration"] = calibration.model_dump(mode="json")
+    texts = {path: json.dumps(item, indent=2, allow_nan=False) + "\n"}
+    if _is_made_of_card(readme, bundle.card):
+        texts[readme] = describe_in_words(ModelCard.model_validate(item))
+    with OutputTransaction(list(texts), overwrite=True) as transaction:
+        for target, text in texts.items():
+            transaction.path(target).write_text(text, encoding="utf-8")
+        transaction.commit()
+    return Bundle.open(bundle.folder)
+
+
+def _is_made_of_card(readme: Path, card: ModelCard) -> bool:
+    """Whether a README says what geoseg makes of a card, and nothing else."""
+    try:
+        return readme.is_file() and readme.read_text(encoding="utf-8") == describe_in_words(card)
+    except (KeyError, UnicodeDecodeError):  # a card of somebody else, which lacks what the words need
+        return False
 
 
 def _properties(fields: CardFields, facts: NetworkFacts, memory_bytes: int) -> dict[str, Any]:
@@ -188,6 +227,7 @@ def _extras(fields: CardFields) -> dict[str, Any]:
         "gsd_m": fields.gsd_m,
         "output_nodata": fields.legend.nodata,
         "network": {"name": fields.network, "config": fields.config},
+        **({"calibration": fields.calibration.model_dump(mode="json")} if fields.calibration else {}),
         "training": fields.training,
         "metrics": fields.metrics,
         "limits": list(fields.limits),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from geoseg_cli.bundle import ModelCard
+from geoseg_cli.bundle import ConfidenceCalibration, ModelCard
 
 README_FILE = "README.md"
 INTRODUCTION = (
@@ -37,6 +37,7 @@ def describe_in_words(card: ModelCard) -> str:
                 ("bands it can use", ", ".join(spec.optional) or "-"),
                 ("pixel size", f"{extras.gsd_m:g} m"),
                 ("tiles", f"{extras.tile_px} px, overlap {extras.overlap_px} px"),
+                ("confidence", describe_confidence(extras.calibration)),
                 ("weights' licence", properties["license"]),
             ],
         ),
@@ -51,22 +52,40 @@ def describe_in_words(card: ModelCard) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def describe_confidence(calibration: ConfidenceCalibration | None) -> str:
+    """What ``--confidence`` of a bundle means, in a sentence."""
+    if calibration is None:
+        return "the network's own probability; nobody has compared it with the share of right pixels"
+    nll, ece = calibration.nll, calibration.ece
+    return (
+        f"softmax of logits / {calibration.temperature:.3g}; fitted on {calibration.data} ({calibration.places} places,"
+        f" {calibration.pixels:,} pixels), where the calibration error went from {ece[0]:.3f} to {ece[1]:.3f} and the"
+        f" negative log-likelihood from {nll[0]:.3f} to {nll[1]:.3f}"
+    )
+
+
+def _beginning(record: dict[str, Any]) -> str:
+    """What a training began with: other runs before it, the first one first."""
+    if not (earlier := record.get("started_from")):
+        return "From scratch"
+    return (
+        f"{_beginning(earlier)}; {earlier['minutes']:g} minutes, of which the weights of step {earlier['best_step']}"
+        " were taken on"
+    )
+
+
 def _training(record: dict[str, Any]) -> str:
     lines = []
     if data := record.get("data"):
         lines.append(_table(("data", "share of samples", "licence"), [tuple(map(str, row)) for row in data]))
     if options := record.get("options"):
-        begun = "From scratch"
-        if earlier := record.get("started_from"):
-            begun = (
-                f"From the best weights, those of step {earlier['best_step']}, of an earlier run from scratch of"
-                f" {earlier['minutes']:g} minutes"
-            )
         lines.append(
-            f"{begun}; {options['minutes']:g} minutes on {record.get('machine', 'an unnamed machine')},"
+            f"{_beginning(record)}; {options['minutes']:g} minutes on {record.get('machine', 'an unnamed machine')},"
             f" {record.get('simulated_scenes', 'an unknown number of')} different simulated scenes; the weights of step"
             f" {record.get('best_step')} of {record.get('last_step')} scored best on images set apart for choosing."
         )
+    if words := record.get("in_words"):
+        lines.append(words)
     if rounding := record.get("rounding"):
         lines.append(
             f"Weights are stored as {rounding['dtype']}; on the golden tiles"

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, StorageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.bands import BandMatch, match_bands
+from geoseg_cli.scenes.bands import BandMatch, drop_bands, match_bands
 from geoseg_cli.scenes.integrity import FileIdentity
 from geoseg_cli.scenes.radiometry import Evidence, Radiometry, decide_radiometry, refuse_rendered
 
@@ -54,12 +54,14 @@ class SceneOptions:
         radiometry: ``auto``, ``reflectance``, ``dn`` or ``dn-1000``.
         nodata: The number that means nothing, NaN included; None for none; ``"auto"`` for what the file says.
         max_bytes: Largest uncompressed size that is opened; None for a guard against absurd files.
+        drop: Common names of optional bands to read the scene without, as if it lacked them.
     """
 
     bands: tuple[str, ...] | None = None
     radiometry: str = "auto"
     nodata: float | Literal["auto"] | None = "auto"
     max_bytes: int | None = None
+    drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,8 @@ def _understand(source: GeoTiff, spec: InputSpec, options: SceneOptions) -> tupl
     has_tags = any(scale != 1 for scale in source.scales) or any(source.offsets)
     refuse_rendered(source.path, source.dtypes, has_tags)
     match = match_bands(spec, source.descriptions, options.bands, str(source.path))
+    if options.drop:
+        match = drop_bands(match, spec, options.drop, str(source.path))
     held = match.held_numbers
     evidence = Evidence(
         source.path,

@@ -90,6 +90,29 @@ def match_bands(
     return _agreed(spec, names, where)
 
 
+def drop_bands(match: BandMatch, spec: InputSpec, names: Sequence[str], where: str = "scene") -> BandMatch:
+    """The match as if the file lacked some bands.
+
+    Args:
+        match: What the file has.
+        spec: What the network wants.
+        names: Common names of the bands to leave out; those that the file lacks are no trouble.
+        where: What the error messages call the file.
+
+    Raises:
+        BandError: The network has no such band, needs it, or would be left with none.
+    """
+    unknown = [name for name in names if name not in spec.bands]
+    needed = [name for name in names if name in spec.required]
+    if unknown or needed:
+        trouble = f"the model has no {_counted(unknown)}" if unknown else f"the model needs {_counted(needed)}"
+        raise BandError(f"--drop-bands: {trouble}", f"it can do without {', '.join(spec.optional) or 'none'}")
+    kept = tuple(None if band in names else number for band, number in zip(match.wanted, match.numbers, strict=True))
+    if not any(number is not None for number in kept):
+        raise BandError(f"{where}: no band is left\n{match}", "leave out fewer bands")
+    return BandMatch(match.wanted, kept, match.file_names)
+
+
 @cache
 def known_names() -> frozenset[str]:
     """Every band name that some sensor knows, common or its own, in lower case."""
@@ -138,7 +161,7 @@ def _refuse_doubles(names: tuple[str, ...], where: str) -> None:
 
 def _agreed(spec: InputSpec, names: tuple[str, ...], where: str) -> BandMatch:
     """The match that all candidate sensors agree on, complete."""
-    candidates = [sensor for sensor in sensors().values() if _fits(sensor, names)]
+    candidates = fitting_sensors(names)
     if not candidates:
         raise BandError(
             f"{where}: no sensor has these bands, each once\n{_listing(names)}", _say_bands(spec, len(names))
@@ -163,6 +186,11 @@ def _agreed(spec: InputSpec, names: tuple[str, ...], where: str) -> BandMatch:
 def _missing(spec: InputSpec, match: BandMatch) -> set[str]:
     """Required bands that the file lacks."""
     return set(spec.required) - set(match.held_names)
+
+
+def fitting_sensors(names: Sequence[str]) -> tuple[Sensor, ...]:
+    """Sensors that have all these bands, each once; common names fit every sensor, ``""`` is no name."""
+    return tuple(sensor for sensor in sensors().values() if _fits(sensor, tuple(names)))
 
 
 def _fits(sensor: Sensor, names: tuple[str, ...]) -> bool:
