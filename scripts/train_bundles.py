@@ -18,7 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from geoseg_cli.bundle import Bundle, InputSpec
+from geoseg_cli.engines.torch_engine import load_network
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.export import CardFields, write_bundle
 from geoseg_cli.networks import create_network
@@ -34,6 +37,7 @@ from geoseg_cli.training.bundle_recipes import (
     validation_sets,
 )
 from geoseg_cli.training.chips import FloatArray
+from geoseg_cli.training.confidence import fit_confidence
 from geoseg_cli.training.loop import Progress, Trainer
 from geoseg_cli.training.pool import ScenePool
 
@@ -50,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=200, help="simulated scenes to wait for before training")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, help="top of the curve; the recipe's if not given")
-    parser.add_argument("--start", type=Path, help="checkpoint of an earlier run whose best weights to start from")
+    parser.add_argument("--start", type=Path, help="folder of a bundle of the same network to start from")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--validate-minutes", type=float, default=2.0)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and pools, not for git")
@@ -90,7 +94,7 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
     torch.manual_seed(arguments.seed)
     network = create_network(recipe.network, bands=recipe.spec.channels, classes=len(recipe.legend.classes))
     if arguments.start is not None:
-        network.load_state_dict(torch.load(arguments.start, weights_only=True)["best"])
+        begin_with(network, recipe.spec, Bundle.open(arguments.start))
     trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
     maker = SceneMaker(recipe.name, training / "spectra")
     kept = arguments.runs / f"pool-{recipe.name}-{maker.fingerprint()}"
@@ -118,6 +122,8 @@ def line(progress: Progress, pool: ScenePool) -> str:
 def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse.Namespace) -> Path:
     """Write the bundle with the best weights."""
     network, step, best_score = trainer.best()
+    spectra = arguments.data / "training" / "spectra"
+    chosen_with = [sample for one in validation_sets(recipe, spectra.parent, spectra) for sample in one.samples]
     fields = CardFields(
         name=recipe.name,
         title=recipe.title,
@@ -134,8 +140,9 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         size_multiple=recipe.size_multiple,
         training=training_record(recipe, trainer, made, step, best_score) | earlier_run(arguments.start),
         limits=recipe.limits,
+        calibration=fit_confidence(network, chosen_with, "simulated scenes and EuroSAT tiles that chose the weights"),
     )
-    maker = SceneMaker(recipe.name, arguments.data / "training" / "spectra")
+    maker = SceneMaker(recipe.name, spectra)
     return write_bundle(arguments.out / recipe.name, network, fields, golden_pixels(recipe, maker)).folder
 
 
@@ -164,13 +171,27 @@ def training_record(recipe: BundleRecipe, trainer: Trainer, made: int, step: int
     }
 
 
-def earlier_run(checkpoint: Path | None) -> dict[str, Any]:
-    """What the card says about the run whose best weights this one started from."""
-    if checkpoint is None:
+def begin_with(network: nn.Module, spec: InputSpec, bundle: Bundle) -> None:
+    """Take over the weights of a bundle, input plane by input plane; planes that it did not have begin at 0."""
+    given, own = load_network(bundle).state_dict(), network.state_dict()
+    before, now = bundle.input_spec.planes, spec.planes
+    kept = [now.index(plane) for plane in before]
+    for name, weight in own.items():
+        if weight.shape != given[name].shape:
+            assert weight.shape[1] == len(now), f"{name} does not see the input"
+            weight.zero_()
+            weight[:, kept] = given[name]
+        else:
+            weight.copy_(given[name])
+
+
+def earlier_run(folder: Path | None) -> dict[str, Any]:
+    """What the card says about the run whose weights this one started from."""
+    if folder is None:
         return {}
-    state = torch.load(checkpoint, weights_only=True)["state"]
-    minutes = round(state["elapsed_s"] / 60, 1)
-    return {"started_from": {"minutes": minutes, "best_step": state["best_step"], "history": state["history"]}}
+    record = Bundle.open(folder).card.extras.training
+    kept = ("best_step", "simulated_scenes", "history", "started_from")
+    return {"started_from": {"minutes": record["options"]["minutes"]} | {k: record[k] for k in kept if k in record}}
 
 
 if __name__ == "__main__":

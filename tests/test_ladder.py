@@ -19,10 +19,11 @@ LADDER = [
     ["grid", "tiles"],
     ["catalog"],
     ["bundle", "networks"],
-    ["metrics"],
+    ["metrics", "calibration"],
     ["scenes", "batches", "engines", "mosaic", "results"],
-    ["predict", "export"],
+    ["labels", "predict", "export"],
     ["evaluate", "training"],
+    ["evaluation_page"],
     ["__init__"],
     ["cli", "__main__"],
 ]
@@ -32,10 +33,13 @@ ALLOWED_BETWEEN_STAGES: set[tuple[str, str]] = set()
 HEAVY = {
     "torch": {"engines.torch_engine", "networks", "training", "export"},
     "onnxruntime": {"engines.onnx_engine", "engines.devices", "export"},
-    "rasterio": {"scenes", "results", "grid", "cli.doctor"},
+    "rasterio": {"scenes", "results", "grid", "cli.doctor", "training.vectors"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
+
+
+COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export")
 
 
 def modules() -> list[Path]:
@@ -122,7 +126,7 @@ def loaded_by(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("classify", "--help"), ("cloudmask", "--help"), ("export", "--help")],
+    [("--help",), ("--version",), *((name, "--help") for name in COMMANDS)],
 )
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     loaded = loaded_by(*arguments)

@@ -23,6 +23,11 @@ class Messages:
         self._quiet, self._verbose = quiet, verbose
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether only failures are shown."""
+        return self._quiet
+
     def note(self, text: str) -> None:
         """One line."""
         if not self._quiet:

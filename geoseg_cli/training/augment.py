@@ -1,7 +1,7 @@
-"""Chips to training samples: cut, scale, turn, disturb, hide, normalise.
+"""Chips to training samples: cut, scale, turn, cloud over, disturb, hide, normalise.
 
-A sample looks as a user's scene may look: another ground sampling distance, another side up, a small radiometric
-error, an edge of the swath, fewer bands. ``InputSpec.apply`` normalises, the same code as in prediction.
+A sample looks as a user's scene may look: another ground sampling distance, another side up, haze or a shadow, a small
+radiometric error, an edge of the swath, fewer bands. ``InputSpec.apply`` normalises, the same code as in prediction.
 
 Axes: N batch, P bands, C input channels, H rows, W columns, T side of a sample.
 """
@@ -18,7 +18,16 @@ import torch
 import torch.nn.functional as F
 
 from geoseg_cli.bundle import InputSpec
-from geoseg_cli.training.chips import DN_NODATA, DN_PER_REFLECTANCE, BoolArray, Chip, FloatArray, Int16Array, UInt8Array
+from geoseg_cli.training.chips import (
+    DN_NODATA,
+    DN_PER_REFLECTANCE,
+    BoolArray,
+    Chip,
+    FloatArray,
+    Int16Array,
+    TargetArray,
+)
+from geoseg_cli.training.overcast import cloud_over
 
 BandSets = tuple[tuple[str, ...], ...]
 
@@ -33,6 +42,8 @@ class Source:
         weight: Weight of a sample's loss, 0 to 1; low for labels that are often wrong.
         zoom: Range of the ground sampling distance of samples relative to the chip's own; 2 halves the detail.
         is_mosaic: Chips smaller than a sample are laid side by side; else the sample shows less than was asked.
+        piece_px: Range of the sides of the squares that a mosaic is laid of, each from any place of any chip: small
+            pieces take the neighbours away, so that a pixel's own spectrum must do. None lays whole chips.
     """
 
     chips: Sequence[Chip]
@@ -40,6 +51,7 @@ class Source:
     weight: float = 1.0
     zoom: tuple[float, float] = (1.0, 1.0)
     is_mosaic: bool = False
+    piece_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,8 @@ class AugmentOptions:
         band_sets: Optional bands that typical sensors have; one set is chosen in ``set_share`` of the samples.
         set_share: Share of samples that keep only the optional bands of a set.
         drop_share: Share of samples that drop each optional band with a chance of a half.
+        clouds: Share of samples that get simulated clouds; for land cover alone, as labels stay those of the ground.
+        cloud_gsd_m: Pixel size at which the clouds are drawn.
     """
 
     gain: float = 0.1
@@ -65,6 +79,8 @@ class AugmentOptions:
     band_sets: BandSets = ((),)
     set_share: float = 0.35
     drop_share: float = 0.25
+    clouds: float = 0.0
+    cloud_gsd_m: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +89,12 @@ class Sample:
 
     Attributes:
         pixels: (C, T, T) float32, as ``InputSpec.apply`` makes them.
-        target: (T, T) uint8, bit k set where the pixel may be class k, 0 where nothing is known or valid.
+        target: (T, T) uint8 or int64, bit k set where the pixel may be class k, 0 where nothing is known or valid.
         weight: Weight of the loss.
     """
 
     pixels: FloatArray
-    target: UInt8Array
+    target: TargetArray
     weight: float
 
 
@@ -90,6 +106,9 @@ def draw_sample(
     reflectance, valid = _to_reflectance(dn, bands, spec.required)
     reflectance, valid, target = _zoomed(reflectance, valid, target, size_px)
     reflectance, valid, target = _turned(reflectance, valid, target, rng)
+    if options.clouds and rng.random() < options.clouds:
+        reflectance, is_hidden = cloud_over(reflectance, bands, options.cloud_gsd_m, rng)
+        target = np.where(is_hidden, 0, target).astype(target.dtype)
     reflectance = _disturbed(reflectance, options, rng)
     if rng.random() < options.wedge:
         valid = valid & ~_wedge(size_px, rng)
@@ -97,7 +116,7 @@ def draw_sample(
     order = [bands.index(band) for band in spec.bands if band in held]
     present = tuple(band in held for band in spec.bands)
     pixels = spec.apply(np.ascontiguousarray(reflectance[order]), valid, present)
-    return Sample(pixels, np.where(valid, target, 0).astype(np.uint8), source.weight)
+    return Sample(pixels, np.where(valid, target, 0).astype(target.dtype), source.weight)
 
 
 def whole_sample(chip: Chip, spec: InputSpec) -> Sample:
@@ -108,7 +127,7 @@ def whole_sample(chip: Chip, spec: InputSpec) -> Sample:
     order = [chip.bands.index(band) for band in spec.bands if band in held]
     present = tuple(band in held for band in spec.bands)
     pixels = spec.apply(np.ascontiguousarray(reflectance[order]), valid, present)
-    return Sample(pixels, np.where(valid, chip.target, 0).astype(np.uint8), 1.0)
+    return Sample(pixels, np.where(valid, chip.target, 0).astype(chip.target.dtype), 1.0)
 
 
 def draw_batch(
@@ -121,7 +140,7 @@ def draw_batch(
     return [draw_sample(sources[place], size_px, spec, options, rng) for place in places]
 
 
-def _cut(source: Source, size_px: int, rng: np.random.Generator) -> tuple[Int16Array, UInt8Array, tuple[str, ...]]:
+def _cut(source: Source, size_px: int, rng: np.random.Generator) -> tuple[Int16Array, TargetArray, tuple[str, ...]]:
     """Cut a square of ``size_px`` times a random zoom out of one chip, or out of a mosaic of chips."""
     chip = source.chips[int(rng.integers(len(source.chips)))]
     zoom = math.exp(rng.uniform(math.log(source.zoom[0]), math.log(source.zoom[1])))
@@ -134,24 +153,26 @@ def _cut(source: Source, size_px: int, rng: np.random.Generator) -> tuple[Int16A
     return *_window(chip, shorter, rng), chip.bands
 
 
-def _window(chip: Chip, side: int, rng: np.random.Generator) -> tuple[Int16Array, UInt8Array]:
+def _window(chip: Chip, side: int, rng: np.random.Generator) -> tuple[Int16Array, TargetArray]:
     row = int(rng.integers(chip.height_px - side + 1))
     col = int(rng.integers(chip.width_px - side + 1))
     part = np.s_[row : row + side, col : col + side]
     return chip.dn[:, part[0], part[1]], chip.target[part]
 
 
-def _mosaic(source: Source, side: int, rng: np.random.Generator) -> tuple[Int16Array, UInt8Array]:
-    """Lay chips of one size side by side and cut a square at a random place."""
+def _mosaic(source: Source, side: int, rng: np.random.Generator) -> tuple[Int16Array, TargetArray]:
+    """Lay squares of one size, whole chips or pieces of them, side by side and cut a square at a random place."""
     cell = source.chips[0].height_px
+    if source.piece_px:
+        low, high = source.piece_px
+        cell = min(cell, round(math.exp(rng.uniform(math.log(low), math.log(high)))))
     count = -(-side // cell) + 1
     rows = []
     for _ in range(count):
-        line = [source.chips[int(place)] for place in rng.integers(len(source.chips), size=count)]
-        dn = np.concatenate([chip.dn for chip in line], axis=2)
-        rows.append((dn, np.concatenate([chip.target for chip in line], axis=1)))
-    dn = np.concatenate([row[0] for row in rows], axis=1)
-    target = np.concatenate([row[1] for row in rows], axis=0)
+        chosen = rng.integers(len(source.chips), size=count)
+        line = [_window(source.chips[int(place)], cell, rng) for place in chosen]
+        rows.append([np.concatenate(planes, axis=-1) for planes in zip(*line, strict=True)])
+    dn, target = (np.concatenate(planes, axis=-2) for planes in zip(*rows, strict=True))
     row, col = (int(start) for start in rng.integers(cell, size=2))
     return dn[:, row : row + side, col : col + side], target[row : row + side, col : col + side]
 
@@ -173,8 +194,8 @@ def _present(dn: Int16Array, bands: Sequence[str], spec: InputSpec) -> tuple[str
 
 
 def _zoomed(
-    reflectance: FloatArray, valid: BoolArray, target: UInt8Array, size_px: int
-) -> tuple[FloatArray, BoolArray, UInt8Array]:
+    reflectance: FloatArray, valid: BoolArray, target: TargetArray, size_px: int
+) -> tuple[FloatArray, BoolArray, TargetArray]:
     """Bring a square to side ``size_px``: areas are averaged, details interpolated, labels never mixed."""
     side = valid.shape[0]
     if side == size_px:
@@ -189,8 +210,8 @@ def _zoomed(
 
 
 def _turned(
-    reflectance: FloatArray, valid: BoolArray, target: UInt8Array, rng: np.random.Generator
-) -> tuple[FloatArray, BoolArray, UInt8Array]:
+    reflectance: FloatArray, valid: BoolArray, target: TargetArray, rng: np.random.Generator
+) -> tuple[FloatArray, BoolArray, TargetArray]:
     """One of the eight ways to lay a square on itself."""
     quarter, is_mirrored = int(rng.integers(4)), bool(rng.integers(2))
 

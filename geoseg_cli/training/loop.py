@@ -1,7 +1,8 @@
-"""The training loop: a time budget in, the best averaged weights out.
+"""The training loop: a budget in, the best averaged weights out.
 
-The budget is wall clock, because that is what people have; the learning rate follows the share of it that is spent.
-Everything random is drawn from (seed, step), so a run that was killed and resumed draws what it would have drawn.
+The budget is wall clock, because that is what people have, or steps, for runs that must come out the same; the
+learning rate follows the share of it that is spent. Everything random is drawn from (seed, step, rank), so a run that
+was killed and resumed draws what it would have drawn.
 
 Axes: N batch, C input channels, K classes, H rows, W columns.
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,44 +25,14 @@ from torch import Tensor, nn
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import StorageError
 from geoseg_cli.metrics import Confusion, confusion
-from geoseg_cli.training.augment import AugmentOptions, Sample, Source, draw_batch
+from geoseg_cli.training.augment import AugmentOptions, Sample, Source
 from geoseg_cli.training.chips import values_from_targets
+from geoseg_cli.training.feed import Drawn, Feed, ReadAhead, stack
 from geoseg_cli.training.losses import segmentation_loss
+from geoseg_cli.training.ranks import Ranks
+from geoseg_cli.training.schedule import TrainOptions, learning_rate
 
-
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """How to train.
-
-    Attributes:
-        minutes: Time budget, validation included.
-        steps: Budget in steps instead, for runs that must be the same on every machine.
-        pixels_per_step: Pixels of one batch; the number of images follows from their size.
-        sizes_px: Sides of the images; each step draws one.
-        learning_rate: At the top of its curve.
-        warmup_share: Share of the budget in which the learning rate rises.
-        weight_decay: Of weights with two axes or more.
-        clip_norm: Longest gradient.
-        ema_decay: Of the averaged weights that are validated and kept.
-        output_weights: Loss weights of main and auxiliary outputs.
-        precision: ``bf16`` computes under autocast; weights and loss stay fp32.
-        validate_minutes: Time between validations.
-        seed: Of all chance.
-    """
-
-    minutes: float = 40.0
-    steps: int | None = None
-    pixels_per_step: int = 8 * 128 * 128
-    sizes_px: tuple[int, ...] = (128, 128, 192, 256)
-    learning_rate: float = 1.5e-3
-    warmup_share: float = 0.03
-    weight_decay: float = 0.02
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    output_weights: tuple[float, ...] = (1.0,)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    validate_minutes: float = 2.0
-    seed: int = 1
+__all__ = ["Pace", "Progress", "TrainOptions", "Trainer", "ValidationSet", "learning_rate", "score", "stack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +49,23 @@ class ValidationSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How far a run is and how fast it goes.
+
+    Attributes:
+        step: Steps done.
+        share: Share of the budget used, 0 to 1.
+        steps_per_s: Of this process since it started or resumed, validation included; 0 before its first step.
+        left_s: Time to the end of the budget at this rate; NaN before the first step of a budget of steps.
+    """
+
+    step: int
+    share: float
+    steps_per_s: float
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands.
 
@@ -86,6 +75,7 @@ class Progress:
         learning_rate: Now.
         scores: Mean IoU of each validation set.
         is_best: Whether these weights are the best so far.
+        pace: Rate and time left.
     """
 
     step: int
@@ -95,6 +85,7 @@ class Progress:
     learning_rate: float
     scores: dict[str, float]
     is_best: bool
+    pace: Pace
 
 
 @dataclass(slots=True)
@@ -106,17 +97,22 @@ class _State:
     best_score: float = -math.inf
     best_step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    reported_step: int = 0
+    reported_s: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    stale_reports: int = 0
 
 
 class Trainer:
     """Trains one network.
 
     Args:
-        network: Returns logits, or in training main and auxiliary logits.
+        network: Returns logits, or in training main and auxiliary logits; on the device where it is to be trained.
         spec: Normalisation.
         options: How to train.
         augment: How to disturb the samples.
         checkpoint: File to keep the run in, and to resume it from if it exists. None keeps nothing.
+        ranks: This process among those that train together; each of them needs a trainer.
 
     Attributes:
         averaged: The moving average of the weights.
@@ -124,40 +120,46 @@ class Trainer:
 
     def __init__(
         self, network: nn.Module, spec: InputSpec, options: TrainOptions, augment: AugmentOptions,
-        checkpoint: Path | None = None,
+        checkpoint: Path | None = None, ranks: Ranks | None = None,
     ) -> None:  # fmt: skip
         self.network, self.spec, self.options, self.augment = network, spec, options, augment
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
         self._best = copy.deepcopy(self.averaged.state_dict())
         self._optimizer = _optimizer(network, options)
         self._checkpoint, self._state = checkpoint, _State()
+        self._ranks = ranks or Ranks()
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
+        self._module = self._ranks.wrap(network, spec.channels)
+        self._clock, self._first_step = _Clock(self._state.elapsed_s), self._state.step
 
     def run(
         self, sources: Sequence[Source], validation: Sequence[ValidationSet],
-        on_step: Callable[[], None] = lambda: None,
+        on_step: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Progress]:  # fmt: skip
-        """Train until the budget is spent.
+        """Train until the budget is spent, patience is at its end, or a stop is asked for.
 
         Args:
             sources: What to learn from.
             validation: What chooses the best weights: their mean over the sets of the mean IoU.
             on_step: Called after each step, for a pool that has to be pumped.
+            stop: Asked before each step; when any process says yes, the checkpoint is written and all end.
 
         Yields:
-            A report after each validation; the checkpoint is written before it is yielded.
+            A report after each validation, in the first process; the checkpoint is written before it is yielded.
         """
-        clock = _Clock(self._state.elapsed_s)
-        since, losses = clock.elapsed_s, list[float]()
-        while (share := self._share(clock.elapsed_s)) < 1:
-            losses.append(self._step(sources, share))
-            on_step()
-            is_last = self._share(clock.elapsed_s) >= 1
-            if is_last or clock.elapsed_s - since >= 60 * self.options.validate_minutes:
-                self._state.elapsed_s = clock.elapsed_s
-                yield self._report(validation, float(np.mean(losses)), clock)
-                since, losses = clock.elapsed_s, []
+        self._clock, self._first_step = _Clock(self._state.elapsed_s), self._state.step
+        if not self._state.reported_s:
+            self._state.reported_s = self._state.elapsed_s
+        feed = Feed(sources, self.spec, self.options, self.augment, self._ranks.rank)
+        with ReadAhead(feed, self.options.prefetch, self.options.steps) as batches:
+            while (share := self._agreed_share(is_stopped := stop())) < 1:
+                self._state.losses.append(self._step(batches.take(self._state.step), share))
+                on_step()
+                if self._ranks.is_first and self._is_report_due():
+                    yield self._report(validation)
+        if is_stopped or (share == math.inf and not self.is_over):
+            self._keep()
 
     def best(self) -> tuple[nn.Module, int, float]:
         """The network with the best averaged weights, in evaluation mode, their step and their score."""
@@ -170,23 +172,52 @@ class Trainer:
         """One row per report."""
         return list(self._state.history)
 
-    def _share(self, elapsed_s: float) -> float:
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent or patience is at its end."""
+        return self._share() >= 1 or self._is_patience_over()
+
+    @property
+    def pace(self) -> Pace:
+        """How far and how fast."""
+        step, seconds = self._state.step, self._clock.own_s
+        rate = (step - self._first_step) / seconds if seconds else 0.0
+        if self.options.steps is None:
+            left_s = max(0.0, 60 * self.options.minutes - self._clock.elapsed_s)
+        else:
+            left_s = (self.options.steps - step) / rate if rate else math.nan
+        return Pace(step, min(1.0, self._share()), rate, left_s)
+
+    def _share(self) -> float:
         if self.options.steps is not None:
             return self._state.step / self.options.steps
-        return elapsed_s / (60 * self.options.minutes)
+        return self._clock.elapsed_s / (60 * self.options.minutes)
 
-    def _step(self, sources: Sequence[Source], share: float) -> float:
+    def _is_patience_over(self) -> bool:
+        return self.options.patience is not None and self._state.stale_reports >= self.options.patience
+
+    def _agreed_share(self, is_stopped: bool) -> float:
+        """Share of the budget that is spent by the clock of the first process; infinite when any wants to end."""
+        own = self._share() if self._ranks.is_first else 0.0
+        share, votes = self._ranks.total(own, float(is_stopped or self._is_patience_over()))
+        return math.inf if votes else share
+
+    def _is_report_due(self) -> bool:
+        state, options = self._state, self.options
+        if self._share() >= 1:
+            return True
+        if options.validate_steps is not None:
+            return state.step - state.reported_step >= options.validate_steps
+        return self._clock.elapsed_s - state.reported_s >= 60 * options.validate_minutes
+
+    def _step(self, drawn: Drawn, share: float) -> float:
         """One step; returns the loss."""
         rate = learning_rate(share, self.options)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        rng = np.random.default_rng((self.options.seed, self._state.step))
-        size_px = int(rng.choice(self.options.sizes_px))
-        count = max(1, self.options.pixels_per_step // size_px**2)
-        batch = draw_batch(sources, count, size_px, self.spec, self.augment, rng)
         with torch.random.fork_rng(devices=[]):  # dropout must neither read nor move the caller's generator
-            torch.manual_seed(int(rng.integers(2**31)))
-            loss = self._descend(batch)
+            torch.manual_seed(drawn.seed)
+            loss = self._descend(drawn.samples)
         self._state.step += 1
         self._average()
         return loss
@@ -194,11 +225,13 @@ class Trainer:
     def _descend(self, batch: Sequence[Sample]) -> float:
         device = next(self.network.parameters()).device
         pixels, target, weight = (part.to(device) for part in stack(batch))
-        self.network.train()
+        classes = self.options.class_weights
+        self._module.train()
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-            outputs = self.network(pixels)
-        loss = segmentation_loss(outputs, target, weight, self.options.output_weights)
+            outputs = self._module(pixels)
+        weights = None if classes is None else torch.tensor(classes, device=device)
+        loss = segmentation_loss(outputs, target, weight, self.options.output_weights, weights)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
         if torch.isfinite(norm):  # one bad batch must not end hours of work
@@ -215,22 +248,28 @@ class Trainer:
         for kept, new in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
             kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
 
-    def _report(self, validation: Sequence[ValidationSet], loss: float, clock: _Clock) -> Progress:
+    def _report(self, validation: Sequence[ValidationSet]) -> Progress:
+        state = self._state
+        loss = float(np.mean(state.losses))
         scores = {one.name: score(self.averaged, one.samples).mean_iou for one in validation}
         total = float(np.mean(list(scores.values()))) if scores else -loss
-        is_best = total > self._state.best_score
+        is_best = total > state.best_score
+        state.stale_reports = 0 if is_best else state.stale_reports + 1
         if is_best:
             self._best = copy.deepcopy(self.averaged.state_dict())
-            self._state.best_score, self._state.best_step = total, self._state.step
-        share = self._share(clock.elapsed_s)
-        progress = Progress(
-            self._state.step, clock.elapsed_s, share, loss, learning_rate(share, self.options), scores, is_best
-        )
-        self._state.history.append({"step": progress.step, "loss": round(loss, 4), "scores": scores})
-        self._state.elapsed_s = clock.elapsed_s
-        if self._checkpoint is not None:
+            state.best_score, state.best_step = total, state.step
+        share, elapsed_s = self._share(), self._clock.elapsed_s
+        state.history.append({"step": state.step, "loss": round(loss, 4), "scores": scores})
+        state.reported_step, state.reported_s, state.losses = state.step, elapsed_s, []
+        self._keep()
+        rate = learning_rate(share, self.options)
+        return Progress(state.step, elapsed_s, share, loss, rate, scores, is_best, self.pace)
+
+    def _keep(self) -> None:
+        """Write the checkpoint, in the first process."""
+        self._state.elapsed_s = self._clock.elapsed_s
+        if self._checkpoint is not None and self._ranks.is_first:
             self._save(self._checkpoint)
-        return progress
 
     def _save(self, path: Path) -> None:
         """Write the checkpoint beside its place, then rename: a kill leaves the old one or the new one."""
@@ -256,34 +295,25 @@ class Trainer:
             self.averaged.load_state_dict(kept["averaged"])
             self._optimizer.load_state_dict(kept["optimizer"])
             self._best, self._state = kept["best"], _State(**kept["state"])
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
             raise StorageError(f"checkpoint {path} does not fit: {error}", f"remove {path} to start anew") from error
 
 
 class _Clock:
-    """Seconds of work, those before a resume included."""
+    """Seconds of work; those before a resume count as well."""
 
     def __init__(self, earlier_s: float) -> None:
-        self._start = time.monotonic() - earlier_s
+        self._start, self._earlier_s = time.monotonic(), earlier_s
+
+    @property
+    def own_s(self) -> float:
+        """Since this clock was started."""
+        return time.monotonic() - self._start
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self._start
-
-
-def learning_rate(share: float, options: TrainOptions) -> float:
-    """Learning rate after ``share`` of the budget: a straight rise, then half a cosine down to 1 % of the top."""
-    if share < options.warmup_share:
-        return options.learning_rate * max(share / options.warmup_share, 0.02)
-    fall = min(1.0, (share - options.warmup_share) / (1 - options.warmup_share))
-    return options.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
-
-
-def stack(batch: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
-    """Samples of one size as tensors: pixels (N, C, H, W) float32, targets (N, H, W) uint8, weights (N,) float32."""
-    pixels = torch.from_numpy(np.stack([sample.pixels for sample in batch]))
-    target = torch.from_numpy(np.stack([sample.target for sample in batch]))
-    return pixels, target, torch.tensor([sample.weight for sample in batch], dtype=torch.float32)
+        """Since the run began."""
+        return self._earlier_s + self.own_s
 
 
 @torch.no_grad()

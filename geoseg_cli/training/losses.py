@@ -1,7 +1,8 @@
 """What training minimises.
 
 A target is a set of classes: bit k set where the pixel may be class k (see ``chips``). Cross-entropy asks for
-probability inside the set, Dice for overlap where the class is certain.
+probability inside the set, Dice for overlap where the class is certain. Targets are uint8 for up to 8 classes and
+int64 for more.
 
 Axes: N batch, K classes, H rows, W columns.
 """
@@ -15,33 +16,56 @@ from torch import Tensor
 
 DICE_SMOOTHING = 1.0
 """Pixels added to both sides of the Dice ratio, so that a class of few pixels does not swing it."""
+MAX_CLASS_WEIGHT = 10.0
+"""A class of a handful of pixels must not outshout all others: its labels may be wrong."""
 
 
 def allowed_classes(target: Tensor, classes: int) -> Tensor:
-    """Spread targets (N, H, W) uint8 into (N, K, H, W) bool: True where the pixel may be class k."""
-    bits = torch.arange(classes, dtype=torch.uint8, device=target.device).view(1, -1, 1, 1)
+    """Spread targets (N, H, W) into (N, K, H, W) bool: True where the pixel may be class k."""
+    bits = torch.arange(classes, dtype=target.dtype, device=target.device).view(1, -1, 1, 1)
     return (target.unsqueeze(1) >> bits) & 1 != 0
 
 
-def set_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def class_weights(pixels: Sequence[int], power: float) -> tuple[float, ...]:
+    """Weights that let rare classes count more: proportional to frequency to the power of -``power``.
+
+    Args:
+        pixels: Labelled pixels of each of the K classes.
+        power: 0 for equal weights, 0.5 for the inverse square root of the frequency, 1 for its inverse.
+
+    Returns:
+        One weight per class, at most ``MAX_CLASS_WEIGHT``; before that bound their mean over the pixels is 1. A class
+        without pixels gets 1: nothing is known of it.
+    """
+    total = sum(pixels)
+    raw = [(count / total) ** -power if count else 0.0 for count in pixels]
+    mean = sum(count * value for count, value in zip(pixels, raw, strict=True)) / total if total else 1.0
+    return tuple(min(value / mean, MAX_CLASS_WEIGHT) if value else 1.0 for value in raw)
+
+
+def set_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor, classes: Tensor | None = None) -> Tensor:
     """Mean of -log(probability of the allowed classes) over the pixels that have any.
 
     With one allowed class it is the usual cross-entropy.
 
     Args:
         logits: (N, K, H, W) float32.
-        target: (N, H, W) uint8 sets of classes; 0 is ignored.
+        target: (N, H, W) sets of classes; 0 is ignored.
         weight: (N,) float32, at least 0, weight of each image's pixels.
+        classes: (K,) float32, above 0, weight of each class; a set weighs as much as its classes in the mean.
 
     Returns:
         Scalar, at least 0; 0 when no pixel is labelled.
     """
     is_known = target != 0
     # Unlabelled pixels allow everything: their loss is exactly 0 and its gradient too, never -inf or NaN.
-    allowed = allowed_classes(torch.where(is_known, target, torch.full_like(target, 255)), logits.shape[1])
+    everything = torch.full_like(target, (1 << logits.shape[1]) - 1)
+    allowed = allowed_classes(torch.where(is_known, target, everything), logits.shape[1])
     inside = logits.masked_fill(~allowed, float("-inf")).logsumexp(dim=1)
     losses = logits.logsumexp(dim=1) - inside  # (N, H, W)
     weights = weight.view(-1, 1, 1) * is_known
+    if classes is not None:
+        weights = weights * (allowed * classes.view(1, -1, 1, 1)).sum(dim=1) / allowed.sum(dim=1)
     return (losses * weights).sum() / weights.sum().clamp_min(1.0)
 
 
@@ -50,7 +74,7 @@ def dice_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         logits: (N, K, H, W) float32.
-        target: (N, H, W) uint8 sets of classes; only pixels with exactly one class count.
+        target: (N, H, W) sets of classes; only pixels with exactly one class count.
         weight: (N,) float32, at least 0, weight of each image's pixels.
 
     Returns:
@@ -73,14 +97,16 @@ def segmentation_loss(
     target: Tensor,
     weight: Tensor,
     output_weights: Sequence[float] = (1.0, 0.4, 0.4),
+    classes: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy plus Dice of the main output, and weighted of the auxiliary ones.
 
     Args:
         outputs: Logits (N, K, H, W), or main logits followed by auxiliary ones.
-        target: (N, H, W) uint8 sets of classes; 0 is ignored.
+        target: (N, H, W) sets of classes; 0 is ignored.
         weight: (N,) float32, at least 0.
         output_weights: Weight of each output; MSCloudCAM publishes 1, 0.4, 0.4.
+        classes: (K,) float32, above 0, weight of each class in the cross-entropy; Dice weighs classes equally already.
 
     Returns:
         Scalar, at least 0.
@@ -89,5 +115,5 @@ def segmentation_loss(
     total = torch.zeros((), device=target.device)
     for logits, share in zip(several, output_weights, strict=False):
         scores = logits.float()
-        total = total + share * (set_cross_entropy(scores, target, weight) + dice_loss(scores, target, weight))
+        total = total + share * (set_cross_entropy(scores, target, weight, classes) + dice_loss(scores, target, weight))
     return total

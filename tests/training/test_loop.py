@@ -187,3 +187,66 @@ def test_a_simple_rule_is_learned_within_a_few_seconds(network: Net, precision: 
     trainer = make_trainer(network, options)
     (report,) = trainer.run(SOURCES, VALIDATION)
     assert report.scores["held-out"] > 0.85
+
+
+def test_a_run_that_was_stopped_between_reports_ends_as_if_it_had_not_been(network: Net, tmp_path: Path) -> None:
+    options = replace(OPTIONS, validate_steps=4, steps=8)
+    whole = make_trainer(network, options)
+    list(whole.run(SOURCES, VALIDATION))
+    checkpoint = tmp_path / "checkpoint.pt"
+    stopped = make_trainer(network, options, checkpoint)
+    asked: list[int] = []
+    reports = stopped.run(SOURCES, VALIDATION, lambda: asked.append(1), lambda: len(asked) == 6)
+    assert [progress.step for progress in reports] == [4]
+    assert (stopped.pace.step, stopped.is_over) == (6, False)
+    resumed = make_trainer(network, options, checkpoint)
+    assert [progress.step for progress in resumed.run(SOURCES, VALIDATION)] == [8]
+    assert resumed.is_over
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+    assert resumed.history == whole.history
+
+
+def test_batches_drawn_ahead_change_no_weight(network: Net) -> None:
+    first, second = make_trainer(network), make_trainer(network, replace(OPTIONS, prefetch=3))
+    for trainer in (first, second):
+        list(trainer.run(SOURCES, VALIDATION))
+    assert all(torch.equal(one, other) for one, other in zip(weights(first), weights(second), strict=True))
+
+
+def test_patience_ends_a_run_for_good(network: Net, tmp_path: Path) -> None:
+    # Weights that do not move cannot improve: the first report is the best one.
+    options = replace(OPTIONS, steps=50, learning_rate=0.0, validate_steps=2, patience=3)
+    checkpoint = tmp_path / "checkpoint.pt"
+    still = copy.deepcopy(network)
+    still.layers[1] = torch.nn.Identity()
+    trainer = make_trainer(still, options, checkpoint)
+    assert [progress.step for progress in trainer.run(SOURCES, VALIDATION)] == [2, 4, 6, 8]
+    assert trainer.is_over
+    assert trainer.best()[1] == 2
+    again = make_trainer(still, options, checkpoint)
+    assert list(again.run(SOURCES, VALIDATION)) == []
+    assert again.is_over
+
+
+def test_the_pace_says_how_long_the_rest_takes(network: Net) -> None:
+    trainer = make_trainer(network, replace(OPTIONS, steps=10, validate_steps=5))
+    first, last = trainer.run(SOURCES, VALIDATION)
+    assert (first.pace.step, first.pace.share) == (5, 0.5)
+    assert first.pace.left_s == pytest.approx(5 / first.pace.steps_per_s)
+    assert last.pace.left_s == 0
+
+
+def test_a_class_that_weighs_more_is_found_more_often(network: Net) -> None:
+    found = []
+    for class_weights in ((10.0, 0.1), (0.1, 10.0)):
+        trainer = make_trainer(network, replace(OPTIONS, steps=30, class_weights=class_weights, validate_steps=30))
+        list(trainer.run(SOURCES, VALIDATION))
+        found.append(score(trainer.averaged, VALIDATION[0].samples).predicted[1])
+    assert found[0] < found[1]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(network: Net, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(b"not a checkpoint at all")
+    with pytest.raises(StorageError, match="does not fit"):
+        make_trainer(network, checkpoint=checkpoint)

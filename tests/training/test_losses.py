@@ -8,7 +8,9 @@ torch = pytest.importorskip("torch")
 F = pytest.importorskip("torch.nn.functional")
 
 from geoseg_cli.training.losses import (  # noqa: E402
+    MAX_CLASS_WEIGHT,
     allowed_classes,
+    class_weights,
     dice_loss,
     segmentation_loss,
     set_cross_entropy,
@@ -97,3 +99,37 @@ def test_auxiliary_outputs_weigh_two_fifths(logits: torch.Tensor) -> None:
     target = certain(torch.randint(0, 4, (2, 8, 8), generator=torch.Generator().manual_seed(1)))
     one = segmentation_loss(logits, target, ONE).item()
     assert segmentation_loss((logits, logits, logits), target, ONE).item() == pytest.approx(1.8 * one, rel=1e-5)
+
+
+def test_more_than_eight_classes_fit_into_wide_targets() -> None:
+    scores = torch.randn(2, 12, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 12, (2, 8, 8), generator=torch.Generator().manual_seed(1))
+    target = torch.ones_like(labels) << labels
+    assert set_cross_entropy(scores, target, ONE).item() == pytest.approx(F.cross_entropy(scores, labels).item())
+    target[0, 0] = 0
+    assert torch.isfinite(segmentation_loss(scores, target, ONE))
+    narrow = target.clamp(max=1 << 3)
+    wanted = segmentation_loss(scores[:, :4], narrow.to(torch.uint8), ONE)
+    assert segmentation_loss(scores[:, :4], narrow, ONE).item() == pytest.approx(wanted.item())
+
+
+def test_class_weights_are_those_of_torchs_weighted_cross_entropy(logits: torch.Tensor) -> None:
+    labels = torch.randint(0, 4, (2, 8, 8), generator=torch.Generator().manual_seed(1))
+    classes = torch.tensor([0.5, 1.0, 2.0, 4.0])
+    wanted = F.cross_entropy(logits, labels, weight=classes).item()
+    assert set_cross_entropy(logits, certain(labels), ONE, classes).item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_class_weights_fall_with_the_frequency_and_are_1_on_average(power: float) -> None:
+    pixels = [900, 90, 10, 0]
+    weights = class_weights(pixels, power)
+    assert weights[1] / weights[0] == pytest.approx(10**power)
+    assert weights[3] == 1
+    if max(weights) < MAX_CLASS_WEIGHT:
+        assert sum(n * w for n, w in zip(pixels, weights, strict=True)) / 1000 == pytest.approx(1)
+
+
+def test_no_class_outshouts_all_others() -> None:
+    assert class_weights([1_000_000, 1], 1.0)[1] == MAX_CLASS_WEIGHT
+    assert class_weights([5, 7], 0.0) == (1.0, 1.0)
