@@ -1,10 +1,16 @@
-"""Measure a bundle on images that had no part in its training, beside a random forest.
+"""Measure a bundle on images that had no part in its training, beside what else could be used.
 
     python scripts/evaluate_bundles.py models/landcover-lale --data ../shared/data --out metrics.json
+    python scripts/evaluate_bundles.py models/cloud-mscloudcam --data ../shared/data --s2cloudless PEER/bin/python
 
-The forest judges each pixel by itself; it learns from the same simulated scenes and real samples, disturbed alike.
-Images are run whole, padded to a multiple of 32 px, not in overlapping tiles. Intervals are percentiles of 1000
-resamplings of whole images (never of pixels); fewer than 5 images give none.
+Beside the network stand a random forest trained on the same data, for clouds a published threshold test and, where a
+source has its bands, s2cloudless (benchmarks/peers/run_s2cloudless.py says how to install it). Images are run whole,
+padded to a multiple of 32 px, not in overlapping tiles.
+
+A training scene can be measured on by a bundle that left it out:
+
+    python scripts/evaluate_bundles.py FOLDER --data ../shared/data --leave-out ukis-landsat5 --out without-5.json
+    python scripts/evaluate_bundles.py models/cloud-mscloudcam --data ../shared/data --left-out without-5.json
 """
 
 from __future__ import annotations
@@ -12,30 +18,46 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from aims import Report, aims_of
+from band_sets import UNCHANGED, headline, measure_band_sets
+from figures import Model, Predict, Row, measure
+from left_out import MEASURED_WITHOUT, SCENES, left_out_case, was_trained_on
+from rivals import ForestOptions, forest, normalised, s2cloudless, threshold_test
 from validation_cases import NOTES, Case, UInt8Array, cloud_cases, land_cover_cases
 
-from geoseg_cli.bundle import CARD_FILE, Bundle, InputSpec
-from geoseg_cli.engines import EngineOptions, choose_engine
-from geoseg_cli.errors import GeosegError
-from geoseg_cli.export.readme import README_FILE, describe_in_words
-from geoseg_cli.metrics import Confusion, confusion
-from geoseg_cli.training.augment import draw_batch
-from geoseg_cli.training.bundle_recipes import TRAIN_SEED, BundleRecipe, SceneMaker, recipe_named, sources
-from geoseg_cli.training.chips import values_from_targets
-from geoseg_cli.training.pool import ScenePool
+from geoseg_cli.bundle import CARD_FILE, Bundle
+from geoseg_cli.engines import Engine, EngineOptions, choose_engine
+from geoseg_cli.errors import GeosegError, UsageError
+from geoseg_cli.export.readme import MODEL_TITLES, README_FILE, describe_in_words
+from geoseg_cli.training.bundle_recipes import BundleRecipe, recipe_named
 
-Predict = Callable[[Case], UInt8Array]
-"""Class values (H, W) uint8 of a case."""
+SIZE_MULTIPLE_PX = 32
+QUICK_SCENES, QUICK_CASES_PER_SOURCE = 4, 2
+QUICK_FOREST = ForestOptions(scenes=4, samples=60)
 
-CLOUD_GROUPS = ((0, 3), (1, 2))
-"""Clear, shadow included, against cloud."""
-FALSE_ALARM_SOURCES = ("cs12-clear", "terramesh-clear", "eurosat-clear")
-FOREST_SAMPLES, FOREST_PIXELS_PER_SAMPLE, FOREST_SCENES = 800, 150, 300
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured and on what.
+
+    Attributes:
+        bundle: The bundle.
+        recipe: What it was made by.
+        cases: All cases.
+        arguments: The command line.
+    """
+
+    bundle: Bundle
+    recipe: BundleRecipe
+    cases: list[Case]
+    arguments: argparse.Namespace
 
 
 def main() -> int:
@@ -43,14 +65,14 @@ def main() -> int:
     arguments = parse_arguments()
     try:
         report = evaluate(arguments)
+        print_report(report)
+        if arguments.out is not None:
+            arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        if arguments.update_card:
+            update_card(arguments.bundle, report)
     except GeosegError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
-    print_table(report)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if arguments.update_card:
-        update_card(arguments.bundle, report)
     return 0
 
 
@@ -63,176 +85,183 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scenes", type=int, default=60, help="simulated scenes to measure on")
     parser.add_argument("--no-forest", action="store_true", help="leave the random forest out")
+    parser.add_argument("--no-band-sets", action="store_true", help="measure with all bands only")
+    parser.add_argument("--s2cloudless", type=Path, metavar="PYTHON", help="interpreter that has s2cloudless")
+    parser.add_argument("--leave-out", choices=tuple(SCENES), help="measure on this training scene alone")
+    parser.add_argument(
+        "--left-out", type=Path, nargs="*", default=[], metavar="JSON", help="reports of --leave-out to add"
+    )
+    parser.add_argument(
+        "--full-bands", type=Path, metavar="JSON", help="report of a bundle that was trained on full bands only"
+    )
+    parser.add_argument("--quick", action="store_true", help="a few images only: to see that everything works")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the forest's scenes are kept")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     parser.add_argument("--update-card", action="store_true", help="write the figures into the bundle's card")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.update_card and (arguments.quick or arguments.leave_out):
+        parser.error("--update-card needs all images: leave --quick and --leave-out away")
+    return arguments
 
 
-def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure a bundle, and a forest unless it is left out."""
+def evaluate(arguments: argparse.Namespace) -> Report:
+    """Measure a bundle and its rivals."""
     bundle = Bundle.open(arguments.bundle)
-    recipe = recipe_named(bundle.name)
-    cases = (land_cover_cases if recipe.task == "land-cover" else cloud_cases)(recipe, arguments.data, arguments.scenes)
+    # A recipe may have moved on since its bundle was made; the forest gets the bands that the network gets.
+    recipe = replace(recipe_named(bundle.name), spec=bundle.input_spec)
+    if arguments.leave_out and recipe.task != "cloud":
+        raise UsageError(f"{arguments.leave_out} shows clouds, {bundle.name} does not", "measure a bundle of clouds")
+    subject = Subject(bundle, recipe, all_cases(recipe, arguments), arguments)
     engine, reason = choose_engine(bundle, EngineOptions(engine=arguments.engine, threads=arguments.threads))
-    spec, values = bundle.input_spec, np.array(bundle.legend.values, np.uint8)
-
-    def predict(case: Case) -> UInt8Array:
-        pixels = normalised(case, spec)
-        height, width = case.truth.shape
-        padded = np.pad(pixels, ((0, 0), (0, -height % 32), (0, -width % 32)), mode="reflect")
-        predicted: UInt8Array = values[
-            engine.run(np.ascontiguousarray(padded)[None])[0].argmax(axis=0)[:height, :width]
-        ]
-        return predicted
-
-    report: dict[str, Any] = {"bundle": bundle.name, "engine": reason, "weights_sha256": bundle.sha256("weights")}
-    report["network"] = measure(cases, predict, recipe)
-    engine.close()
-    if not arguments.no_forest:
-        report["forest"] = measure(cases, train_forest(recipe, arguments), recipe)
-    report["notes"] = {name: NOTES[name] for name in report["network"]}
-    return report
+    with closing(engine):
+        models = [Model("network", network(subject, engine)), *rivals(subject)]
+        report: Report = {"bundle": bundle.name, "engine": reason, "weights_sha256": bundle.sha256("weights")}
+        report |= measure_all(subject, models)
+    if arguments.leave_out:
+        trained_on = was_trained_on(bundle.card.extras.training, arguments.leave_out)
+        return report | {"left_out": arguments.leave_out, "was_trained_on": trained_on}
+    for path in arguments.left_out:
+        add_left_out(report, read_report(path))
+    if arguments.full_bands is not None:
+        report["lost_to_full_bands"] = lost_to(report, read_report(arguments.full_bands))
+    return report | {"aims": aims_of(report, recipe.task)}
 
 
-def normalised(case: Case, spec: InputSpec) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Network input (C, H, W) float32 of a case."""
-    present = tuple(band in case.bands for band in spec.bands)
-    held = [case.bands.index(band) for band in spec.bands if band in case.bands]
-    return spec.apply(np.ascontiguousarray(case.reflectance[held]), case.valid, present)
-
-
-def measure(cases: Sequence[Case], predict: Predict, recipe: BundleRecipe) -> dict[str, Any]:
-    """Figures of every source."""
-    tables: dict[str, list[Confusion]] = {}
-    answers: dict[str, list[UInt8Array]] = {}
+def all_cases(recipe: BundleRecipe, arguments: argparse.Namespace) -> list[Case]:
+    """What to measure on."""
+    if arguments.leave_out:
+        return [left_out_case(arguments.leave_out, arguments.data / "training")]
+    make = land_cover_cases if recipe.task == "land-cover" else cloud_cases
+    cases = make(recipe, arguments.data, QUICK_SCENES if arguments.quick else arguments.scenes)
+    if not arguments.quick:
+        return cases
+    by_source: dict[str, list[Case]] = {}
     for case in cases:
-        predicted = predict(case)
-        truth = case.truth
-        if case.source == "eurosat-tiles":
-            predicted, truth = majority(predicted), truth[:1, :1]
-        answers.setdefault(case.source, []).append(predicted[truth != 255])
-        tables.setdefault(case.source, []).append(confusion(truth, predicted, recipe.legend.values))
-    names = [one.name for one in recipe.legend.classes]
-    units = {case.source: case.unit for case in cases}
-    return {
-        source: {"unit": units[source]} | figures(source, several, answers[source], names, recipe)
-        for source, several in tables.items()
-    }
+        by_source.setdefault(case.source, []).append(case)
+    return [case for several in by_source.values() for case in several[:QUICK_CASES_PER_SOURCE]]
 
 
-def figures(
-    source: str, tables: list[Confusion], answers: list[UInt8Array], names: list[str], recipe: BundleRecipe
-) -> dict[str, Any]:
-    """Figures of one source: what can be said depends on what its truth knows."""
-    total = sum(tables[1:], tables[0])
-    result: dict[str, Any] = {"n": len(tables), "pixels": total.pixels}
-    if source in FALSE_ALARM_SOURCES:
-        called = total.counts[0] / max(total.pixels, 1)
-        return result | {
-            "called_cloud": round(float(called[1] + called[2]), 4),
-            "called_shadow": round(float(called[3]), 4),
-            "called_cloud_by_image": [round(float(t.counts[0, 1:3].sum() / max(t.pixels, 1)), 4) for t in tables],
-        }
-    if source == "germany-opensoil":
-        shares = np.concatenate(answers)
-        return result | {
-            "called": {n: round(float((shares == v).mean()), 4) for n, v in zip(names, total.values, strict=True)}
-        }
-    if source != "oncloudn":
-        result |= total.as_dict(names) | {
-            "overall_accuracy_95": interval(tables, lambda table: table.overall_accuracy),
-            "mean_iou_95": interval(tables, lambda table: table.mean_iou),
-        }
-    if recipe.task == "cloud":
-        merged = [table.merged(CLOUD_GROUPS) for table in tables]
-        result["cloud"] = sum(merged[1:], merged[0]).as_dict(["clear", "cloud"])["classes"]["cloud"]
-        result["cloud"]["f1_95"] = interval(merged, lambda table: float(table.f1[1]))
-        result["cloud"]["f1_by_image"] = [none_if_nan(float(table.f1[1])) for table in merged]
-    return result
-
-
-def majority(predicted: UInt8Array) -> UInt8Array:
-    """The most frequent value, (1, 1) uint8."""
-    return np.full((1, 1), np.bincount(predicted.ravel()).argmax(), np.uint8)
-
-
-def interval(tables: Sequence[Confusion], figure: Callable[[Confusion], float]) -> list[float] | None:
-    """95 % interval of a figure, from resampling whole images; None for fewer than 5."""
-    if len(tables) < 5:
-        return None
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(1000):
-        chosen = [tables[place] for place in rng.integers(len(tables), size=len(tables))]
-        drawn.append(figure(sum(chosen[1:], chosen[0])))
-    low, high = np.nanpercentile(drawn, (2.5, 97.5))
-    return [round(float(low), 4), round(float(high), 4)]
-
-
-def none_if_nan(value: float) -> float | None:
-    """A value that JSON can hold."""
-    return None if np.isnan(value) else round(value, 4)
-
-
-def train_forest(recipe: BundleRecipe, arguments: argparse.Namespace) -> Predict:
-    """Train a random forest on single pixels of the samples that the network would get."""
-    from sklearn.ensemble import RandomForestClassifier
-
-    training = arguments.data / "training"
-    maker = SceneMaker(recipe.name, training / "spectra")
-    pool = ScenePool(
-        arguments.runs / f"pool-forest-{recipe.name}-{maker.fingerprint()}", maker, FOREST_SCENES, TRAIN_SEED
-    )
-    pool.fill(FOREST_SCENES)
-    rng = np.random.default_rng(0)
-    features, labels = [], []
-    for sample in draw_batch(sources(recipe, training, pool), FOREST_SAMPLES, 64, recipe.spec, recipe.augment, rng):
-        truth = values_from_targets(sample.target, recipe.legend.values).ravel()
-        known = np.flatnonzero(truth != 255)
-        chosen = rng.permutation(known)[:FOREST_PIXELS_PER_SAMPLE]
-        features.append(sample.pixels.reshape(len(sample.pixels), -1)[:, chosen].T)
-        labels.append(truth[chosen])
-    forest = RandomForestClassifier(60, min_samples_leaf=3, max_depth=22, random_state=0, n_jobs=arguments.threads)
-    forest.fit(np.concatenate(features), np.concatenate(labels))
+def network(subject: Subject, engine: Engine) -> Predict:
+    """The bundle itself."""
+    spec, values = subject.bundle.input_spec, np.array(subject.bundle.legend.values, np.uint8)
 
     def predict(case: Case) -> UInt8Array:
-        pixels = normalised(case, recipe.spec)
-        predicted = forest.predict(pixels.reshape(len(pixels), -1).T)
-        return np.asarray(predicted, np.uint8).reshape(case.truth.shape)
+        height, width = case.truth.shape
+        rest = ((0, 0), (0, -height % SIZE_MULTIPLE_PX), (0, -width % SIZE_MULTIPLE_PX))
+        padded = np.pad(normalised(case, spec), rest, mode="reflect")
+        logits = engine.run(np.ascontiguousarray(padded)[None])[0]
+        predicted: UInt8Array = values[logits.argmax(axis=0)[:height, :width]]
+        return predicted
 
     return predict
 
 
-def print_table(report: dict[str, Any]) -> None:
-    """Print one line per source and model."""
+def rivals(subject: Subject) -> list[Model]:
+    """What stands beside the network."""
+    arguments, recipe, found = subject.arguments, subject.recipe, []
+    if not arguments.no_forest:
+        options = QUICK_FOREST if arguments.quick else ForestOptions(threads=arguments.threads)
+        found.append(forest(recipe, arguments.data / "training", arguments.runs, options, arguments.leave_out))
+    if recipe.task == "cloud":
+        found.append(threshold_test())
+        if arguments.s2cloudless is not None:
+            found.append(s2cloudless(subject.cases, arguments.s2cloudless))
+    return found
+
+
+def measure_all(subject: Subject, models: Sequence[Model]) -> Report:
+    """Figures of all models, with all bands and with fewer."""
+    recipe = subject.recipe
+    report: Report = {model.name: measure(subject.cases, model, recipe.legend, recipe.task) for model in models}
+    notes = NOTES | {name: scene.note for name, scene in SCENES.items()}
+    report["notes"] = {name: notes[name] for name in report["network"]}
+    if not subject.arguments.no_band_sets:
+        able = [model for model in models if not model.is_binary]
+        known = subject.bundle.input_spec.bands
+        sets = measure_band_sets(subject.cases, able, recipe.legend, recipe.task, known)
+        for source, by_set in sets.items():
+            by_set[UNCHANGED] = {model.name: headline(report[model.name][source]) for model in able}
+        report["band_sets"] = sets
+    return report
+
+
+def add_left_out(report: Report, other: Report) -> None:
+    """Take over what another bundle, trained without a scene, reaches on it.
+
+    Raises:
+        UsageError: It was trained on the scene, or is of another recipe, or the report is of something else.
+    """
+    scene = other.get("left_out")
+    if scene is None or other["bundle"] != report["bundle"]:
+        raise UsageError(
+            f"not a report of {report['bundle']} with a scene left out", "pass files that --leave-out wrote"
+        )
+    if other["was_trained_on"]:
+        raise UsageError(f"that bundle was trained on {scene}", "train one without it")
+    for part in (*MODEL_TITLES, "notes", "band_sets"):
+        if part in report and scene in other.get(part, {}):
+            report[part][scene] = other[part][scene]
+    report["notes"][scene] += MEASURED_WITHOUT
+
+
+def lost_to(report: Report, other: Report) -> dict[str, float]:
+    """Mean IoU on simulated Sentinel-2 scenes, with all their bands, that another bundle has more."""
+
+    def mean_iou(one: Report) -> float:
+        row = one["network"]["simulated"]
+        return float(row.get("by_part", {}).get("sentinel-2", row)["mean_iou"])
+
+    return {"simulated, Sentinel-2": round(mean_iou(other) - mean_iou(report), 4)}
+
+
+def read_report(path: Path) -> Report:
+    """Read a report that this script wrote.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        report: Report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no report in {path}: {error}", "pass a file that --out wrote") from error
+    return report
+
+
+def print_report(report: Report) -> None:
+    """Print the aims, then one line per source and model."""
     print(f"{report['bundle']} ({report['engine']})")
+    if "was_trained_on" in report:
+        verdict = "was trained on this scene: no measure of anything" if report["was_trained_on"] else "left it out"
+        print(f"{report['left_out']}: by its card, the bundle {verdict}")
+    for aim in report.get("aims", []):
+        verdict = {True: "met", False: "NOT met", None: "open"}[aim["met"]]
+        print(f"  {verdict:8} {aim['aim']} {aim['wanted']}: {aim['measured']} ({aim['where']})")
     for source, note in report["notes"].items():
         print(f"\n{source}: {note}")
-        for model in ("network", "forest"):
-            if model in report:
-                print(f"  {model:8} {summary(report[model][source])}")
+        for model in MODEL_TITLES:
+            if source in report.get(model, {}):
+                print(f"  {model:12} {summary(report[model][source])}")
+        for name, by_model in report.get("band_sets", {}).get(source, {}).items():
+            print(f"    {name}: {by_model}")
 
 
-def summary(row: dict[str, Any]) -> str:
+def summary(row: Row) -> str:
     """The figures of a source in one line."""
-    parts = [f"n={row['n']} {row['unit']}s, {row['pixels']} px"]
-    for key in ("called_cloud", "called_shadow", "called_cloud_by_image", "called"):
-        if key in row and not (key == "called_cloud_by_image" and row["n"] > 6):
-            parts.append(f"{key} {row[key]}")
-    if "overall_accuracy" in row:
-        parts.append(f"OA {row['overall_accuracy']} {row['overall_accuracy_95']}")
-        parts.append(f"mIoU {row['mean_iou']} {row['mean_iou_95']}")
-        parts.append(" ".join(f"{name}:{one['iou']}" for name, one in row["classes"].items() if one["pixels"]))
-    if "cloud" in row:
-        parts.append(f"cloud F1 {row['cloud']['f1']} {row['cloud']['f1_95']} by image {row['cloud']['f1_by_image']}")
+    parts = [f"n={row['n']} {row['unit']}s, {row['pixels']} px", str(headline(row))]
+    if classes := {name: one["f1"] for name, one in row.get("classes", {}).items() if one["pixels"]}:
+        parts.append(f"F1 {classes}")
+    if "cloud_inside" in row:
+        parts.append(f"cloud F1 far from edges {row['cloud_inside']['f1']}")
+    for part, one in row.get("by_part", {}).items():
+        known = {key: value for key, value in one.items() if value is not None}
+        parts.append(f"\n      {part}: {known}")
     return "; ".join(parts)
 
 
-def update_card(folder: Path, report: dict[str, Any]) -> None:
+def update_card(folder: Path, report: Report) -> None:
     """Write the figures into the card and the README; checksums are of other files and stay true."""
     path = folder / CARD_FILE
-    card = json.loads(path.read_text(encoding="utf-8"))
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     card["properties"]["mlm:hyperparameters"]["geoseg"]["metrics"] = report
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.catalog import NODATA, sensors
-from geoseg_cli.training.bundle_recipes import TEST_SEED, BundleRecipe, SceneMaker
+from geoseg_cli.training.bundle_recipes import TEST_SEED, BundleRecipe, SceneMaker, scene_options
 from geoseg_cli.training.chips import DN_NODATA, DN_PER_REFLECTANCE, Chip, values_from_targets
 from geoseg_cli.training.real_chips import eurosat_chips, eurosat_tile_classes
 
@@ -24,8 +24,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 GERMAN_CLASSES = {
     "ConiferousForest": 10, "DeciduousForest": 10, "MixedForest": 10, "Grassland": 30, "PlantedFields": 40,
-    "Industrial": 50, "Settlement": 50, "Urban": 50, "Water": 80, "OpenSoil": NODATA,
+    "Industrial": 50, "Settlement": 50, "Urban": 50, "Water": 80, "OpenSoil": 60,
 }  # fmt: skip
+SOIL_ALSO = (40,)
+"""Ploughed fields are bare to the eye and cropland to WorldCover: both are right."""
 ESRI_CLASSES = {
     "water": 80,
     "trees": 10,
@@ -38,9 +40,9 @@ ESRI_CLASSES = {
 POLYGON_ROWS, POLYGON_COLUMNS, POLYGON_PATCH_PX = 10, 20, 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One image with its truth.
+    """One image with its truth; equal to itself alone.
 
     Attributes:
         source: Which set it belongs to.
@@ -49,7 +51,9 @@ class Case:
         reflectance: (P, H, W) float32.
         valid: (H, W) bool.
         truth: (H, W) uint8 class values, 255 unknown.
-        tag: A further class name where the truth has none of ours.
+        part: What the figures of the source are split by, a city or a sensor; empty where by nothing.
+        place: Names the ground where several sources show the same.
+        also_right: Class values that are as right as the truth, wherever it is known.
     """
 
     source: str
@@ -58,7 +62,9 @@ class Case:
     reflectance: FloatArray
     valid: BoolArray
     truth: UInt8Array
-    tag: str = ""
+    part: str = ""
+    place: str = ""
+    also_right: tuple[int, ...] = ()
 
 
 NOTES = {
@@ -68,21 +74,23 @@ NOTES = {
     " those that were trained on. Pixels are judged where a simple rule makes them certain.",
     "eurosat-tiles": "The same tiles: the most frequent class of a tile against its label. Road and river tiles have"
     " none.",
-    "germany": "Drawn polygons of 200 pixels each, Sentinel-2 L1C, 3 cities. The pixels have no neighbours: those of a"
-    " polygon are laid out in a 10 x 20 block amid copies of themselves, so no texture and no context is real.",
-    "germany-opensoil": "The polygons called OpenSoil: ploughed fields, which WorldCover calls cropland and which look"
-    " like bare ground. Not scored as an accuracy; the shares of the answers are given.",
+    "germany": "Drawn polygons of 200 pixels each, Sentinel-2 L1C, 3 cities, six classes: forest, grassland, planted"
+    " fields, built-up, water and open soil, which is the row called bare. Open soil means ploughed fields, which"
+    " WorldCover calls cropland and which look bare: there both answers are right. The pixels have no neighbours: those"
+    " of a polygon are laid out in a 10 x 20 block amid copies of themselves, so no texture and no context is real.",
     "terramesh-l1c": "3 chips of 224 px with a coarse map product (ESRI land cover) as truth, which misplaces shores,"
     " calls dark forest snow and savanna crops. Sentinel-2 L1C.",
     "terramesh-l2a": "The same 3 chips as surface reflectance.",
+    "terramesh-levels": "The same 3 chips: the share of the pixels that are called the same at both levels.",
     "oncloudn": "3 chips of 512 px, Sentinel-2 L2A, blue, green, red and near infrared only; blobby masks, about a"
     " tenth wrong by eye; cloud shadow counts as clear in the truth, and so it does here.",
     "cs12-scribbles": "5 dates of one place, Sentinel-2 L1C, blue, green and red only; scribbles of people on some of"
     " the pixels, one of the five wholly clear.",
     "cs12-clear": "2 clear images, one of bright ground, blue, green and red only: what is called cloud is a false"
     " alarm.",
-    "terramesh-clear": "The 3 TerraMesh chips at two levels each, clear by eye and by their labels, one of them snow:"
+    "terramesh-clear-l1c": "The 3 TerraMesh chips, Sentinel-2 L1C, clear by eye and by their labels, one of them snow:"
     " false alarms.",
+    "terramesh-clear-l2a": "The same 3 chips as surface reflectance: false alarms.",
     "eurosat-clear": "EuroSAT tiles set apart from training, all clear: false alarms.",
 }  # fmt: skip
 
@@ -107,10 +115,10 @@ def cloud_cases(recipe: BundleRecipe, data: Path, scenes: int) -> list[Case]:
         *_oncloudn(validation),
         *_scribbles(validation),
         *_clear_rgb(validation),
-        *_terramesh(validation, "l1c", None, "terramesh-clear"),
-        *_terramesh(validation, "l2a", None, "terramesh-clear"),
+        *_terramesh(validation, "l1c", None, "terramesh-clear-l1c"),
+        *_terramesh(validation, "l2a", None, "terramesh-clear-l2a"),
         *(
-            _from_chip(chip, "eurosat-clear", "tile", np.zeros(chip.target.shape, np.uint8))
+            from_chip(chip, "eurosat-clear", "tile", np.zeros(chip.target.shape, np.uint8))
             for chip in eurosat_chips(data / "training", "test", "cloud")
         ),
     ]
@@ -120,24 +128,26 @@ def _simulated(recipe: BundleRecipe, data: Path, scenes: int) -> Iterator[Case]:
     make = SceneMaker(recipe.name, data / "training" / "spectra")
     for number in range(scenes):
         chip = make(TEST_SEED + number)
-        yield _from_chip(chip, "simulated", "scene", values_from_targets(chip.target, recipe.legend.values))
+        sensor = scene_options(recipe.task, TEST_SEED + number, recipe.spec.required).sensor
+        yield from_chip(chip, "simulated", "scene", values_from_targets(chip.target, recipe.legend.values), sensor)
 
 
 def _eurosat(data: Path) -> Iterator[Case]:
     training, values = data / "training", (10, 30, 40, 50, 60, 70, 80)
     chips = eurosat_chips(training, "test", "land-cover")
     for chip, tile_class in zip(chips, eurosat_tile_classes(training, "test"), strict=True):
-        yield _from_chip(chip, "eurosat", "tile", values_from_targets(chip.target, values))
+        yield from_chip(chip, "eurosat", "tile", values_from_targets(chip.target, values))
         if tile_class:
-            yield _from_chip(chip, "eurosat-tiles", "tile", np.full(chip.target.shape, tile_class, np.uint8))
+            yield from_chip(chip, "eurosat-tiles", "tile", np.full(chip.target.shape, tile_class, np.uint8))
 
 
-def _from_chip(chip: Chip, source: str, unit: str, truth: UInt8Array) -> Case:
+def from_chip(chip: Chip, source: str, unit: str, truth: UInt8Array, part: str = "") -> Case:
+    """A case of the bands that a chip has."""
     present = [place for place in range(len(chip.bands)) if (chip.dn[place] != DN_NODATA).any()]
     dn = chip.dn[present]
     valid = (dn != DN_NODATA).all(axis=0)
     reflectance = np.where(valid, dn, 0).astype(np.float32) / np.float32(DN_PER_REFLECTANCE)
-    return Case(source, unit, tuple(chip.bands[place] for place in present), reflectance, valid, truth)
+    return Case(source, unit, tuple(chip.bands[place] for place in present), reflectance, valid, truth, part)
 
 
 def _germany(validation: Path) -> Iterator[Case]:
@@ -151,21 +161,20 @@ def _germany(validation: Path) -> Iterator[Case]:
         for value in np.unique(label[rows]):
             chosen = rows[label[rows] == value]
             if len(chosen) == POLYGON_ROWS * POLYGON_COLUMNS:
-                yield _polygon_case(dn[chosen], names[value], bands, rng)
+                yield polygon_case(dn[chosen], names[value], place, bands, rng)
 
 
-def _polygon_case(dn: npt.NDArray[Any], name: str, bands: tuple[str, ...], rng: np.random.Generator) -> Case:
+def polygon_case(dn: npt.NDArray[Any], name: str, city: str, bands: tuple[str, ...], rng: np.random.Generator) -> Case:
     """Lay 200 pixels (200, P) out as a block in the middle of a patch filled with copies of them."""
     filled = dn[rng.integers(len(dn), size=POLYGON_PATCH_PX**2)].reshape(POLYGON_PATCH_PX, POLYGON_PATCH_PX, -1)
     top, left = (POLYGON_PATCH_PX - POLYGON_ROWS) // 2, (POLYGON_PATCH_PX - POLYGON_COLUMNS) // 2
     block = np.s_[top : top + POLYGON_ROWS, left : left + POLYGON_COLUMNS]
     filled[block] = dn.reshape(POLYGON_ROWS, POLYGON_COLUMNS, -1)
     truth = np.full((POLYGON_PATCH_PX, POLYGON_PATCH_PX), NODATA, np.uint8)
-    is_soil = name == "OpenSoil"
-    truth[block] = 40 if is_soil else GERMAN_CLASSES[name]
+    truth[block] = GERMAN_CLASSES[name]
     reflectance = np.moveaxis(filled, -1, 0).astype(np.float32) / np.float32(1e4)
-    source = "germany-opensoil" if is_soil else "germany"
-    return Case(source, "polygon", bands, reflectance, np.ones(truth.shape, bool), truth, name)
+    also_right = SOIL_ALSO if name == "OpenSoil" else ()
+    return Case("germany", "polygon", bands, reflectance, np.ones(truth.shape, bool), truth, city, "", also_right)
 
 
 def _terramesh(validation: Path, level: str, classes: dict[str, int] | None, source: str) -> Iterator[Case]:
@@ -176,7 +185,7 @@ def _terramesh(validation: Path, level: str, classes: dict[str, int] | None, sou
             names = [str(name) for name in data["label_names"]]
             table = np.array([0 if classes is None else classes.get(name, NODATA) for name in names], np.uint8)
             truth, bands = table[data["label"]], _common_names(data[f"{level}_bands"])
-        yield Case(source, "chip", bands, scaled.astype(np.float32), np.ones(truth.shape, bool), truth)
+        yield Case(source, "chip", bands, scaled.astype(np.float32), np.ones(truth.shape, bool), truth, place=path.stem)
 
 
 def _oncloudn(validation: Path) -> Iterator[Case]:

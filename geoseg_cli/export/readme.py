@@ -9,10 +9,29 @@ from typing import Any
 from geoseg_cli.bundle import ConfidenceCalibration, ModelCard
 
 README_FILE = "README.md"
-INTRODUCTION = (
-    "Beside the network stands a random forest that judges each pixel alone and learned from the same data. Intervals"
-    " are 95 %, from resampling whole images. Measured with `scripts/evaluate_bundles.py`."
-)
+MODEL_TITLES = {
+    "network": "network",
+    "forest": "random forest",
+    "threshold": "threshold test",
+    "s2cloudless": "s2cloudless",
+}
+"""What stands in a report of ``scripts/evaluate_bundles.py``, in the order of the tables."""
+RIVALS = {
+    "forest": "a random forest that judges each pixel alone and learned from the same data",
+    "threshold": "the cloud test of Braaten, Cohen and Yang (2015, Remote Sensing of Environment 169, 128-138)",
+    "s2cloudless": "s2cloudless with its own settings, where a source has its bands",
+}
+HEADLINES = {
+    "overall_accuracy": "overall accuracy",
+    "mean_iou": "mean IoU",
+    "mean_f1": "macro-F1",
+    "agreement": "same answer",
+    "cloud_f1": "cloud F1",
+    "shadow_f1": "shadow F1",
+    "thin_cloud_iou": "thin-cloud IoU",
+    "called_cloud": "called cloud",
+    "called_shadow": "called shadow",
+}
 COMMANDS = {"land-cover": "classify", "cloud": "cloudmask"}
 
 
@@ -99,43 +118,116 @@ def _metrics(report: dict[str, Any]) -> str:
         return "Nothing yet."
     if "network" not in report:  # a bundle of somebody else, who measured in another way
         return "\n".join(f"- {name}: {json.dumps(value)}" for name, value in report.items())
-    lines = [INTRODUCTION]
+    models = [model for model in MODEL_TITLES if model in report]
+    lines = [_introduction(models)]
+    if aims := report.get("aims"):
+        lines += ["### Aims and what was reached", _aims(aims)]
     for source, note in report["notes"].items():
-        rows = [
-            (model, *_figures(report[model][source]))
-            for model in ("network", "forest")
-            if source in report.get(model, {})
-        ]
-        header = ("", *(name for name, _ in _named_figures(report["network"][source])))
-        lines += [f"### {source}", note, _table(header, rows)]
-        if classes := report["network"][source].get("classes"):
-            lines.append(_per_class(classes, report.get("forest", {}).get(source, {}).get("classes", {})))
+        rows = {model: report[model][source] for model in models if source in report[model]}
+        lines += [f"### {source}", note, _side_by_side(rows)]
+        if classes := _per_class(rows):
+            lines.append(classes)
+        if parts := rows["network"].get("by_part"):
+            lines.append(_split("part", parts, rows.get("forest", {}).get("by_part", {})))
+        if by_set := report.get("band_sets", {}).get(source):
+            lines.append(_split("bands", _of_model(by_set, "network"), _of_model(by_set, "forest")))
     return "\n\n".join(lines)
 
 
-def _per_class(network: dict[str, Any], forest: dict[str, Any]) -> str:
+def _introduction(models: Sequence[str]) -> str:
+    """What the tables hold."""
+    beside = "; ".join(RIVALS[model] for model in models if model in RIVALS)
+    return (
+        f"Beside the network: {beside}. " if beside else ""
+    ) + "Intervals are 95 %, from resampling whole images. Measured with `scripts/evaluate_bundles.py`."
+
+
+def _aims(aims: Sequence[dict[str, Any]]) -> str:
+    verdicts = {True: "yes", False: "no", None: "open"}
     rows = [
-        (name, f"{row['pixels']:,}", _number(row["iou"]), _number(row["f1"]), _number(forest.get(name, {}).get("f1")))
-        for name, row in network.items()
-        if row["pixels"]
+        (
+            aim["aim"],
+            aim["wanted"],
+            "not measured" if aim["measured"] is None else f"{aim['measured']:.4g}",
+            aim["where"] or "-",
+            verdicts[aim["met"]],
+        )
+        for aim in aims
     ]
-    return _table(("class", "pixels", "IoU", "F1", "F1 of the forest"), rows)
+    return "Of several sources the worst one counts.\n\n" + _table(("aim", "wanted", "measured", "on", "met"), rows)
 
 
-def _figures(row: dict[str, Any]) -> list[str]:
-    return [text for _, text in _named_figures(row)]
+def _side_by_side(rows: dict[str, dict[str, Any]]) -> str:
+    """One line per model; a model that does not know a figure shows a dash."""
+    named = {model: dict(_named_figures(row)) for model, row in rows.items()}
+    columns = list(named["network"])
+    lines = [
+        (MODEL_TITLES[model], *(figures.get(column, "-") for column in columns)) for model, figures in named.items()
+    ]
+    return _table(("", *columns), lines)
+
+
+def _per_class(rows: dict[str, dict[str, Any]]) -> str:
+    """IoU and F1 of the network's classes, and the F1 of the others; empty where the truth has no classes."""
+    network = {name: one for name, one in rows["network"].get("classes", {}).items() if one["pixels"]}
+    others = {model: row["classes"] for model, row in rows.items() if model != "network" and "classes" in row}
+    lines = [
+        (
+            name,
+            f"{one['pixels']:,}",
+            _number(one["iou"]),
+            _number(one["f1"]),
+            *(_number(classes.get(name, {}).get("f1")) for classes in others.values()),
+        )
+        for name, one in network.items()
+    ]
+    header = ("class", "pixels", "IoU", "F1", *(f"F1 of the {MODEL_TITLES[model]}" for model in others))
+    return _table(header, lines) if lines else ""
+
+
+def _split(title: str, network: dict[str, dict[str, Any]], forest: dict[str, dict[str, Any]]) -> str:
+    """Figures of the network for each part of a source or each set of bands, and the main one of the forest.
+
+    Args:
+        title: What the rows are.
+        network, forest: Name of the row -> figures; the forest may have none.
+    """
+    keys = [key for key in HEADLINES if any(key in row for row in network.values())]
+    main = "cloud_f1" if "cloud_f1" in keys else keys[0]
+    header = [title, "images", *(HEADLINES[key] for key in keys)]
+    lines = [
+        [name, str(row["n"]), *(_with_interval(row.get(key), row.get(f"{key}_95")) for key in keys)]
+        for name, row in network.items()
+    ]
+    if forest:
+        header.append(f"{HEADLINES[main]} of the random forest")
+        for line in lines:
+            line.append(_number(forest.get(line[0], {}).get(main)))
+    return _table(tuple(header), [tuple(line) for line in lines])
+
+
+def _of_model(by_set: dict[str, dict[str, Any]], model: str) -> dict[str, dict[str, Any]]:
+    return {name: by_model[model] for name, by_model in by_set.items() if model in by_model}
 
 
 def _named_figures(row: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures that a source has, named."""
     found = [("images", f"{row['n']} ({row['unit']}s)"), ("pixels", f"{row['pixels']:,}")]
-    if "overall_accuracy" in row:
-        found.append(("overall accuracy", _with_interval(row["overall_accuracy"], row.get("overall_accuracy_95"))))
-        found.append(("mean IoU", _with_interval(row["mean_iou"], row.get("mean_iou_95"))))
+    for key in ("overall_accuracy", "mean_iou", "mean_f1"):
+        if key in row:
+            found.append((HEADLINES[key], _with_interval(row[key], row.get(f"{key}_95"))))
     if "cloud" in row:
         found.append(("cloud F1", _with_interval(row["cloud"]["f1"], row["cloud"].get("f1_95"))))
+    if "cloud_inside" in row:
+        found.append(("cloud F1, over 2 px from an edge", _number(row["cloud_inside"]["f1"])))
+    if "agreement" in row:
+        worst = min(row["agreement_by_image"])
+        found += [("same answer", f"{row['agreement']:.1%}"), (f"worst {row['unit']}", f"{worst:.1%}")]
     if "called_cloud" in row:
-        found += [("called cloud", f"{row['called_cloud']:.1%}"), ("called shadow", f"{row['called_shadow']:.1%}")]
+        worst = max(row.get("called_cloud_by_image", [row["called_cloud"]]))
+        found += [("called cloud", f"{row['called_cloud']:.2%}"), (f"worst {row['unit']}", f"{worst:.1%}")]
+    if "called_shadow" in row:
+        found.append(("called shadow", f"{row['called_shadow']:.2%}"))
     if "called" in row:
         found += [(f"called {name}", f"{share:.1%}") for name, share in row["called"].items()]
     return found
