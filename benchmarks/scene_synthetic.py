@@ -5,6 +5,7 @@ Not a place and not for accuracy: it has the size, type, entropy and layout of a
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,7 @@ def _enlarged(field: npt.NDArray[np.float32], rows: slice, height_px: int, width
     bottom = field[y0 + 1][:, x0] * (1 - fx) + field[y0 + 1][:, x0 + 1] * fx
     blended: npt.NDArray[np.float32] = top * (1 - fy) + bottom * fy
     return blended
+
+
+if __name__ == "__main__":
+    write_synthetic(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

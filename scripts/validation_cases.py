@@ -68,8 +68,8 @@ class Case:
 
 
 NOTES = {
-    "simulated": "Scenes of the simulator that trained the model, of seeds it never saw: agreement with our own"
-    " physics, not with the world.",
+    "simulated": "Scenes of the simulator as it was when this was measured, of seeds that no training uses: agreement"
+    " with our own physics, not with the world.",
     "eurosat": "EuroSAT tiles set apart from training (the last 3 of 16 per class); the same sensor and continent as"
     " those that were trained on. Pixels are judged where a simple rule makes them certain.",
     "eurosat-tiles": "The same tiles: the most frequent class of a tile against its label. Road and river tiles have"
