@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from geoseg_cli.catalog import NODATA, LandClass, Legend
 from geoseg_cli.errors import InputMissingError, ModelError
 
-CARD_FILE = "item.json"
+CARD_FILE, README_FILE = "item.json", "README.md"
 CLIP_REFLECTANCE = (-0.2, 2.0)
 """Reflectances outside are sensor artefacts: clouds reach 1.4, noise and offsets -0.1."""
 
@@ -328,6 +328,12 @@ class Bundle:
     def name(self) -> str:
         """Name of the bundle."""
         return self.card.id
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Paths of the card, its README and all assets, whether they are there or not: no output may replace them."""
+        assets = (asset.href for asset in self.card.assets.values())
+        return tuple(self.folder / name for name in (CARD_FILE, README_FILE, *assets))
 
     @cached_property
     def input_spec(self) -> InputSpec:

@@ -310,6 +310,26 @@ def fit_bundle(
     return calibrate(logits, targets, folder.resolve().name, len({pair.place for pair in pairs}))
 
 
+def training_warning(
+    pairs: Sequence[LabelledPair], bundle: Bundle, parts: Sequence[str] = ("train", "develop")
+) -> str | None:
+    """What is wrong with figures on places that the card says the bundle has seen; None where it names none of them.
+
+    Args:
+        pairs: Images whose places are compared by name with ``training.split`` of the card.
+        bundle: The model.
+        parts: Parts of the split that count: ``train`` taught the network, ``develop`` chose its weights.
+    """
+    split = bundle.card.extras.training.get("split")
+    if not isinstance(split, dict):
+        return None
+    places = {pair.place for pair in pairs}
+    seen = {part: len(places.intersection(split.get(part) or ())) for part in parts}
+    said = {"train": "were trained on", "develop": "chose the weights"}
+    named = " and ".join(f"{count} {said[part]}" for part, count in seen.items() if count)
+    return f"of {len(places)} places, the card says, {named}: figures on these flatter the bundle" if named else None
+
+
 def bands_left_out(spec: InputSpec, only: Sequence[str]) -> tuple[str, ...]:
     """Bands of a network that are not among ``only``.
 

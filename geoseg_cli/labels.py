@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.catalog import NODATA
-from geoseg_cli.errors import GridError, InputError, InputMissingError
+from geoseg_cli.errors import AccessError, GridError, InputError, InputMissingError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.geotiff import GeoTiff, open_geotiff
 
@@ -54,7 +54,8 @@ def find_pairs(folder: Path) -> tuple[LabelledPair, ...]:
     Layouts: ``images/X.tif`` with ``labels/X.tif``, or ``X.tif`` with ``X_label.tif``; both also in subfolders. The
     place of a pair is the first subfolder it lies in (``images`` and ``labels`` are none); without subfolders what
     ``places.csv``, a table with the columns ``file`` and ``place``, says of the image's name; without that the stem.
-    Maps that geoseg wrote beside an image (``X_landcover.tif``, ``X_cloudmask.tif``) and hidden files are passed over.
+    Maps that geoseg wrote beside an image (``X_landcover.tif``, ``X_cloudmask.tif``) and hidden files are passed over;
+    links to folders are followed.
 
     Args:
         folder: Where to look, at any depth.
@@ -64,7 +65,9 @@ def find_pairs(folder: Path) -> tuple[LabelledPair, ...]:
 
     Raises:
         InputMissingError: There is no such folder, or no pair in it.
-        InputError: An image or a label has no counterpart or two, or ``places.csv`` does not name an image.
+        InputError: An image or a label has no counterpart or two, or ``places.csv`` cannot be read, does not name an
+            image, or names one twice.
+        AccessError: A folder may not be read.
     """
     if not folder.is_dir():
         raise InputMissingError(f"there is no folder {folder}", f"give a folder that holds {LAYOUTS}")
@@ -203,10 +206,9 @@ def _by_key(folder: Path) -> tuple[dict[Key, Path], dict[Key, Path]]:
     """Images and labels below a folder."""
     images: dict[Key, Path] = {}
     labels: dict[Key, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in _files_below(folder):
         inside = path.relative_to(folder)
-        is_hidden = any(part.startswith(".") for part in inside.parts)
-        if is_hidden or inside.suffix.lower() not in _SUFFIXES or not path.is_file():
+        if inside.suffix.lower() not in _SUFFIXES:
             continue
         is_label = LABELS_FOLDER in inside.parts[:-1] or inside.stem.endswith(LABEL_STEM)
         if inside.stem.endswith(_OUTPUT_STEMS) and not is_label:
@@ -219,6 +221,25 @@ def _by_key(folder: Path) -> tuple[dict[Key, Path], dict[Key, Path]]:
             raise InputError(f"{found[key]} and {path} would be {kind}", "keep one of them, or rename one")
         found[key] = path
     return images, labels
+
+
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Files at any depth that are not hidden; a link back to a folder ``above`` ends there."""
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        folders = {path for path in inside if path.is_dir()}
+    except PermissionError as error:
+        raise AccessError(
+            f"folder {folder} may not be read", "get the right to read it, or move it out of the folder"
+        ) from error
+    for path in inside:
+        if path in folders:
+            yield from _files_below(path, (*above, real))
+        elif path.is_file():
+            yield path
 
 
 def _refuse_unpaired(folder: Path, images: dict[Key, Path], labels: dict[Key, Path]) -> None:
@@ -243,13 +264,30 @@ def _refuse_unpaired(folder: Path, images: dict[Key, Path], labels: dict[Key, Pa
 def _places(folder: Path) -> dict[str, str] | None:
     """File name -> place as ``places.csv`` says; None without such a file."""
     path = folder / PLACES_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        table = csv.DictReader(stream)
-        if not {"file", "place"} <= set(table.fieldnames or ()):
-            raise InputError(f"{path} has no columns file and place", "make its first line: file,place")
-        return {row["file"].strip(): (row["place"] or "").strip() for row in table if row["file"]}
+    if not path.is_file():
+        raise InputError(f"{path} is no file", "it must be a table with the columns file and place; rename the folder")
+    places: dict[str, str] = {}
+    for file, place in _place_rows(path):
+        if file in places:
+            raise InputError(f"{path} names {file} twice", "keep one line for each image")
+        places[file] = place
+    return places
+
+
+def _place_rows(path: Path) -> list[tuple[str, str]]:
+    """File and place of each line that names a file."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = csv.DictReader(stream)
+            if not {"file", "place"} <= set(table.fieldnames or ()):
+                raise InputError(f"{path} has no columns file and place", "make its first line: file,place")
+            return [(row["file"].strip(), (row["place"] or "").strip()) for row in table if row["file"]]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8: byte {error.start} cannot be read", "store the table as UTF-8"
+        ) from error
 
 
 def _place(key: Key, image: Path, places: dict[str, str] | None) -> str:

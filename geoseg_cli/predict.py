@@ -264,7 +264,7 @@ def predict_scene(
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_job(path, bundle, options))
         transaction = stack.enter_context(
-            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=[path])
+            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=[path, *bundle.files])
         )
         if announce:
             announce(job)
@@ -298,7 +298,7 @@ def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progres
     return run.tiles_run, run.not_finite
 
 
-def check_outputs(path: Path, output: Path, options: PredictOptions) -> None:
+def check_outputs(path: Path, output: Path, bundle: Bundle, options: PredictOptions) -> None:
     """Refuse outputs that a run would refuse before it computes anything; nothing is written.
 
     Raises:
@@ -306,7 +306,7 @@ def check_outputs(path: Path, output: Path, options: PredictOptions) -> None:
     """
     check_creation_options(options.creation_options)
     targets = list(_targets(output, options).values())
-    with OutputTransaction(targets, overwrite=options.overwrite, inputs=[path]):
+    with OutputTransaction(targets, overwrite=options.overwrite, inputs=[path, *bundle.files]):
         pass
 
 

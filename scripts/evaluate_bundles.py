@@ -32,10 +32,10 @@ from left_out import MEASURED_WITHOUT, SCENES, left_out_case, was_trained_on
 from rivals import ForestOptions, forest, normalised, s2cloudless, threshold_test
 from validation_cases import NOTES, Case, UInt8Array, cloud_cases, land_cover_cases
 
-from geoseg_cli.bundle import CARD_FILE, Bundle
+from geoseg_cli.bundle import CARD_FILE, README_FILE, Bundle
 from geoseg_cli.engines import Engine, EngineOptions, choose_engine
 from geoseg_cli.errors import GeosegError, UsageError
-from geoseg_cli.export.readme import MODEL_TITLES, README_FILE, describe_in_words
+from geoseg_cli.export.readme import MODEL_TITLES, describe_in_words
 from geoseg_cli.training.bundle_recipes import BundleRecipe, recipe_named
 
 SIZE_MULTIPLE_PX = 32

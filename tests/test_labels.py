@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from geoseg_cli.errors import GridError, InputError, InputMissingError
+from geoseg_cli.errors import AccessError, GridError, InputError, InputMissingError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.labels import LabelFile, find_pairs, read_labels
 
@@ -206,3 +206,45 @@ def test_a_label_of_another_size_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tif", np.zeros((4, 5), np.uint8))
     with pytest.raises(GridError, match="label: 4 x 5 px"):
         read_labels(path, Grid(CRS.from_epsg(32631), UTM, 4, 4), CLASSES)
+
+
+def test_links_to_places_are_followed_and_a_loop_ends(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", ["x.tif", "x_label.tif"])
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "rome").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(root, target_is_directory=True)
+    assert pairs_in(root) == [("rome/x.tif", "rome/x_label.tif", "rome")]
+
+
+def test_a_folder_that_may_not_be_read_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, ["oslo/x.tif", "oslo/x_label.tif", "rome/y.tif"])
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:  # the tests may run as a user whom no mode stops
+        if path.name == "rome":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iter(listed(path))
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(AccessError, match="rome may not be read"):
+        find_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,place\na.tif,K\u00f6ln\n".encode("latin-1"), "places.csv is not UTF-8"),
+        (b"file,place\na.tif,rome\na.tif,oslo\n", "names a.tif twice"),
+        (None, "places.csv is no file"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted_is_refused(tmp_path: Path, table: bytes | None, message: str) -> None:
+    touch(tmp_path, ["a.tif", "a_label.tif"])
+    path = tmp_path / "places.csv"
+    if table is None:
+        path.mkdir()
+    else:
+        path.write_bytes(table)
+    with pytest.raises(InputError, match=message):
+        find_pairs(tmp_path)

@@ -161,13 +161,15 @@ class _Evaluation:
         from geoseg_cli.results.commit import OutputTransaction
 
         given = self._given
-        inputs = [path for pair in find_pairs(given["folder"]) for path in (pair.image, pair.label)]
+        pairs = find_pairs(given["folder"])
+        inputs = [*self._bundle.files, *(path for pair in pairs for path in (pair.image, pair.label))]
         json_file = Path(given["json"]) if given["json"] not in (None, "-") else None
         targets = [path for path in (json_file, given["report"]) if path]
         with ExitStack() as stack:
             transaction = None
             if targets:
                 transaction = stack.enter_context(OutputTransaction(targets, given["overwrite"], inputs))
+            self._warn_of_training(pairs)
             engine = self._choose_engine()
             stack.callback(engine.close)
             if given["fit_temperature"]:
@@ -180,6 +182,14 @@ class _Evaluation:
                     transaction.path(path).write_text(text, encoding="utf-8")
                 transaction.commit()
         put(_json_text(report) if given["json"] == "-" else _tables(report, given["per"]))
+
+    def _warn_of_training(self, pairs: Sequence[LabelledPair]) -> None:
+        from geoseg_cli.evaluate import training_warning
+
+        parts = ("train",) if self._given["fit_temperature"] else ("train", "develop")
+        warning = training_warning(pairs, self._bundle, parts)
+        if warning:
+            self._messages.note(f"warning: {warning}")
 
     def _choose_engine(self) -> Engine:
         from geoseg_cli.engines import EngineOptions, choose_engine

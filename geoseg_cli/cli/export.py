@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from geoseg_cli.cli.console import Messages
-from geoseg_cli.cli.options import Quiet
+from geoseg_cli.cli.options import Quiet, Verbose
+from geoseg_cli.errors import BandError, UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.export.parity import Parity
@@ -61,6 +62,16 @@ Radiometry = Annotated[
     Literal["auto", "reflectance", "dn", "dn-1000"],
     typer.Option("--radiometry", help="What the numbers of these scenes mean.", rich_help_panel=REDUCED),
 ]
+CalibrationBands = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration-bands",
+        metavar="NAME,NAME,...",
+        help="Names of the bands of these scenes in file order (red, B04, ...; - skips one).",
+        rich_help_panel=REDUCED,
+        show_default=False,
+    ),
+]
 AcceptAgreement = Annotated[
     float | None,
     typer.Option(
@@ -82,37 +93,65 @@ def command(
     bands: Bands = None,
     classes: Classes = None,
     calibration: Calibration = None,
+    calibration_bands: CalibrationBands = None,
     radiometry: Radiometry = "auto",
     accept_agreement: AcceptAgreement = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Export a bundle, or a bare network with random weights, as one file.
 
     Batch, height and width are free. The file is compared with PyTorch at sizes that were not traced.
     Standard output carries its path and nothing else.
     """
-    from geoseg_cli.export.single_file import ExportOptions, export_file
+    from geoseg_cli.export.single_file import ExportOptions
     from geoseg_cli.export.source import open_source
     from geoseg_cli.scenes import SceneOptions
 
+    _refuse_output(output, to)
+    if calibration_bands is not None and not (calibration and calibration_bands.strip()):
+        raise UsageError("--calibration-bands is empty, or there is no --calibration", "give both, or neither")
+    names = tuple(name.strip() for name in calibration_bands.split(",")) if calibration_bands else None
     options = ExportOptions(
         to,
         precision,
         opset,
         calibration=tuple(calibration or ()),
-        scene=SceneOptions(radiometry=radiometry),
+        scene=SceneOptions(bands=names, radiometry=radiometry),
         least_agreement=accept_agreement,
         overwrite=overwrite,
     )
     opened = open_source(source, bands, classes)
     target = output or _default_output(opened.name, options)
-    messages = Messages(quiet, verbose=0)
+    messages = Messages(quiet, verbose)
     messages.note(_announce(opened, options, target))
-    report = export_file(opened, target, options)
+    report = _export(opened, target, options)
     for line in _describe(opened, report):
         messages.note(f"  {line}")
     print(report.files[0])
+
+
+def _refuse_output(output: Path | None, to: str) -> None:
+    if output is None:
+        return
+    if not output.name:
+        raise UsageError("--output names no file", f"for example -o network.{to}, or leave it out")
+    if output.suffix.lower() != f".{to}":
+        raise UsageError(
+            f"--output {output} does not end in .{to}, which --to {to} writes",
+            f"name it {output.with_suffix(f'.{to}')}",
+        )
+
+
+def _export(source: Source, target: Path, options: ExportOptions) -> ExportReport:
+    from geoseg_cli.export.single_file import export_file
+
+    try:
+        return export_file(source, target, options)
+    except BandError as error:  # of a calibration scene; --bands is a number here
+        message, hint = (text.replace("--bands", "--calibration-bands") for text in (error.message, error.hint))
+        raise BandError(message, hint) from error
 
 
 def _default_output(name: str, options: ExportOptions) -> Path:

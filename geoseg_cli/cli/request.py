@@ -219,7 +219,7 @@ class _Runner:
         from geoseg_cli.predict import check_outputs, open_job
 
         output, options = self._request.output_of(scene), self._request.predict_options()
-        check_outputs(scene, output, options)
+        check_outputs(scene, output, self._bundle, options)
         with open_job(scene, self._bundle, options) as job:
             self._messages.decisions(job.decisions(), scene, output)
             return {"output": str(output), **job.decisions()}

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.bundle import CARD_FILE, Bundle, ModelCard
+from geoseg_cli.bundle import CARD_FILE, README_FILE, Bundle, ModelCard
 from geoseg_cli.engines.golden import compare_logits
 from geoseg_cli.errors import ModelError
 from geoseg_cli.export.card import CardFields, NetworkFacts, describe_bundle
 from geoseg_cli.export.onnx_file import check_parity, write_onnx
 from geoseg_cli.export.parity import run_torch
-from geoseg_cli.export.readme import README_FILE, describe_in_words
+from geoseg_cli.export.readme import describe_in_words
 
 if TYPE_CHECKING:
     from torch import nn

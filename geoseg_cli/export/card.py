@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from geoseg_cli.bundle import CARD_FILE, Bundle, ConfidenceCalibration, InputSpec, ModelCard, sha256_of
+from geoseg_cli.bundle import CARD_FILE, README_FILE, Bundle, ConfidenceCalibration, InputSpec, ModelCard, sha256_of
 from geoseg_cli.catalog import Legend, sensors
-from geoseg_cli.export.readme import README_FILE, describe_in_words
+from geoseg_cli.export.readme import describe_in_words
 from geoseg_cli.results.commit import OutputTransaction
 
 INPUT_NAME, OUTPUT_NAME = "pixels", "logits"

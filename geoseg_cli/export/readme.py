@@ -8,7 +8,6 @@ from typing import Any
 
 from geoseg_cli.bundle import ConfidenceCalibration, ModelCard
 
-README_FILE = "README.md"
 MODEL_TITLES = {
     "network": "network",
     "forest": "random forest",

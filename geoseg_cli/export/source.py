@@ -47,9 +47,7 @@ class Source:
     @property
     def files(self) -> list[Path]:
         """Files of the bundle."""
-        if self.bundle is None:
-            return []
-        return [self.bundle.folder / asset.href for asset in self.bundle.card.assets.values()]
+        return list(self.bundle.files) if self.bundle else []
 
 
 def open_source(name: str, bands: int | None = None, classes: int | None = None) -> Source:

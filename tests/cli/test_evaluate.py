@@ -131,3 +131,28 @@ def test_an_uncalibrated_confidence_comes_with_a_warning(run: Run, folder: Path,
     asked = run("cloudmask", scene, "--model", model, "-o", tmp_path / "b.tif", "--confidence", tmp_path / "c.tif")
     assert "--fit-temperature" in asked.err
     assert "--fit-temperature" not in plain.err
+
+
+@pytest.mark.parametrize("name", ["item.json", "README.md", "weights.bin"])
+def test_an_output_must_not_replace_a_file_of_the_bundle(run: Run, folder: Path, model: Path, name: str) -> None:
+    target = model / name
+    target.touch()
+    before = target.read_bytes()
+    assert run("evaluate", model, folder, "--json", target, "--overwrite").code == 2
+    scene = folder / "rome" / "x.tif"
+    assert run("cloudmask", scene, "--model", model, "-o", target, "--overwrite").code == 2
+    assert run("cloudmask", scene, "--model", model, "-o", target, "--overwrite", "--dry-run").code == 2
+    assert target.read_bytes() == before
+
+
+def test_places_that_the_card_says_were_learned_from_are_counted(run: Run, folder: Path, model: Path) -> None:
+    card = json.loads((model / "item.json").read_text())
+    extras = card["properties"]["mlm:hyperparameters"]["geoseg"]
+    extras["training"] = {"split": {"train": ["oslo", "bonn"], "develop": ["rome"], "test": []}}
+    (model / "item.json").write_text(json.dumps(card))
+    seen = "warning: of 2 places, the card says, 1 were trained on"
+    assert f"{seen} and 1 chose the weights" in run("evaluate", model, folder).err
+    assert f"{seen}: figures" in run("evaluate", model, folder, "--fit-temperature").err
+    extras["training"] = {"split": {"train": ["bonn"], "develop": [], "test": ["oslo", "rome"]}}
+    (model / "item.json").write_text(json.dumps(card))
+    assert "the card says" not in run("evaluate", model, folder).err

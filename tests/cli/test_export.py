@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import rasterio
 
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.golden import read_golden
+from geoseg_cli.errors import UsageError
 from geoseg_cli.export.onnx_file import open_graph
+from geoseg_cli.export.single_file import ExportOptions, export_file
+from geoseg_cli.export.source import open_source
 from tests.cli.conftest import Run
 from tests.export.test_calibration import scene
 from tests.export.toys import Plain, seeded, write_small_bundle
@@ -112,6 +116,8 @@ def test_an_existing_file_is_kept_unless_told_otherwise(run: Run, bundle: Bundle
         (("BUNDLE", "--to", "tflite"), 2, ("tflite",)),
         (("BUNDLE", "--calibration", "a.tif"), 2, ("--calibration belongs to int8",)),
         (("BUNDLE", "--precision", "int8", "--calibration", "none.tif"), 66, ("none.tif",)),
+        (("BUNDLE", "-o", ""), 2, ("--output names no file",)),
+        (("BUNDLE", "-o", "map.tif"), 2, ("does not end in .onnx", "name it map.onnx")),
         (("BUNDLE", "-o", "missing/a.onnx"), 73, ("there is no folder", "mkdir -p")),
     ],
 )
@@ -158,3 +164,36 @@ def test_the_help_states_every_default(run: Run) -> None:
     for words in ("default: onnx", "default: fp32", "default: 20", "default: NAME.onnx", "default: 0.999 in fp16",
                   "0.98 in int8", "golden tiles"):  # fmt: skip
         assert words in text
+
+
+@pytest.mark.parametrize("name", ["item.json", "README.md", "model.safetensors", "golden.npz"])
+def test_no_file_of_the_bundle_is_replaced_whatever_it_is_called(bundle: Bundle, here: Path, name: str) -> None:
+    target = bundle.folder / name
+    before = target.read_bytes()
+    with pytest.raises(UsageError, match="both input and output"):
+        export_file(open_source(str(bundle.folder)), target, ExportOptions("pt2", overwrite=True))
+    assert target.read_bytes() == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_scenes_without_band_names_are_told_by_an_option_of_their_own(run: Run, bundle: Bundle, here: Path) -> None:
+    with rasterio.open(scene(here / "scene.tif", 90, 150), "r+") as file:
+        file.set_band_description(1, "")
+    arguments = ("export", bundle.folder, "--precision", "int8", "--accept-agreement", 0.5)
+    refused = run(*arguments, "--calibration", "scene.tif")
+    assert refused.code == 65
+    assert "such as --calibration-bands red" in refused.err
+    assert run(*arguments, "--calibration", "scene.tif", "--calibration-bands", "red").code == 0
+    assert run(*arguments, "--calibration-bands", "red").code == 2
+
+
+def test_an_internal_error_shows_its_traceback_when_asked(
+    run: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("geoseg_cli.export.single_file.export_file", fail)
+    assert run("export", bundle.folder).code == 70
+    with pytest.raises(ZeroDivisionError):
+        run("export", bundle.folder, "-vv")
