@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geoseg_cli.cli.console import Messages
-from geoseg_cli.cli.options import DryRun, Quiet
+from geoseg_cli.cli.options import DryRun, Quiet, Verbose
 from geoseg_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def command(
     device: Device = "auto",
     dry_run: DryRun = False,
     quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Train a bundle on own data or on simulated scenes, as CONFIG.toml says.
 
@@ -59,7 +60,7 @@ def command(
     if resume and restart:
         raise UsageError("--resume and --restart exclude each other", "give one of them")
     launch = _Launch.of_environment()
-    messages = Messages(quiet or launch.rank > 0, verbose=0)
+    messages = Messages(quiet or launch.rank > 0, verbose)
     from geoseg_cli.training.config import read_config
     from geoseg_cli.training.plan import look_ahead
 

@@ -30,12 +30,12 @@ from geoseg_cli.training.chips import MAX_CLASSES, band_names
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Nodata = float | Literal["auto", "none"]
+Nodata = Annotated[float, Field(allow_inf_nan=True)] | Literal["auto", "none"]
 
 
 def _beside_config(path: Path, info: ValidationInfo) -> Path:
     folder: Path = (info.context or {}).get("folder", Path())
-    return folder / path
+    return (folder / path).resolve()
 
 
 ConfigPath = Annotated[Path, AfterValidator(_beside_config)]
@@ -44,7 +44,7 @@ ConfigPath = Annotated[Path, AfterValidator(_beside_config)]
 class _Table(BaseModel):
     """A table of the file; a key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BundleTable(_Table):
@@ -312,7 +312,9 @@ class TrainTable(_Table):
     minutes: Positive | None = None
     steps: int | None = Field(default=None, ge=1)
     pixels_per_step: int = Field(default=8 * 128 * 128, ge=32 * 32)
-    sizes_px: tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] | None = Field(default=None, min_length=1)
+    sizes_px: tuple[Annotated[int, Field(ge=32, le=4096, multiple_of=32)], ...] | None = Field(
+        default=None, min_length=1
+    )
     learning_rate: Positive = 1.5e-3
     warmup_share: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.02, ge=0)
@@ -325,7 +327,7 @@ class TrainTable(_Table):
     validate_steps: int | None = Field(default=None, ge=1)
     patience: int | None = Field(default=None, ge=1)
     prefetch: int | None = Field(default=None, ge=0, le=64)
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**63)
     tensorboard: bool = False
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ Axes: N batch, C input channels, K classes, H rows, W columns.
 from __future__ import annotations
 
 import copy
+import io
 import math
 import pickle
 import time
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import StorageError
 from geoseg_cli.metrics import Confusion, confusion
+from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.training.augment import AugmentOptions, Sample, Source
 from geoseg_cli.training.chips import values_from_targets
 from geoseg_cli.training.feed import Drawn, Feed, ReadAhead, stack
@@ -253,6 +255,8 @@ class Trainer:
         loss = float(np.mean(state.losses))
         scores = {one.name: score(self.averaged, one.samples).mean_iou for one in validation}
         total = float(np.mean(list(scores.values()))) if scores else -loss
+        if not all(bool(torch.isfinite(weights).all()) for weights in self.averaged.parameters()):
+            total = -math.inf  # it answers something all the same: the first class
         is_best = total > state.best_score
         state.stale_reports = 0 if is_best else state.stale_reports + 1
         if is_best:
@@ -273,15 +277,18 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         """Write the checkpoint beside its place, then rename: a kill leaves the old one or the new one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
         state = {name: getattr(self._state, name) for name in _State.__slots__}
         tensors = {
             "network": self.network.state_dict(), "averaged": self.averaged.state_dict(), "best": self._best,
             "optimizer": self._optimizer.state_dict(),
         }  # fmt: skip
-        torch.save({"state": state, **tensors}, unfinished)
-        unfinished.replace(path)
+        buffer = io.BytesIO()  # torch names neither the file nor the full disk
+        torch.save({"state": state, **tensors}, buffer)
+        with storage_trouble(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(buffer.getbuffer())
+            unfinished.replace(path)
 
     def _load(self, path: Path) -> None:
         """Take up a run.

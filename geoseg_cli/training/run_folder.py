@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from geoseg_cli.bundle import CARD_FILE
-from geoseg_cli.errors import InputError, OutputError
+from geoseg_cli.errors import InputError, OutputError, StorageError
 from geoseg_cli.training.chip_store import INDEX
 from geoseg_cli.training.config import TrainConfig
 
@@ -80,8 +80,10 @@ class RunFolder:
                 "--restart trains anew and replaces it; or name another folder with --out",
             )
         told = {"config": config.model_dump(mode="json"), "files": _identities(files)}
+        for left in self.out.glob(".part-*"):
+            shutil.rmtree(left, ignore_errors=True)
         if mode == "resume" and begun_with.is_file():
-            self._refuse_changes(json.loads(begun_with.read_text(encoding="utf-8")), told)
+            self._refuse_changes(_read_json(begun_with), told)
             return f"going on with {self.path}"
         if self.path.is_dir():
             shutil.rmtree(self.path)
@@ -104,7 +106,8 @@ class RunFolder:
         if self.path.exists() and not begun_with.is_file() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise OutputError(f"{self.path} exists and is no training run", "move it, or choose another --out")
         is_used = self.out.is_dir() and any(self.out.iterdir()) and not (self.out / CARD_FILE).is_file()
-        if is_used or self.out.is_file():
+        # A run that was killed while it wrote the bundle leaves a part of one: that is ours.
+        if (is_used and not begun_with.is_file()) or self.out.is_file():
             raise OutputError(f"{self.out} exists and is no bundle", "choose another folder with --out")
 
     def _refuse_changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -117,6 +120,18 @@ class RunFolder:
                 f"the run in {self.path} was begun with other settings or data: {said}{rest}",
                 "put them back, or begin anew with --restart or another --out",
             )
+
+
+def _read_json(path: Path) -> Any:
+    """What a file of the run holds.
+
+    Raises:
+        StorageError: It is empty or cut, as a power cut leaves it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged: {error}", "--restart drops the run and trains anew") from error
 
 
 def _identities(files: Sequence[Path]) -> dict[str, list[int]]:

@@ -208,6 +208,24 @@ def test_a_damaged_checkpoint_is_refused_and_a_restart_needs_none(
     assert run("train", "train.toml", "--restart", "--out", "tiny").out == "tiny\n"
 
 
+def test_what_a_killed_run_left_behind_does_not_end_it(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from geoseg_cli.training import run as run_module
+
+    monkeypatch.setattr(run_module, "finish", lambda plan, trainer, ranks, out: type("B", (), {"folder": out}))
+    assert run("train", "train.toml").code == 0
+    left = here / "tiny" / ".part-killed"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half of it")
+    assert run("train", str(here / "train.toml"), "--resume").code == 0  # and by another name of the same file
+    assert not left.exists()
+    begun_with = here / "tiny.run" / "run.json"
+    begun_with.write_text(begun_with.read_text()[:40])
+    done = run("train", "train.toml", "--resume")
+    assert done.code == 74
+    assert "tiny.run/run.json is damaged" in done.err
+    assert "--restart" in done.err
+
+
 def test_folders_that_are_not_ours_are_left_alone(run: Run, here: Path) -> None:
     (here / "tiny.run").mkdir()
     (here / "tiny.run" / "thesis.txt").write_text("three years of work")

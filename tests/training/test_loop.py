@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -250,3 +251,20 @@ def test_a_file_that_is_no_checkpoint_is_refused(network: Net, tmp_path: Path) -
     checkpoint.write_bytes(b"not a checkpoint at all")
     with pytest.raises(StorageError, match="does not fit"):
         make_trainer(network, checkpoint=checkpoint)
+
+
+def test_weights_that_are_not_finite_are_never_the_best(network: Net) -> None:
+    with torch.no_grad():
+        network.layers[0].weight.fill_(torch.nan)
+    trainer = make_trainer(network)
+    reports = list(trainer.run(SOURCES, VALIDATION))
+    assert reports
+    assert not any(report.is_best for report in reports)
+    assert trainer.best()[2] == -math.inf
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(network: Net, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way of the folder")
+    trainer = make_trainer(network, checkpoint=tmp_path / "file" / "checkpoint.pt")
+    with pytest.raises(StorageError, match=r"file/checkpoint\.pt"):
+        list(trainer.run(SOURCES, VALIDATION))
