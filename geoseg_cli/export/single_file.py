@@ -170,6 +170,7 @@ class _Job:
     shapes: Shapes
 
     def write_pt2(self, path: Path) -> ExportReport:
+        """Write an archive of torch.export and compare it with the network."""
         extra = {f"{EXPORT_KEY}.json": json.dumps(self._facts())}
         if self.source.card:
             extra[f"{CARD_KEY}.json"] = self.source.card
@@ -177,6 +178,7 @@ class _Job:
         return ExportReport((path,), self._check(open_pt2(path), self._samples(self.source.tiles)), None, self.shapes)
 
     def write_onnx(self, path: Path, has_data: bool) -> ExportReport:
+        """Write an ONNX graph, reduced if asked, and compare it with the network."""
         from geoseg_cli.export.graph import average_channels_by_product
 
         tiles = self._choose_tiles()
