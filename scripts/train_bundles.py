@@ -46,7 +46,9 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="landcover-lale or cloud-mscloudcam")
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds training/")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    data = Path(os.environ.get("GEOSEG_REAL_DATA") or beside)
+    parser.add_argument("--data", type=Path, default=data, help="folder that holds training/ (GEOSEG_REAL_DATA)")
     parser.add_argument("--minutes", type=float, default=40.0, help="time budget of the training itself")
     parser.add_argument("--workers", type=int, default=1, help="processes that simulate scenes")
     parser.add_argument("--threads", type=int, default=1, help="threads of the network")
