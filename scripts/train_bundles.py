@@ -12,17 +12,19 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from left_out import SCENES, was_trained_on, without
 from torch import nn
 
 from geoseg_cli.bundle import Bundle, InputSpec
 from geoseg_cli.engines.torch_engine import load_network
-from geoseg_cli.errors import GeosegError
+from geoseg_cli.errors import GeosegError, UsageError
 from geoseg_cli.export import CardFields, write_bundle
 from geoseg_cli.networks import create_network
 from geoseg_cli.training.augment import whole_sample
@@ -45,7 +47,7 @@ from geoseg_cli.training.pool import ScenePool
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="landcover-lale or cloud-mscloudcam")
+    parser.add_argument("recipe", help="landcover-lale, cloud-lale, ...: see bundle_recipes.py")
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     data = Path(os.environ.get("GEOSEG_REAL_DATA") or beside)
     parser.add_argument("--data", type=Path, default=data, help="folder that holds training/ (GEOSEG_REAL_DATA)")
@@ -57,6 +59,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, help="top of the curve; the recipe's if not given")
     parser.add_argument("--start", type=Path, help="folder of a bundle of the same network to start from")
+    parser.add_argument("--without", choices=SCENES, nargs="*", default=[], help="real scenes to leave out")
+    parser.add_argument("--all-bands", action="store_true", help="never hide a band: for the cost of band dropout")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--validate-minutes", type=float, default=2.0)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and pools, not for git")
@@ -79,6 +83,8 @@ def main() -> int:
             learning_rate=arguments.learning_rate or recipe.train.learning_rate,
         )  # fmt: skip
         recipe = replace(recipe, train=train_options)
+        if arguments.all_bands:
+            recipe = replace(recipe, augment=replace(recipe.augment, set_share=0.0, drop_share=0.0))
         trainer, made = train(recipe, arguments)
         if not arguments.no_bundle:
             folder = write(recipe, trainer, made, arguments)
@@ -97,6 +103,7 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
     network = create_network(recipe.network, bands=recipe.spec.channels, classes=len(recipe.legend.classes))
     if arguments.start is not None:
         begin_with(network, recipe.spec, Bundle.open(arguments.start))
+        check_unseen(arguments.start, arguments.without)
     trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
     maker = SceneMaker(recipe.name, training / "spectra")
     kept = arguments.runs / f"pool-{recipe.name}-{maker.fingerprint()}"
@@ -107,7 +114,10 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
         validation = validation_sets(recipe, training, training / "spectra")
         print(f"{len(pool)} scenes, {len(validation)} validation sets, {time.monotonic() - start:.0f} s", flush=True)
         on_step = pool.pump if arguments.workers else lambda: None
-        for progress in trainer.run(sources(recipe, training, pool), validation, on_step):
+        learned = sources(recipe, training, pool)
+        for name in arguments.without:
+            learned = without(learned, name)
+        for progress in trainer.run(learned, validation, on_step):
             print(line(progress, pool), flush=True)
         return trainer, pool.made
 
@@ -140,7 +150,9 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         tile_px=recipe.tile_px,
         overlap_px=recipe.overlap_px,
         size_multiple=recipe.size_multiple,
-        training=training_record(recipe, trainer, made, step, best_score) | earlier_run(arguments.start),
+        training=training_record(recipe, trainer, made, step, best_score)
+        | earlier_run(arguments.start)
+        | {"left_out": arguments.without},
         limits=recipe.limits,
         calibration=fit_confidence(network, chosen_with, "simulated scenes and EuroSAT tiles that chose the weights"),
     )
@@ -185,6 +197,17 @@ def begin_with(network: nn.Module, spec: InputSpec, bundle: Bundle) -> None:
             weight[:, kept] = given[name]
         else:
             weight.copy_(given[name])
+
+
+def check_unseen(folder: Path, left_out: Sequence[str]) -> None:
+    """Refuse to leave out a scene from which the weights to start from have learned.
+
+    Raises:
+        UsageError: They have.
+    """
+    record = Bundle.open(folder).card.extras.training
+    if seen := [name for name in left_out if was_trained_on(record, name)]:
+        raise UsageError(f"{folder} has learned from {', '.join(seen)}", "start from scratch, or from another bundle")
 
 
 def earlier_run(folder: Path | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _NETWORKS: dict[str, tuple[str, str, str]] = {
     "lale-s4-k7": ("lale", "LALE", "s4-k7"),
     "mscloudcam": ("mscloudcam", "MSCloudCAM", "published"),
     "mscloudcam-small": ("mscloudcam", "MSCloudCAM", "small"),
+    "chromaformer-mini": ("chromaformer", "ChromaFormer", "mini"),
     "chromaformer-t": ("chromaformer", "ChromaFormer", "t"),
     "chromaformer-s": ("chromaformer", "ChromaFormer", "s"),
     "chromaformer-b": ("chromaformer", "ChromaFormer", "b"),

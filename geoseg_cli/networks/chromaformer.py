@@ -19,6 +19,8 @@ window, A heads, D channels per head, h and w rows and columns of patches, P pix
 | l       | 192 | 2, 2, 18, 2 | 6, 12, 24, 48  | 195,085,608        | 195,117,879        | 34.578                   |
 | h       | 352 | 2, 2, 18, 2 | 11, 22, 44, 88 | 655,011,188        | 655,070,339        | 115.317                  |
 
+`mini` is not of the paper: E 32, depths 2, 2, 2, 2, for land cover on a processor.
+
 Multiply-adds are those of matrix products and convolutions at window 7. The position bias is computed once per offset,
 not once per pair of tokens as in the released code; that alone is why t needs 4.535 here and 4.628 there.
 """
@@ -123,6 +125,16 @@ class ChromaFormerConfig:
 
 _DEEP = (2, 2, 18, 2)
 VARIANTS: dict[str, ChromaFormerConfig] = {
+    # Window 8 divides the maps of 256 px tiles, so no token is padding; bands that may be absent must be told apart.
+    "mini": ChromaFormerConfig(
+        embed=32,
+        depths=(2, 2, 2, 2),
+        heads=(1, 2, 4, 8),
+        window=8,
+        drop_path=0.05,
+        use_band_embedding=True,
+        head_width=64,
+    ),
     "t": ChromaFormerConfig(),
     "s": ChromaFormerConfig(depths=_DEEP),
     "b": ChromaFormerConfig(embed=128, depths=_DEEP, heads=(4, 8, 16, 32)),

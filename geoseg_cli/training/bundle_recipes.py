@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -35,7 +35,7 @@ DEVELOP_SEED: Final = 900_000_000
 TEST_SEED: Final = 800_000_000
 """Seeds of simulated scenes: chip i of a part has the part's first seed plus i. The parts never meet."""
 SHARES: Final[dict[Task, dict[str, float]]] = {
-    "land-cover": {"simulated": 0.50, "eurosat": 0.42, "ontario": 0.08},
+    "land-cover": {"simulated": 0.58, "eurosat": 0.34, "ontario": 0.08},
     "cloud": {"simulated": 0.72, "eurosat": 0.10, "ukis": 0.12, "alberta": 0.06},
 }
 """Share of the samples that each source gives."""
@@ -49,6 +49,8 @@ PROVENANCE: Final = {
 """Source -> what it is, and its licence."""
 PIECES_SHARE: Final = 0.4
 """Share of the EuroSAT samples of land cover that are laid of small pieces of tiles."""
+EUROSAT_VARIANTS: Final = 8
+"""Recoloured variants of each EuroSAT tile that land cover learns from."""
 SCENE_PX: Final = 256
 SENSOR_SHARES: Final[dict[ImagerName, float]] = {
     "sentinel-2": 0.55, "landsat-8": 0.16, "landsat-7": 0.06, "landsat-5": 0.07, "hls-l30": 0.03, "hls-s30": 0.05,
@@ -66,6 +68,21 @@ BRIGHT_SHARE: Final = 0.055
 """Share of cloud scenes that get bright ground on top of the simulator's own share; both together are 12 %."""
 DEVELOP_SCENES: Final = 40
 RED_EDGE: Final = ("rededge071", "rededge075", "rededge078")
+RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
+    "landcover-lale": ("lale-s1", "LALE-S1 (arXiv 2606.02092)", TrainOptions(learning_rate=2e-3)),
+    "landcover-chromaformer": (
+        "chromaformer-mini", "ChromaFormer, mini (after arXiv 2503.08534)", TrainOptions(learning_rate=1e-3)
+    ),
+    "landcover-lemevit": (
+        "lemevit-tiny-light", "LeMeViT-Tiny with the all-MLP head (arXiv 2405.09789)", TrainOptions(learning_rate=1e-3)
+    ),
+    "cloud-lale": ("lale-s1", "LALE-S1 (arXiv 2606.02092)", TrainOptions(learning_rate=2e-3)),
+    "cloud-mscloudcam": (
+        "mscloudcam-small", "MSCloudCAM, small (after arXiv 2510.10802)",
+        TrainOptions(learning_rate=1e-3, output_weights=(1.0, 0.4, 0.4)),
+    ),
+}  # fmt: skip
+"""Recipe -> its network in ``geoseg_cli.networks``, what a person reads of it, and how it is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +150,11 @@ def recipe_named(name: str) -> BundleRecipe:
     Raises:
         UsageError: There is no such recipe.
     """
-    recipes = {recipe.name: recipe for recipe in (_land_cover(), _cloud())}
-    if name not in recipes:
-        raise UsageError(f"no recipe is called {name!r}", f"use one of {', '.join(recipes)}")
-    return recipes[name]
+    if name not in RECIPES:
+        raise UsageError(f"no recipe is called {name!r}", f"use one of {', '.join(RECIPES)}")
+    network, architecture, train = RECIPES[name]
+    make = _cloud if name.startswith("cloud-") else _land_cover
+    return make(name, network, architecture, train)
 
 
 def scene_options(task: Task, seed: int, required: Sequence[str] | None = None) -> SimulatorOptions:
@@ -194,7 +212,7 @@ def sources(recipe: BundleRecipe, training: Path, pool: ScenePool) -> list[Sourc
         The simulated chips and the real ones, with their shares of the samples.
     """
     share = SHARES[recipe.task]
-    eurosat = eurosat_chips(training, "train", recipe.task)
+    eurosat = eurosat_chips(training, "train", recipe.task, EUROSAT_VARIANTS if recipe.task == "land-cover" else 0)
     tiles = Source(eurosat, share=share["eurosat"], zoom=(0.5, 2.0), is_mosaic=True)
     common = [Source(pool, share=share["simulated"], zoom=(0.7, 1.5)), tiles]
     if recipe.task == "land-cover":
@@ -230,80 +248,75 @@ def _library(folder: Path) -> SpectralLibrary:
     return SpectralLibrary.load(folder)
 
 
-def _land_cover() -> BundleRecipe:
+_TILING: Final[dict[str, Any]] = {"gsd_m": 10.0, "tile_px": 256, "overlap_px": 64, "size_multiple": 32}
+# What the land-cover networks share.
+_LAND_COVER: Final[dict[str, Any]] = {
+    "task": "land-cover",
+    "title": "Land cover from Sentinel-2 or Landsat reflectance",
+    "description": (
+        "Seven ESA WorldCover classes from blue, green, red and near infrared, and better with the red edge and the"
+        " short-wave infrared. Trained from scratch on simulated scenes and a few real samples; takes"
+        " top-of-atmosphere and surface reflectance."
+    ),
+    "limits": (
+        "Shrubland, wetland, mangroves and moss are not among the classes: they come out as what they resemble.",
+        "Clouds are not a class: mask them, or the land cover below and beside them is a guess.",
+        "The real samples come from Europe and boreal Ontario; other regions rest on simulated scenes alone.",
+        "Grassland, cropland and bare ground of one date look alike; they are confused more than other classes.",
+    ),
+    "spec": InputSpec(
+        bands=("blue", "green", "red", *RED_EDGE, "nir", "swir16", "swir22"),
+        optional=(*RED_EDGE, "swir16", "swir22"),
+        mean=(0.12, 0.13, 0.12, 0.15, 0.22, 0.25, 0.26, 0.18, 0.12),
+        stddev=(0.13, 0.13, 0.14, 0.13, 0.13, 0.14, 0.14, 0.11, 0.09),
+    ),
+    # Real tiles are few and drawn often: disturbed strongly, lest they are learned by heart.
+    "augment": AugmentOptions(gain=0.15, band_gain=0.06, offset=0.015, band_sets=((), ("swir16", "swir22"), RED_EDGE)),
+}
+# What the cloud networks share.
+_CLOUD: Final[dict[str, Any]] = {
+    "task": "cloud",
+    "title": "Clouds and their shadows from Sentinel-2 or Landsat reflectance",
+    "description": (
+        "Clear, thick cloud, thin cloud and cloud shadow from blue, green and red, and better with each further"
+        " band. Trained from scratch on simulated scenes and a few real samples; takes top-of-atmosphere and"
+        " surface reflectance."
+    ),
+    "limits": (
+        "Thick and thin are split at an optical depth in the simulated scenes; real samples knew no thin cloud.",
+        "Snow, bright sand and white roofs may be called cloud, above all without the short-wave infrared.",
+        "Shadows of terrain and of buildings, and dark water, may be called cloud shadow.",
+    ),
+    "spec": InputSpec(
+        bands=("coastal", "blue", "green", "red", "nir", "nir09", "cirrus", "swir16", "swir22"),
+        optional=("coastal", "nir", "nir09", "cirrus", "swir16", "swir22"),
+        mean=(0.18, 0.17, 0.17, 0.17, 0.28, 0.20, 0.012, 0.22, 0.15),
+        stddev=(0.15, 0.16, 0.16, 0.17, 0.16, 0.19, 0.05, 0.13, 0.11),
+    ),
+    "augment": AugmentOptions(
+        band_sets=(
+            (),
+            ("nir",),
+            ("nir", "swir16"),
+            ("nir", "swir16", "swir22"),
+            ("coastal", "nir", "nir09", "swir16", "swir22"),
+            ("coastal", "nir", "cirrus", "swir16", "swir22"),
+        ),
+        set_share=0.45,
+        drop_share=0.2,
+    ),
+}
+
+
+def _land_cover(name: str, network: str, architecture: str, train: TrainOptions) -> BundleRecipe:
+    legend = legends()["esa-worldcover"].subset(LAND_VALUES)
     return BundleRecipe(
-        name="landcover-lale",
-        task="land-cover",
-        title="Land cover from Sentinel-2 or Landsat reflectance",
-        description=(
-            "Seven ESA WorldCover classes from blue, green, red and near infrared, and better with the red edge and the"
-            " short-wave infrared. Trained from scratch on simulated scenes and a few real samples; takes"
-            " top-of-atmosphere and surface reflectance."
-        ),
-        architecture="LALE-S1 (arXiv 2606.02092)",
-        limits=(
-            "Shrubland, wetland, mangroves and moss are not among the classes: they come out as what they resemble.",
-            "Clouds are not a class: mask them, or the land cover below and beside them is a guess.",
-            "The real samples come from Europe and boreal Ontario; other regions rest on simulated scenes alone.",
-            "Grassland, cropland and bare ground of one date look alike; they are confused more than other classes.",
-        ),
-        network="lale-s1",
-        spec=InputSpec(
-            bands=("blue", "green", "red", *RED_EDGE, "nir", "swir16", "swir22"),
-            optional=(*RED_EDGE, "swir16", "swir22"),
-            mean=(0.12, 0.13, 0.12, 0.15, 0.22, 0.25, 0.26, 0.18, 0.12),
-            stddev=(0.13, 0.13, 0.14, 0.13, 0.13, 0.14, 0.14, 0.11, 0.09),
-        ),
-        legend=legends()["esa-worldcover"].subset(LAND_VALUES),
-        gsd_m=10.0,
-        tile_px=256,
-        overlap_px=64,
-        size_multiple=32,
-        # Real tiles are few and drawn often: disturbed strongly, lest they are learned by heart.
-        augment=AugmentOptions(gain=0.15, band_gain=0.06, offset=0.015, band_sets=((), ("swir16", "swir22"), RED_EDGE)),
-        train=TrainOptions(learning_rate=2e-3),
+        name=name, network=network, architecture=architecture, train=train, legend=legend, **_TILING, **_LAND_COVER
     )
 
 
-def _cloud() -> BundleRecipe:
+def _cloud(name: str, network: str, architecture: str, train: TrainOptions) -> BundleRecipe:
+    legend = legends()["cloudsen12"].subset(CLOUD_VALUES)
     return BundleRecipe(
-        name="cloud-mscloudcam",
-        task="cloud",
-        title="Clouds and their shadows from Sentinel-2 or Landsat reflectance",
-        description=(
-            "Clear, thick cloud, thin cloud and cloud shadow from blue, green and red, and better with each further"
-            " band. Trained from scratch on simulated scenes and a few real samples; takes top-of-atmosphere and"
-            " surface reflectance."
-        ),
-        architecture="MSCloudCAM, small (after arXiv 2510.10802)",
-        limits=(
-            "Thick and thin are split at an optical depth in the simulated scenes; real samples knew no thin cloud.",
-            "Snow, bright sand and white roofs may be called cloud, above all without the short-wave infrared.",
-            "Shadows of terrain and of buildings, and dark water, may be called cloud shadow.",
-        ),
-        network="mscloudcam-small",
-        spec=InputSpec(
-            bands=("coastal", "blue", "green", "red", "nir", "nir09", "cirrus", "swir16", "swir22"),
-            optional=("coastal", "nir", "nir09", "cirrus", "swir16", "swir22"),
-            mean=(0.18, 0.17, 0.17, 0.17, 0.28, 0.20, 0.012, 0.22, 0.15),
-            stddev=(0.15, 0.16, 0.16, 0.17, 0.16, 0.19, 0.05, 0.13, 0.11),
-        ),
-        legend=legends()["cloudsen12"].subset(CLOUD_VALUES),
-        gsd_m=10.0,
-        tile_px=256,
-        overlap_px=64,
-        size_multiple=32,
-        augment=AugmentOptions(
-            band_sets=(
-                (),
-                ("nir",),
-                ("nir", "swir16"),
-                ("nir", "swir16", "swir22"),
-                ("coastal", "nir", "nir09", "swir16", "swir22"),
-                ("coastal", "nir", "cirrus", "swir16", "swir22"),
-            ),
-            set_share=0.45,
-            drop_share=0.2,
-        ),
-        train=TrainOptions(learning_rate=1e-3, output_weights=(1.0, 0.4, 0.4)),
+        name=name, network=network, architecture=architecture, train=train, legend=legend, **_TILING, **_CLOUD
     )

@@ -33,9 +33,9 @@ _BLUE, _RED, _NIR, _SWIR = (S2_BANDS.index(band) for band in ("B02", "B04", "B08
 
 # Share of fields that are bare, half grown, green and ripe or stubble: northern mid-latitude calendars.
 _CROP_STAGES: Final = {
-    "spring": (0.40, 0.22, 0.36, 0.02),
-    "summer": (0.15, 0.15, 0.35, 0.35),
-    "autumn": (0.42, 0.15, 0.15, 0.28),
+    "spring": (0.44, 0.24, 0.28, 0.04),
+    "summer": (0.22, 0.17, 0.24, 0.37),
+    "autumn": (0.46, 0.15, 0.12, 0.27),
     "winter": (0.45, 0.28, 0.20, 0.07),
 }
 # Share of green plants in what is not crop.
@@ -118,7 +118,7 @@ def _field_soils(library: SpectralLibrary, climate: Climate, rng: np.random.Gene
     # Bare fields of EuroSAT reflect about 1.4 times as much at 1.6 um as at 0.83 um, half of the library less.
     origins = drawn[(drawn[..., _SWIR] / drawn[..., _NIR]).argmax(axis=0), (0, 1)]
     weight = rng.random((count, 1)).astype(np.float32)
-    darkening = rng.uniform(0.36 + 0.34 * climate.dryness, 0.64 + 0.34 * climate.dryness, (count, 1))
+    darkening = rng.uniform(0.42 + 0.30 * climate.dryness, 0.74 + 0.24 * climate.dryness, (count, 1))
     soils = (origins[0] * weight + origins[1] * (1 - weight)) * darkening.astype(np.float32)
     # Images without cloud are taken days after rain: every other surface is dry.
     wetness = max(rng.uniform(-0.2, 0.2), 0) * (1 - climate.dryness)
@@ -231,7 +231,7 @@ def _add_forest(
     palette: Palette, library: SpectralLibrary, climate: Climate, soil: FloatArray, rng: np.random.Generator
 ) -> None:
     count = 8
-    crowns = _woody_canopy(library, rng, count, rng.uniform(0.2, 0.6, count))
+    crowns = _woody_canopy(library, rng, count, rng.uniform(0.25, 0.75, count))
     litter = library.draw(rng, "dry_plant", count) * np.float32(0.35)
     understory = 0.5 * litter + 0.1 * soil[rng.integers(0, len(soil), count)] + 0.4 * crowns
     bare_twigs = {"winter": 0.6, "spring": 0.2, "autumn": 0.3}.get(climate.season, 0.0)
@@ -282,7 +282,7 @@ def _add_gardens(palette: Palette, soil: FloatArray, rng: np.random.Generator) -
     count = 8
     lawn, tree, path = (_variants(palette, name, rng, count) for name in ("meadow", "forest", "street"))
     bed = soil[rng.integers(0, len(soil), count)]
-    parts = rng.dirichlet((2.5, 1.2, 1.2, 1.8), count).astype(np.float32)
+    parts = rng.dirichlet((3.2, 1.4, 1.0, 2.2), count).astype(np.float32)
     mixed = np.einsum("pn,pnc->nc", parts.T, np.stack([lawn, tree, path, bed]))
     spectra = np.asarray(mixed * _column(rng.uniform(0.8, 1.05, count)), np.float32)
     palette.add("garden", spectra, (tree - spectra) * np.float32(0.15), GRASS, 0.08)

@@ -8,6 +8,7 @@ Axes: P bands, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ _CLEAR, _THICK, _THIN, _SHADOW = (1 << place for place in range(4))
 _CLOUD = _THICK | _THIN
 
 
-def eurosat_chips(folder: Path, part: str, task: str) -> list[Chip]:
+def eurosat_chips(folder: Path, part: str, task: str, variants: int = 0) -> list[Chip]:
     """Read EuroSAT tiles: 64 x 64 px, Sentinel-2 L1C, cloud-free, one label per tile.
 
     The label of a tile does not hold for each of its pixels, so greenness and wetness narrow it: vegetation inside a
@@ -40,9 +41,11 @@ def eurosat_chips(folder: Path, part: str, task: str) -> list[Chip]:
         part: ``train``, ``develop`` (chooses the best weights) or ``test`` (never seen before the report). Of the 16
             tiles of a class in the order of the file, the first 11, the next 2 and the last 3.
         task: ``land-cover``, or ``cloud``: every pixel is clear.
+        variants: Chips to add per tile in which its bands are brought towards those of another tile of its label, see
+            `towards`: so few tiles show but a few of the colours that lie between theirs.
 
     Returns:
-        One chip per tile.
+        One chip per tile, and after all of them their variants.
     """
     data = _arrays(folder / EUROSAT_FILE, ("dn", "label", "label_names", "bands"))
     names = [str(name) for name in data["label_names"]]
@@ -56,7 +59,28 @@ def eurosat_chips(folder: Path, part: str, task: str) -> list[Chip]:
         else:
             target = _eurosat_target(names[data["label"][index]], dict(zip(bands, tile / np.float32(1e4), strict=True)))
         chips.append(Chip("eurosat", bands, tile, target))
-    return chips
+    return chips + _variants(chips, data["label"][_eurosat_part(data["label"], part)], variants)
+
+
+def towards(chip: Chip, other: Chip, share: float) -> Chip:
+    """The chip with each band scaled so that its mean goes ``share`` (0 to 1) of the way to the other's, in logarithms.
+
+    Texture, order of the pixels and targets stay; ratios of neighbouring pixels stay as well.
+    """
+    own, aim = (np.maximum(one.dn.mean(axis=(1, 2), dtype=np.float64), 1.0) for one in (chip, other))
+    dn = np.clip(chip.dn * ((aim / own) ** share)[:, None, None], 0, 32767)
+    return replace(chip, dn=dn.astype(np.int16))
+
+
+def _variants(chips: Sequence[Chip], labels: npt.NDArray[Any], count: int) -> list[Chip]:
+    """``count`` variants of each chip, the same in every run."""
+    rng = np.random.default_rng(16)
+    made = []
+    for place, chip in enumerate(chips):
+        alike = np.flatnonzero(labels == labels[place])
+        for other in rng.choice(alike, count):
+            made.append(towards(chip, chips[int(other)], float(rng.uniform(0.1, 0.8))))
+    return made
 
 
 def eurosat_tile_classes(folder: Path, part: str) -> list[int]:

@@ -24,7 +24,14 @@ from geoseg_cli.training.chips import (
     values_from_targets,
 )
 from geoseg_cli.training.imagers import IMAGERS
-from geoseg_cli.training.real_chips import alberta_chips, eurosat_chips, eurosat_tile_classes, ontario_chips, ukis_chips
+from geoseg_cli.training.real_chips import (
+    alberta_chips,
+    eurosat_chips,
+    eurosat_tile_classes,
+    ontario_chips,
+    towards,
+    ukis_chips,
+)
 
 TREE, GRASS, CROP, BUILT, BARE, SNOW, WATER = (1 << place for place in range(7))
 CLEAR, THICK, THIN, SHADOW = 1, 2, 4, 8
@@ -239,3 +246,25 @@ def test_the_pond_that_is_no_cirrus_is_not_taught_as_cloud(training: Path) -> No
     pond = chip.target[1260:1440, 740:930]
     assert ((pond & (THICK | THIN)) != 0).mean() < 0.01
     assert ((chip.target & (THICK | THIN)) != 0).sum() > 150_000
+
+
+def test_a_tile_brought_towards_another_keeps_its_texture_and_gets_part_of_the_others_colour() -> None:
+    rng = np.random.default_rng(3)
+    target = np.full((4, 4), 2, np.uint8)
+    own = Chip("eurosat", ("red", "nir"), rng.integers(400, 600, (2, 4, 4)).astype(np.int16), target)
+    other = Chip("eurosat", ("red", "nir"), np.full((2, 4, 4), 2000, np.int16), target)
+    moved = towards(own, other, 0.5)
+    wanted = np.sqrt(own.dn.mean(axis=(1, 2)) * 2000)
+    assert np.allclose(moved.dn.mean(axis=(1, 2)), wanted, rtol=2e-3)
+    assert np.allclose(moved.dn / moved.dn.mean(), own.dn / own.dn.mean(), rtol=0.2)
+    assert np.array_equal(moved.target, target)
+    assert np.array_equal(towards(own, other, 0.0).dn, own.dn)
+
+
+def test_variants_follow_the_tiles_and_are_the_same_in_every_run(tmp_path: Path) -> None:
+    write_eurosat(tmp_path, {"Forest": GREEN_LAND, "SeaLake": OPEN_WATER})
+    plain = eurosat_chips(tmp_path, "train", "land-cover")
+    first, again = (eurosat_chips(tmp_path, "train", "land-cover", 2) for _ in range(2))
+    assert len(first) == 3 * len(plain)
+    assert all(np.array_equal(one.dn, other.dn) for one, other in zip(first, again, strict=True))
+    assert all(np.array_equal(one.dn, other.dn) for one, other in zip(first, plain, strict=False))

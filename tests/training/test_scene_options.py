@@ -6,11 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg_cli.errors import UsageError
-from geoseg_cli.training.bundle_recipes import PIXEL_SIZES, SENSOR_SHARES, recipe_named, scene_options
+from geoseg_cli.networks import create_network
+from geoseg_cli.training.bundle_recipes import PIXEL_SIZES, RECIPES, SENSOR_SHARES, recipe_named, scene_options
 from geoseg_cli.training.imagers import IMAGERS
 from geoseg_cli.training.recipes import BRIGHT_LANDSCAPES, RECIPE_WEIGHTS
 
@@ -52,7 +54,17 @@ def test_a_band_that_no_sensor_has_is_refused() -> None:
         scene_options("cloud", 1, ("lwir",))
 
 
-@pytest.mark.parametrize("name", ["landcover-lale", "cloud-mscloudcam"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_network_takes_its_planes_and_gives_its_classes(name: str) -> None:
+    recipe = recipe_named(name)
+    channels = recipe.spec.channels
+    network = create_network(recipe.network, bands=channels, classes=len(recipe.legend.classes)).eval()
+    with torch.no_grad():
+        logits = network(torch.zeros(1, channels, recipe.size_multiple * 2, recipe.size_multiple * 2))
+    assert logits.shape == (1, len(recipe.legend.classes), recipe.size_multiple * 2, recipe.size_multiple * 2)
+
+
+@pytest.mark.parametrize("name", ["landcover-lale", "cloud-lale"])
 def test_recipes_learn_from_several_sensors(name: str) -> None:
     recipe = recipe_named(name)
     drawn = {scene_options(recipe.task, seed, recipe.spec.required).sensor for seed in range(300)}
