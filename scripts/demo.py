@@ -21,7 +21,7 @@ from geoseg_cli.results.preview import write_preview
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENES = ROOT / "sample_scenes"
-COMMANDS = {"classify": "landcover-lale", "cloudmask": "cloud-mscloudcam"}
+COMMANDS = {"classify": "landcover-lale", "cloudmask": "cloud-lale"}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Measure a bundle on images that had no part in its training, beside what else could be used.
 
     python scripts/evaluate_bundles.py models/landcover-lale --data ../shared/data --out metrics.json
-    python scripts/evaluate_bundles.py models/cloud-mscloudcam --data ../shared/data --s2cloudless PEER/bin/python
+    python scripts/evaluate_bundles.py models/cloud-lale --data ../shared/data --s2cloudless PEER/bin/python
 
 Beside the network stand a random forest trained on the same data, for clouds a published threshold test and, where a
 source has its bands, s2cloudless (benchmarks/peers/run_s2cloudless.py says how to install it). Images are run whole,
@@ -10,7 +10,7 @@ padded to a multiple of 32 px, not in overlapping tiles.
 A training scene can be measured on by a bundle that left it out:
 
     python scripts/evaluate_bundles.py FOLDER --data ../shared/data --leave-out ukis-landsat5 --out without-5.json
-    python scripts/evaluate_bundles.py models/cloud-mscloudcam --data ../shared/data --left-out without-5.json
+    python scripts/evaluate_bundles.py models/cloud-lale --data ../shared/data --left-out without-5.json
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def main() -> None:
             numbers = [file.descriptions.index(name) + 1 for name in ("B04", "B03", "B02")]
             scale, offset = file.scales[0], file.offsets[0]
         write_quicklook(scene, numbers, scale, offset, PICTURES / f"{scene.stem}.png", SIDE_PX)
-        for suffix, bundle in (("landcover", "landcover-lale"), ("cloudmask", "cloud-mscloudcam")):
+        for suffix, bundle in (("landcover", "landcover-lale"), ("cloudmask", "cloud-lale")):
             name = f"{scene.stem}_{suffix}"
             write_preview(ROOT / "demo" / f"{name}.tif", find_bundle(bundle).legend, PICTURES / f"{name}.png", SIDE_PX)
 

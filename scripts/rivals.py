@@ -88,7 +88,7 @@ def _forest_samples(
 ) -> tuple[FloatArray, UInt8Array]:
     """Features (pixels, C) float32 and class values (pixels,) uint8."""
     maker = SceneMaker(recipe.name, training / "spectra")
-    kept = runs / f"pool-forest-{recipe.name}-{maker.fingerprint()}"
+    kept = runs / f"pool-forest-{recipe.task}-{maker.fingerprint()}"
     pool = ScenePool(kept, maker, options.scenes, TRAIN_SEED)
     pool.fill(options.scenes)
     given = sources(recipe, training, pool)

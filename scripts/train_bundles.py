@@ -106,7 +106,7 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
         check_unseen(arguments.start, arguments.without)
     trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
     maker = SceneMaker(recipe.name, training / "spectra")
-    kept = arguments.runs / f"pool-{recipe.name}-{maker.fingerprint()}"
+    kept = arguments.runs / f"pool-{recipe.task}-{maker.fingerprint()}"
     pool = ScenePool(kept, maker, arguments.scenes, TRAIN_SEED, arguments.workers)
     with pool:
         start = time.monotonic()

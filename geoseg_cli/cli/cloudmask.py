@@ -5,7 +5,7 @@ from __future__ import annotations
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.request import Request, run_request
 
-DEFAULT_MODEL = "cloud-mscloudcam"
+DEFAULT_MODEL = "cloud-lale"
 SUFFIX = "cloudmask"
 
 

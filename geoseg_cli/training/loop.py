@@ -36,6 +36,9 @@ from geoseg_cli.training.schedule import TrainOptions, learning_rate
 
 __all__ = ["Pace", "Progress", "TrainOptions", "Trainer", "ValidationSet", "learning_rate", "score", "stack"]
 
+TIE = 0.001
+"""Difference of scores (mean IoU) that does not tell two sets of weights apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class ValidationSet:
@@ -257,11 +260,12 @@ class Trainer:
         total = float(np.mean(list(scores.values()))) if scores else -loss
         if not all(bool(torch.isfinite(weights).all()) for weights in self.averaged.parameters()):
             total = -math.inf  # it answers something all the same: the first class
-        is_best = total > state.best_score
-        state.stale_reports = 0 if is_best else state.stale_reports + 1
+        # Of scores that a few pixels more or less would turn round, the later weights have learned more.
+        is_best = total > state.best_score - TIE
+        state.stale_reports = 0 if total > state.best_score else state.stale_reports + 1
         if is_best:
             self._best = copy.deepcopy(self.averaged.state_dict())
-            state.best_score, state.best_step = total, state.step
+            state.best_score, state.best_step = max(total, state.best_score), state.step
         share, elapsed_s = self._share(), self._clock.elapsed_s
         state.history.append({"step": state.step, "loss": round(loss, 4), "scores": scores})
         state.reported_step, state.reported_s, state.losses = state.step, elapsed_s, []
