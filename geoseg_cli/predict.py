@@ -152,7 +152,7 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
         GeosegError: The scene cannot be read or does not fit the bundle.
     """
     extras = bundle.card.extras
-    with open_scene(path, bundle.input_spec, options.scene) as scene:
+    with open_scene(path, bundle.input_spec, options.scene, extras.gsd_m) as scene:
         warnings = (*scene.warnings, *check_resolution(scene.grid, extras.gsd_m, str(path)), *_doubts(bundle, options))
         tile = options.tile_px or extras.tile_px
         overlap = min(extras.overlap_px, tile // 2) if options.overlap_px is None else options.overlap_px
@@ -366,7 +366,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_MODEL": job.bundle.name,
         "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
         "GEOSEG_INPUT": scene.path.name,
-        "GEOSEG_INPUT_BYTES": str(scene.identity.size_bytes),
+        "GEOSEG_INPUT_BYTES": str(sum(one.size_bytes for one in scene.identities.values())),
         "GEOSEG_BANDS": json.dumps(decisions["bands"]),
         "GEOSEG_RADIOMETRY": json.dumps(decisions["radiometry"]),
         "GEOSEG_NODATA": scene.nodata_reason,

@@ -7,7 +7,7 @@ with open_scene(path, bundle.input_spec, SceneOptions()) as scene:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from geoseg_cli.errors import GridError, StorageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.bands import BandMatch, drop_bands, match_bands
 from geoseg_cli.scenes.integrity import FileIdentity
-from geoseg_cli.scenes.radiometry import Evidence, Radiometry, decide_radiometry, refuse_rendered
+from geoseg_cli.scenes.product import Product, Statement
+from geoseg_cli.scenes.radiometry import Claim, Evidence, Radiometry, decide_radiometry
 
 if TYPE_CHECKING:
-    from geoseg_cli.scenes.geotiff import BlockShape, GeoTiff
+    from geoseg_cli.scenes.raster_file import BlockShape
+    from geoseg_cli.scenes.stack import Stack
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -78,7 +80,7 @@ class Patch:
 
 
 class Source(Protocol):
-    """What a layout on disk has to offer; :class:`geoseg_cli.scenes.geotiff.GeoTiff` is the first."""
+    """Pixels of the wanted bands; :class:`geoseg_cli.scenes.stack.Stack` is the first."""
 
     @property
     def grid(self) -> Grid:
@@ -96,11 +98,11 @@ class Source(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """What the user should know."""
 
-    def read(self, numbers: tuple[int, ...], window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
-        """(P, H, W) numbers of these bands and (H, W) bool validity; safe to call from many threads."""
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+        """(P, H, W) numbers of the wanted bands and (H, W) bool validity; safe to call from many threads."""
 
-    def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
-        """Bytes that GDAL's block cache needs for ``rows`` successive pixel rows of these bands."""
+    def bytes_in_cache(self, rows: int) -> int:
+        """Bytes that GDAL's block cache needs for ``rows`` successive pixel rows."""
 
     def close(self) -> None:
         """Close all files."""
@@ -111,18 +113,23 @@ class Scene:
     """An open scene; a context manager. :meth:`read` may be called by many threads at once.
 
     Attributes:
-        path: Absolute path.
+        product: What the layout says.
         source: The open files.
-        bands: Which band of the file is which.
+        bands: Which band of the product is which.
         radiometry: What the stored numbers mean, and why.
-        identity: Size and time of the file when it was opened.
+        identities: Size and time of each of the product's files when it was opened.
     """
 
-    path: Path
+    product: Product
     source: Source
     bands: BandMatch
     radiometry: Radiometry
-    identity: FileIdentity
+    identities: Mapping[Path, FileIdentity]
+
+    @property
+    def path(self) -> Path:
+        """Absolute path."""
+        return self.product.path
 
     @property
     def grid(self) -> Grid:
@@ -147,7 +154,7 @@ class Scene:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before trusting the result."""
-        return (*self.source.warnings, *self.radiometry.warnings)
+        return (*self.product.warnings, *self.source.warnings, *self.radiometry.warnings)
 
     def read(self, window: Window) -> Patch:
         """Read a window that lies inside the grid; rows come as stored, also in south-up scenes.
@@ -155,7 +162,7 @@ class Scene:
         Raises:
             StorageError: The file is truncated or damaged there.
         """
-        return Patch(*self.source.read(self.bands.held_numbers, window))
+        return Patch(*self.source.read(window))
 
     def to_reflectance(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn stored numbers into reflectance.
@@ -170,16 +177,17 @@ class Scene:
 
     def size_in_cache(self, rows: int = 1) -> int:
         """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
-        return self.source.bytes_in_cache(self.bands.held_numbers, rows)
+        return self.source.bytes_in_cache(rows)
 
     def refuse_change(self) -> None:
-        """Make sure that the file is the one that was opened.
+        """Make sure that the files are those that were opened.
 
         Raises:
-            StorageError: It changed since.
+            StorageError: One changed since.
         """
-        if FileIdentity.of(self.path) != self.identity:
-            raise StorageError(f"{self.path} changed while it was read", "run again when nobody writes it")
+        for path, identity in self.identities.items():
+            if FileIdentity.of(path) != identity:
+                raise StorageError(f"{path} changed while it was read", "run again when nobody writes it")
 
     def close(self) -> None:
         """Close the scene's files."""
@@ -194,13 +202,14 @@ class Scene:
         self.close()
 
 
-def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None = None) -> Scene:
+def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None = None, gsd_m: float = 10.0) -> Scene:
     """Open a scene and decide what its bands and numbers are.
 
     Args:
-        path: A GeoTIFF, COG or BigTIFF.
+        path: A file or folder of one of the layouts of :func:`geoseg_cli.scenes.layouts.find_product`.
         input_spec: Bands that the network wants.
         options: What the user says about the scene.
+        gsd_m: Pixel size that the network was trained on; decides which of several stored sizes is used.
 
     Returns:
         The open scene; close it, or use it in a ``with`` statement.
@@ -208,39 +217,53 @@ def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None =
     Raises:
         InputMissingError: There is no such file.
         AccessError: It may not be read.
-        InputError: It is no TIFF, or (as a subclass) its grid, bands or numbers cannot be used.
+        InputError: It is of no known layout, or (as a subclass) its grid, bands or numbers cannot be used.
         StorageError: It is truncated or damaged.
     """
-    from geoseg_cli.scenes.geotiff import open_geotiff
+    from geoseg_cli.scenes.layouts import find_product
+    from geoseg_cli.scenes.stack import open_stack
 
     options = options or SceneOptions()
     path = path.absolute()
-    source = open_geotiff(path, options.nodata, options.max_bytes)
+    product = find_product(path, options)
+    match = _match(product, input_spec, options)
+    stack = open_stack(product, match.held_numbers, gsd_m, options.nodata, options.max_bytes)
     try:
-        identity = FileIdentity.of(path)
-        match, radiometry = _understand(source, input_spec, options)
-        return Scene(path, source, match, radiometry, identity)
+        identities = {member: FileIdentity.of(member) for member in product.members or (path,)}
+        radiometry = decide_radiometry(options.radiometry, _evidence(product, match, stack))
+        return Scene(product, stack, match, radiometry, identities)
     except BaseException:
-        source.close()
+        stack.close()
         raise
 
 
-def _understand(source: GeoTiff, spec: InputSpec, options: SceneOptions) -> tuple[BandMatch, Radiometry]:
-    has_tags = any(scale != 1 for scale in source.scales) or any(source.offsets)
-    refuse_rendered(source.path, source.dtypes, has_tags)
-    match = match_bands(spec, source.descriptions, options.bands, str(source.path))
-    if options.drop:
-        match = drop_bands(match, spec, options.drop, str(source.path))
-    held = match.held_numbers
-    evidence = Evidence(
-        source.path,
+def _match(product: Product, spec: InputSpec, options: SceneOptions) -> BandMatch:
+    names = [layer.name or None for layer in product.layers]
+    match = match_bands(spec, names, options.bands, str(product.path), product.sensor)
+    return drop_bands(match, spec, options.drop, str(product.path)) if options.drop else match
+
+
+def _evidence(product: Product, match: BandMatch, stack: Stack) -> Evidence:
+    return Evidence(
+        product.path / product.name if product.name else product.path,
         match.held_names,
-        tuple(source.dtypes[number - 1] for number in held),
-        tuple(source.scales[number - 1] for number in held),
-        tuple(source.offsets[number - 1] for number in held),
-        lambda: source.sample(held),
+        stack.dtypes,
+        stack.scales,
+        stack.offsets,
+        stack.sample,
+        _stated(product.statement, match.held_numbers),
     )
-    return match, decide_radiometry(options.radiometry, evidence)
+
+
+def _stated(statement: Statement | None, numbers: tuple[int, ...]) -> Claim | None:
+    """What the metadata says of the wanted bands; None where it does not speak of each of them."""
+    if statement is None:
+        return None
+    scales = [statement.scales[number - 1] for number in numbers]
+    offsets = [statement.offsets[number - 1] for number in numbers]
+    if None in scales or None in offsets:
+        return None
+    return Claim(statement.rung, statement.reason, tuple(map(float, scales)), tuple(map(float, offsets)))  # type: ignore[arg-type]
 
 
 def check_resolution(grid: Grid, gsd_m: float, where: str = "the scene") -> tuple[str, ...]:

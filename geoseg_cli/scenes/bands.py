@@ -64,6 +64,7 @@ def match_bands(
     descriptions: Sequence[str | None],
     override: tuple[str, ...] | None = None,
     where: str = "scene",
+    sensor: str | None = None,
 ) -> BandMatch:
     """Find the bands that a network wants among the bands of a file.
 
@@ -73,6 +74,8 @@ def match_bands(
         override: Band names in file order as the user gives them, ``-`` for a band to skip; they replace
             ``descriptions``.
         where: What the error messages call the file.
+        sensor: Name of the sensor that the names belong to, where something says it: HLS L30 and S30 give the same
+            name to different bands. None takes every sensor that has them all.
 
     Returns:
         The match; wanted bands that are optional may be absent.
@@ -87,7 +90,7 @@ def match_bands(
             f"{where}: no band has a name that is known\n{_nothing(spec, descriptions)}",
             _say_bands(spec, len(names)),
         )
-    return _agreed(spec, names, where)
+    return _agreed(spec, names, where, sensor)
 
 
 def drop_bands(match: BandMatch, spec: InputSpec, names: Sequence[str], where: str = "scene") -> BandMatch:
@@ -159,9 +162,11 @@ def _refuse_doubles(names: tuple[str, ...], where: str) -> None:
         first[name.casefold()] = number
 
 
-def _agreed(spec: InputSpec, names: tuple[str, ...], where: str) -> BandMatch:
+def _agreed(spec: InputSpec, names: tuple[str, ...], where: str, known: str | None) -> BandMatch:
     """The match that all candidate sensors agree on, complete."""
     candidates = fitting_sensors(names)
+    if known is not None:
+        candidates = tuple(one for one in candidates if one is sensors()[known])
     if not candidates:
         raise BandError(
             f"{where}: no sensor has these bands, each once\n{_listing(names)}", _say_bands(spec, len(names))

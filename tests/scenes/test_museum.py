@@ -21,7 +21,7 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes import SceneOptions, open_scene
-from geoseg_cli.scenes.geotiff import open_geotiff
+from geoseg_cli.scenes.raster_file import open_geotiff
 from tests.conftest import TEN_METRES, write_scene
 
 NAMES = ("blue", "green", "red", "nir")

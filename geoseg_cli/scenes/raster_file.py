@@ -1,6 +1,6 @@
-"""Opens GeoTIFFs, COGs and BigTIFFs that may come from anyone, and reads windows of them.
+"""Opens raster files that may come from anyone, GeoTIFFs above all, and reads windows of them.
 
-The driver is pinned and files beside the TIFF are ignored, so a file that calls itself ``.tif`` cannot make
+The driver is pinned and files beside the raster are ignored, so a file that calls itself ``.tif`` cannot make
 GDAL read another one. What GDAL raises becomes an error that names the file, the cause and the cure.
 """
 
@@ -25,7 +25,8 @@ from rasterio.session import DummySession
 
 from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.integrity import refuse_others
+from geoseg_cli.scenes.integrity import refuse_others, refuse_others_than
+from geoseg_cli.scenes.product import Driver
 
 BoolArray = npt.NDArray[np.bool_]
 Nodata = float | Literal["auto"] | None
@@ -37,8 +38,6 @@ MAX_BYTES = 64 * GIB
 MAX_INFLATION = 4000
 """Largest ratio of pixels to file; deflate ends at 1032, real scenes near 10."""
 
-_SAMPLE_SIDE_PX = 128
-
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
@@ -48,8 +47,8 @@ class BlockShape:
     width: int
 
 
-class GeoTiff:
-    """One open GeoTIFF. :meth:`read` may be called by many threads at once: a lock lets one in at a time.
+class RasterFile:
+    """One open raster file. :meth:`read` may be called by many threads at once: a lock lets one in at a time.
 
     Attributes:
         path: Absolute path.
@@ -63,7 +62,7 @@ class GeoTiff:
         warnings: What the user should know.
     """
 
-    def __init__(self, dataset: Any, path: Path, nodata: Nodata) -> None:
+    def __init__(self, dataset: Any, path: Path, nodata: Nodata, says: str = "--nodata") -> None:
         self.path = path
         self._dataset = dataset
         self._lock = threading.Lock()
@@ -72,7 +71,7 @@ class GeoTiff:
         self.dtypes: tuple[str, ...] = tuple(dataset.dtypes)
         self.scales: tuple[float, ...] = tuple(dataset.scales)
         self.offsets: tuple[float, ...] = tuple(dataset.offsets)
-        self.nodata, self.nodata_reason = _nodata(dataset, nodata)
+        self.nodata, self.nodata_reason = _nodata(dataset, nodata, says)
         self.block_shape = BlockShape(*dataset.block_shapes[0])
         self.warnings = (*_warnings(self.grid), *_ignored_sidecars(path))
         self._alpha = _alpha_band(dataset)
@@ -113,29 +112,6 @@ class GeoTiff:
         valid = valid_pixels(pixels, tuple(self.nodata[number - 1] for number in numbers))
         return pixels, valid if mask is None else valid & mask
 
-    def sample(self, numbers: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Stored numbers of valid pixels from windows spread evenly over the scene.
-
-        Args:
-            numbers: Band numbers, from 1.
-
-        Returns:
-            (P, n) in the file's dtype; n is 0 where no valid pixel was met.
-
-        Raises:
-            StorageError: The file is truncated or damaged.
-        """
-        # 4 x 4 windows cost at most 16 blocks a band. A scene that is nearly all nodata gets a closer look.
-        for steps in (4, 16):
-            parts = []
-            for window in _spread_windows(self.grid, steps):
-                pixels, valid = self.read(numbers, window)
-                parts.append(pixels[:, valid])
-            found = np.concatenate(parts, axis=1)
-            if found.shape[1] >= 1000:
-                break
-        return found
-
     def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
         """Bytes of all blocks that ``rows`` successive pixel rows can touch."""
         block = self.block_shape
@@ -147,7 +123,7 @@ class GeoTiff:
         return block_rows * block.height * block_cols * block.width * pixel_bytes
 
 
-def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = None) -> GeoTiff:
+def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = None) -> RasterFile:
     """Open a GeoTIFF.
 
     Args:
@@ -163,13 +139,40 @@ def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = No
         GridError: It lies on no map grid.
         StorageError: It is truncated or damaged.
     """
+    return open_raster(str(path.absolute()), "GTiff", nodata, max_bytes)
+
+
+def open_raster(
+    name: str, driver: Driver, nodata: Nodata = "auto", max_bytes: int | None = None, says: str = "--nodata"
+) -> RasterFile:
+    """Open a file of a product.
+
+    Args:
+        name: What GDAL opens: an absolute path, or ``/vsizip/ARCHIVE/MEMBER``.
+        driver: The only driver that may open it.
+        nodata, max_bytes: As of :func:`open_geotiff`.
+        says: Who says what ``nodata`` is, where it is a number.
+
+    Raises:
+        GeosegError: As :func:`open_geotiff` does.
+    """
+    path = Path(name)
+    if name.startswith("/vsi"):
+        return _open(name, driver, None, (nodata, says), max_bytes)
     path = path.absolute()
-    size_bytes = refuse_others(path)
+    size_bytes = refuse_others(path) if driver == "GTiff" else refuse_others_than(path, driver)
+    return _open(str(path), driver, size_bytes, (nodata, says), max_bytes)
+
+
+def _open(
+    name: str, driver: Driver, size_bytes: int | None, nodata: tuple[Nodata, str], max_bytes: int | None
+) -> RasterFile:
+    path = Path(name)
     with _gdal(), _open_errors(path):
-        dataset = rasterio.open(str(path), driver="GTiff", sharing=False)
+        dataset = rasterio.open(name, driver=driver, sharing=False)
         try:
             _refuse_giants(dataset, path, size_bytes, max_bytes)
-            return GeoTiff(dataset, path, nodata)
+            return RasterFile(dataset, path, *nodata)
         except BaseException:
             dataset.close()
             raise
@@ -235,7 +238,7 @@ def _open_errors(path: Path) -> Iterator[None]:
         raise
     except (RasterioError, CPLE_BaseError, ValueError, OverflowError) as error:
         raise StorageError(
-            f"{path}: this TIFF cannot be opened, it is truncated or damaged ({error})",
+            f"{path}: this raster cannot be opened, it is truncated or damaged ({error})",
             "copy or download it again and compare sizes",
         ) from error
 
@@ -252,15 +255,20 @@ def _read_errors(path: Path, window: Window) -> Iterator[None]:
         ) from error
 
 
-def _refuse_giants(dataset: Any, path: Path, size_bytes: int, max_bytes: int | None) -> None:
-    """A TIFF of some kilobytes can declare terabytes; a plan for it would fill the disk."""
+def _refuse_giants(dataset: Any, path: Path, size_bytes: int | None, max_bytes: int | None) -> None:
+    """A file of some kilobytes can declare terabytes; a plan for it would fill the disk.
+
+    ``size_bytes`` is None where nobody knows it, as inside an archive.
+    """
     pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
     declared = dataset.height * dataset.width * pixel_bytes
-    limit = max_bytes if max_bytes is not None else min(MAX_BYTES, max(GIB, MAX_INFLATION * size_bytes))
+    inflated = MAX_BYTES if size_bytes is None else max(GIB, MAX_INFLATION * size_bytes)
+    limit = max_bytes if max_bytes is not None else min(MAX_BYTES, inflated)
     if declared > limit:
+        stored = "" if size_bytes is None else f" in a file of {size_bytes / GIB:.3g} GiB"
         raise InputError(
             f"{path} declares {dataset.height} x {dataset.width} px x {dataset.count} bands ="
-            f" {declared / GIB:.1f} GiB in a file of {size_bytes / GIB:.3g} GiB;"
+            f" {declared / GIB:.1f} GiB{stored};"
             f" up to {limit / GIB:.3g} GiB are accepted",
             "if the file is right, cut it with gdal_translate -srcwin, or from Python raise"
             f" SceneOptions.max_bytes to {declared}",
@@ -285,13 +293,13 @@ def _grid(dataset: Any, path: Path) -> Grid:
     return Grid(crs, transform, dataset.height, dataset.width)
 
 
-def _nodata(dataset: Any, wanted: Nodata) -> tuple[tuple[float | None, ...], str]:
+def _nodata(dataset: Any, wanted: Nodata, says: str) -> tuple[tuple[float | None, ...], str]:
     """Nodata of each band and where it comes from."""
     if wanted is None:
-        return (None,) * dataset.count, "--nodata none: every finite number is data"
+        return (None,) * dataset.count, f"{says} none: every finite number is data"
     if wanted != "auto":
         _refuse_impossible_nodata(dataset, float(wanted))
-        return (float(wanted),) * dataset.count, f"--nodata {wanted:g}"
+        return (float(wanted),) * dataset.count, f"{says} {wanted:g}"
     values = tuple(dataset.nodatavals)
     stated = [f"{value:g}" for value in dict.fromkeys(values) if value is not None]
     if not stated:
@@ -333,11 +341,3 @@ def _ignored_sidecars(path: Path) -> tuple[str, ...]:
     if not found:
         return ()
     return (f"{', '.join(found)} beside the scene is not read; gdal_translate makes one file of them",)
-
-
-def _spread_windows(grid: Grid, steps: int) -> Iterator[Window]:
-    """``steps`` x ``steps`` windows, spread evenly from edge to edge; fewer where they would overlap."""
-    height, width = min(grid.height, _SAMPLE_SIDE_PX), min(grid.width, _SAMPLE_SIDE_PX)
-    rows = {i * (grid.height - height) // (steps - 1) for i in range(steps)}
-    cols = {i * (grid.width - width) // (steps - 1) for i in range(steps)}
-    return (Window(row, col, height, width) for row in sorted(rows) for col in sorted(cols))

@@ -23,7 +23,9 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, InputMissingError, RadiometryError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes import SceneOptions, block_cache, check_resolution, open_scene
-from geoseg_cli.scenes.geotiff import open_geotiff, read_bands, valid_pixels
+from geoseg_cli.scenes.raster_file import read_bands, valid_pixels
+from geoseg_cli.scenes.single_file import find
+from geoseg_cli.scenes.stack import open_stack
 from tests.conftest import TEN_METRES, MakeScene, write_scene
 
 NAMES = ("B02", "B03", "B04", "B08", "B11", "B12")
@@ -93,7 +95,7 @@ def test_a_scene_says_where_it_lies_and_what_was_decided(make_scene: MakeScene) 
         assert scene.nodata_reason == "nodata tag 0"
         assert scene.radiometry.rung == "option"
         assert scene.warnings == ()
-        assert scene.identity.size_bytes == path.stat().st_size
+        assert scene.identities[path].size_bytes == path.stat().st_size
         assert scene.bands.file_names == ("", "B04", "B03", "B02", "B08")
         assert scene.bands.numbers == (4, 3, 2, 5, None, None)
 
@@ -243,17 +245,18 @@ def test_samples_come_from_all_over_the_scene_and_are_valid(tmp_path: Path) -> N
     dn = np.zeros((1, 900, 700), "uint16")
     dn[0, 890:, 690:] = 3
     dn[0, :5, :5] = 4
-    source = open_geotiff(write_scene(tmp_path / "s.tif", dn, nodata=0))
-    assert set(np.unique(source.sample((1,)))) == {3, 4}
-    source.close()
+    stack = open_stack(find(write_scene(tmp_path / "s.tif", dn, nodata=0)), (1,), 10)
+    assert set(np.unique(stack.sample())) == {3, 4}
+    stack.close()
 
 
 def test_a_scene_that_is_nearly_all_nodata_is_searched_more_closely(tmp_path: Path) -> None:
     dn = np.zeros((1, 2000, 2000), "uint16")
     dn[0, 400:420, 400:420] = 5
-    source = open_geotiff(write_scene(tmp_path / "s.tif", dn, nodata=0, tiled=True, compress="deflate"))
-    assert set(np.unique(source.sample((1,)))) == {5}
-    source.close()
+    path = write_scene(tmp_path / "s.tif", dn, nodata=0, tiled=True, compress="deflate")
+    stack = open_stack(find(path), (1,), 10)
+    assert set(np.unique(stack.sample())) == {5}
+    stack.close()
 
 
 def test_a_scene_that_changed_is_noticed(make_scene: MakeScene) -> None:
