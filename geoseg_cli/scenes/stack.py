@@ -146,7 +146,7 @@ class Stack:
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows of the stack."""
         parts = [*self._parts, *([self._quality[1]] if self._quality else [])]
-        return sum(part.file.bytes_in_cache(part.numbers, -(-rows * part.shrink // part.enlarge) + 1) for part in parts)
+        return sum(part.file.bytes_in_cache(part.numbers, part.rows(rows)) for part in parts)
 
     def close(self) -> None:
         """Close all files."""
