@@ -33,7 +33,7 @@ class MapSpec:
     """What the maps of a run are, apart from their pixels.
 
     Attributes:
-        grid: The scene's grid, which is the output's.
+        grid: Where the outputs' pixels lie: the scene's grid, or a part of it.
         legend: Classes of the label map.
         description: Band description of the label map.
         tags: Provenance, in the default metadata domain.

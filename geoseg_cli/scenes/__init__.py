@@ -7,7 +7,7 @@ with open_scene(path, bundle.input_spec, SceneOptions()) as scene:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,9 @@ import numpy.typing as npt
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, StorageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.bands import BandMatch, drop_bands, match_bands
+from geoseg_cli.scenes.bands import BandMatch, drop_bands, match_bands, match_filled, named_by_sensor
 from geoseg_cli.scenes.integrity import FileIdentity
+from geoseg_cli.scenes.network import is_remote
 from geoseg_cli.scenes.product import Product, Statement
 from geoseg_cli.scenes.radiometry import Claim, Evidence, Radiometry, decide_radiometry
 
@@ -57,6 +58,14 @@ class SceneOptions:
         nodata: The number that means nothing, NaN included; None for none; ``"auto"`` for what the file says.
         max_bytes: Largest uncompressed size that is opened; None for a guard against absurd files.
         drop: Common names of optional bands to read the scene without, as if it lacked them.
+        fill: Bands that the scene lacks, and the reflectance to read everywhere instead.
+        sensor: Name in ``data/sensors.toml``: whose the band names are, or, where the file names none and has as many
+            bands as the sensor, which bands they are.
+        valid: ``all`` for pixels where every used band means something, ``any`` where one of them does; a missing
+            number is then read as the average of the training data.
+        saturated: Whether pixels count in which a band holds the largest number of its integer type.
+        allow_network: Whether addresses may be read.
+        drivers: GDAL drivers to allow beyond the safe ones: ``VRT``.
     """
 
     bands: tuple[str, ...] | None = None
@@ -64,6 +73,12 @@ class SceneOptions:
     nodata: float | Literal["auto"] | None = "auto"
     max_bytes: int | None = None
     drop: tuple[str, ...] = ()
+    fill: tuple[tuple[str, float], ...] = ()
+    sensor: str | None = None
+    valid: Literal["all", "any"] = "all"
+    saturated: bool = True
+    allow_network: bool = False
+    drivers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +133,7 @@ class Scene:
         bands: Which band of the product is which.
         radiometry: What the stored numbers mean, and why.
         identities: Size and time of each of the product's files when it was opened.
+        instead: Reflectance per stored band that stands for a missing number; empty where none may be missing.
     """
 
     product: Product
@@ -125,6 +141,7 @@ class Scene:
     bands: BandMatch
     radiometry: Radiometry
     identities: Mapping[Path, FileIdentity]
+    instead: tuple[float, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -138,7 +155,7 @@ class Scene:
 
     @property
     def present(self) -> tuple[bool, ...]:
-        """One flag per band of the network's input: whether the scene has it."""
+        """One flag per band of the network's input: whether the scene has it, or a number was given for it."""
         return self.bands.present
 
     @property
@@ -171,9 +188,14 @@ class Scene:
             pixels: (..., P, H, W) as :meth:`read` gives them.
 
         Returns:
-            (..., P, H, W) float32, 1.0 is a perfectly white surface; meaningless where a pixel is invalid.
+            (..., Q, H, W) float32 of the present bands, 1.0 is a perfectly white surface; meaningless where a pixel is
+            invalid. Q is more than P by the bands that are filled.
         """
-        return self.radiometry.apply(pixels)
+        reflectance = self.radiometry.apply(pixels)
+        if self.instead:
+            instead = np.asarray(self.instead, np.float32)[:, None, None]
+            reflectance = np.where(np.isnan(reflectance), instead, reflectance)
+        return self.bands.with_filled(reflectance)
 
     def size_in_cache(self, rows: int = 1) -> int:
         """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
@@ -221,26 +243,35 @@ def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None =
         StorageError: It is truncated or damaged.
     """
     from geoseg_cli.scenes.layouts import find_product
-    from geoseg_cli.scenes.stack import open_stack
+    from geoseg_cli.scenes.stack import Validity, open_stack
 
     options = options or SceneOptions()
-    path = path.absolute()
+    path = path if is_remote(str(path)) else path.absolute()
     product = find_product(path, options)
     match = _match(product, input_spec, options)
-    stack = open_stack(product, match.held_numbers, gsd_m, options.nodata, options.max_bytes)
+    rules = Validity(options.nodata, options.valid, options.saturated)
+    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_bytes)
     try:
-        identities = {member: FileIdentity.of(member) for member in product.members or (path,)}
+        identities = {member: FileIdentity.of(member) for member in product.members}
         radiometry = decide_radiometry(options.radiometry, _evidence(product, match, stack))
-        return Scene(product, stack, match, radiometry, identities)
+        means = [input_spec.mean[input_spec.bands.index(name)] for name in match.held_names]
+        return Scene(product, stack, match, radiometry, identities, tuple(means) if options.valid == "any" else ())
     except BaseException:
         stack.close()
         raise
 
 
 def _match(product: Product, spec: InputSpec, options: SceneOptions) -> BandMatch:
-    names = [layer.name or None for layer in product.layers]
-    match = match_bands(spec, names, options.bands, str(product.path), product.sensor)
-    return drop_bands(match, spec, options.drop, str(product.path)) if options.drop else match
+    where = str(product.path)
+    names: Sequence[str | None] = [layer.name or None for layer in product.layers]
+    if options.sensor is not None:
+        names = named_by_sensor(options.sensor, names, where)
+    sensor = options.sensor or product.sensor
+    if options.fill:
+        match = match_filled(spec, names, options, where, sensor)
+    else:
+        match = match_bands(spec, names, options.bands, where, sensor)
+    return drop_bands(match, spec, options.drop, where) if options.drop else match
 
 
 def _evidence(product: Product, match: BandMatch, stack: Stack) -> Evidence:

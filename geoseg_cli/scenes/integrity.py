@@ -74,6 +74,31 @@ class FileIdentity:
         return cls(status.st_size, status.st_mtime_ns)
 
 
+def first_bytes(path: Path) -> bytes:
+    """The first 64 bytes of a regular file.
+
+    Raises:
+        GeosegError: There is none, it may not be read, or it is a device or a pipe.
+    """
+    with _file_errors(path):
+        status = path.stat()
+        # A named pipe would block on open.
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} is no regular file", "name a file")
+        with path.open("rb") as stream:
+            return stream.read(64)
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that begins so is a TIFF or a BigTIFF."""
+    return head.startswith(_TIFF_SIGNATURES)
+
+
+def is_jpeg2000(head: bytes) -> bool:
+    """Whether a file that begins so is a JPEG 2000 image."""
+    return head.startswith(_JP2_SIGNATURES)
+
+
 def refuse_others(path: Path) -> int:
     """Refuse what is no readable TIFF.
 
@@ -117,18 +142,13 @@ def refuse_others_than(path: Path, driver: str) -> int:
     Raises:
         GeosegError: As :func:`refuse_others` does.
     """
-    with _file_errors(path):
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path} is no regular file", "name a file")
-        with path.open("rb") as stream:
-            head = stream.read(64)
+    head = first_bytes(path)
     if driver == "JP2OpenJPEG" and not head.startswith(_JP2_SIGNATURES):
         text = head.lstrip()
         kinds = (kind for magic, kind in _OTHER_SIGNATURES.items() if text.startswith(magic))
         kind = "a TIFF" if head.startswith(_TIFF_SIGNATURES) else next(kinds, "of another format" if head else "empty")
         raise InputError(f"{path} is no JPEG 2000 image: it is {kind}", "download the product again")
-    return status.st_size
+    return FileIdentity.of(path).size_bytes
 
 
 @contextmanager

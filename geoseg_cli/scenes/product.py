@@ -38,12 +38,13 @@ class Statement:
     """What the metadata of a product says its numbers mean: reflectance = number x scale + offset.
 
     Attributes:
-        rung: ``metadata`` for the product's own files, ``stac`` for an item.
+        rung: ``metadata`` for the product's own files, ``stac`` for an item, ``product`` for what the published
+            definition of a product fixes for all its files, known by their names.
         reason: The formula and where it stands, as a part of a sentence.
         scales, offsets: One per layer of the product; None for a layer about which nothing is said.
     """
 
-    rung: Literal["metadata", "stac"]
+    rung: Literal["metadata", "stac", "product"]
     reason: str
     scales: tuple[float | None, ...]
     offsets: tuple[float | None, ...]

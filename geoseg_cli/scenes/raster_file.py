@@ -85,12 +85,15 @@ class RasterFile:
         """Close the file."""
         self._dataset.close()
 
-    def read(self, numbers: tuple[int, ...], window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+    def read(
+        self, numbers: tuple[int, ...], window: Window, keeps_saturated: bool = True
+    ) -> tuple[npt.NDArray[Any], BoolArray]:
         """Read a window.
 
         Args:
             numbers: Band numbers, from 1.
             window: Pixels inside the grid.
+            keeps_saturated: Whether the largest number of an integer type means something.
 
         Returns:
             (P, H, W) stored numbers in the file's dtype (float32 where the bands' dtypes differ), and (H, W)
@@ -99,6 +102,13 @@ class RasterFile:
         Raises:
             StorageError: The file is truncated or damaged there.
         """
+        pixels, each = self.read_each(numbers, window, keeps_saturated)
+        return pixels, np.asarray(each.all(axis=0))
+
+    def read_each(
+        self, numbers: tuple[int, ...], window: Window, keeps_saturated: bool = True
+    ) -> tuple[npt.NDArray[Any], BoolArray]:
+        """As :meth:`read`, with the validity of each band: (P, H, W) bool."""
         assert window.intersection(self.grid.window) == window, f"{window} leaves the grid"
         mask = None
         with self._lock, _gdal(), _read_errors(self.path, window):
@@ -109,8 +119,8 @@ class RasterFile:
                 mask = self._dataset.read(self._alpha, window=window.to_rasterio()) > 0
             elif self._is_masked:
                 mask = self._dataset.read_masks(numbers[0], window=window.to_rasterio()) > 0
-        valid = valid_pixels(pixels, tuple(self.nodata[number - 1] for number in numbers))
-        return pixels, valid if mask is None else valid & mask
+        valid = valid_numbers(pixels, [self.nodata[number - 1] for number in numbers], keeps_saturated)
+        return pixels, valid if mask is None else np.asarray(valid & mask)
 
     def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
         """Bytes of all blocks that ``rows`` successive pixel rows can touch."""
@@ -190,22 +200,23 @@ def read_bands(dataset: Any, numbers: Sequence[int], window: Window) -> npt.NDAr
     return np.stack([dataset.read(number, window=where).astype(np.float32) for number in numbers])
 
 
-def valid_pixels(pixels: npt.NDArray[Any], nodata: Sequence[float | None]) -> BoolArray:
-    """Where every band holds a number that means something.
+def valid_numbers(pixels: npt.NDArray[Any], nodata: Sequence[float | None], keeps_saturated: bool = True) -> BoolArray:
+    """Which numbers mean something.
 
     Args:
         pixels: (P, H, W) stored numbers.
         nodata: The number that means nothing in each of the P bands, or None.
+        keeps_saturated: Whether the largest number of an integer type does.
 
     Returns:
-        (H, W) bool: no band equals its nodata, is NaN or infinite.
+        (P, H, W) bool: not the band's nodata, not NaN, not infinite.
     """
-    valid = np.ones(pixels.shape[1:], dtype=np.bool_)
-    for plane, value in zip(pixels, nodata, strict=True):
-        if plane.dtype.kind == "f":
-            valid &= np.isfinite(plane)
+    valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, dtype=np.bool_)
+    for plane, is_valid, value in zip(pixels, valid, nodata, strict=True):
         if value is not None and can_hold(plane.dtype, value):
-            valid &= plane != plane.dtype.type(value)
+            is_valid &= plane != plane.dtype.type(value)
+        if not keeps_saturated and plane.dtype.kind != "f":
+            is_valid &= plane != np.iinfo(plane.dtype).max
     return valid
 
 

@@ -11,11 +11,11 @@ from geoseg_cli.scenes.raster_file import RasterFile, open_raster
 _TITLES: dict[Driver, str] = {"GTiff": "GeoTIFF", "JP2OpenJPEG": "JPEG 2000 file", "ENVI": "ENVI file", "VRT": "VRT"}
 
 
-def find(path: Path, driver: Driver = "GTiff", max_bytes: int | None = None) -> Product:
+def find(path: Path | str, driver: Driver = "GTiff", max_bytes: int | None = None) -> Product:
     """Describe a raster file.
 
     Args:
-        path: Absolute path of a file.
+        path: Absolute path of a file, or what GDAL calls one on a network.
         driver: What it is to be read with.
         max_bytes: Largest uncompressed size that is opened.
 
@@ -23,12 +23,13 @@ def find(path: Path, driver: Driver = "GTiff", max_bytes: int | None = None) -> 
         GeosegError: It cannot be opened, or was rendered for the eye.
     """
     file = open_raster(str(path), driver, "auto", max_bytes)
+    members = () if str(path).startswith("/vsi") else (Path(path),)
     try:
-        refuse_rendered(path, file.dtypes, _has_tags(file))
+        refuse_rendered(Path(path), file.dtypes, _has_tags(file))
         layers = tuple(
             Layer(name or "", str(path), driver, number) for number, name in enumerate(file.descriptions, start=1)
         )
-        return Product(_TITLES.get(driver, driver), path, layers, members=(path,))
+        return Product(_TITLES.get(driver, driver), Path(path), layers, members=members)
     finally:
         file.close()
 

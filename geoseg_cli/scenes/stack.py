@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,21 @@ BoolArray = npt.NDArray[np.bool_]
 
 _SAMPLE_SIDE_PX = 128
 _TOLERANCE_PX = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """What the user says about pixels that mean nothing; see ``SceneOptions``.
+
+    Attributes:
+        nodata: The number that means nothing; ``"auto"`` for what layers and files say.
+        combine: ``all`` bands must mean something, or ``any`` of them.
+        keeps_saturated: Whether the largest number of an integer type means something.
+    """
+
+    nodata: Nodata = "auto"
+    combine: Literal["all", "any"] = "all"
+    keeps_saturated: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +80,18 @@ class _Part:
             return large[..., row : row + window.height, col : col + window.width]
         return pixels
 
-    def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
-        """(p, H, W) numbers of this file's bands and (H, W) validity in a window of the stack."""
-        pixels, valid = self.file.read(self.numbers, self.window(window))
-        return self.fit(pixels, window), self.fit(valid, window, is_mask=True)
+    def read(self, window: Window, rules: Validity) -> tuple[npt.NDArray[Any], BoolArray]:
+        """(p, H, W) numbers of this file's bands and (H, W) validity in a window of the stack.
+
+        Where any valid band is enough, the numbers are float32 with NaN for those that mean nothing.
+        """
+        where = self.window(window)
+        if rules.combine == "all":
+            pixels, valid = self.file.read(self.numbers, where, rules.keeps_saturated)
+            return self.fit(pixels, window), self.fit(valid, window, is_mask=True)
+        pixels, each = self.file.read_each(self.numbers, where, rules.keeps_saturated)
+        fitted = self.fit(np.where(each, pixels, np.float32(np.nan)).astype(np.float32), window)
+        return fitted, np.isfinite(fitted).any(axis=0)
 
 
 class Stack:
@@ -84,8 +107,10 @@ class Stack:
         gsd_note: Which bands are stored at another pixel size, as a sentence; None where all have one.
     """
 
-    def __init__(self, parts: Sequence[_Part], quality: tuple[Quality, _Part] | None, count: int) -> None:
-        self._parts, self._quality = tuple(parts), quality
+    def __init__(
+        self, parts: Sequence[_Part], quality: tuple[Quality, _Part] | None, count: int, rules: Validity
+    ) -> None:
+        self._parts, self._quality, self._rules = tuple(parts), quality, rules
         reference = next(part for part in parts if part.enlarge == part.shrink == 1)
         self.grid, self.block_shape = reference.file.grid, reference.file.block_shape
         self.dtypes = _in_order(parts, count, lambda part, number: part.file.dtypes[number - 1])
@@ -94,6 +119,10 @@ class Stack:
         self.nodata_reason = "; ".join(dict.fromkeys(part.file.nodata_reason for part in parts))
         if quality:
             self.nodata_reason += f"; {quality[0].reason}"
+        if rules.combine == "any":
+            self.nodata_reason += "; valid where any band is (--valid any)"
+        if not rules.keeps_saturated:
+            self.nodata_reason += "; saturated numbers are lost"
         self.warnings: tuple[str, ...] = tuple(
             dict.fromkeys(warning for part in parts for warning in part.file.warnings)
         )
@@ -108,7 +137,7 @@ class Stack:
         Raises:
             StorageError: A file is truncated or damaged there.
         """
-        pieces = [part.read(window) for part in self._parts]
+        pieces = [part.read(window, self._rules) for part in self._parts]
         if len(pieces) == 1:
             pixels, valid = pieces[0][0][np.argsort(self._parts[0].places)], pieces[0][1]
         else:
@@ -117,7 +146,8 @@ class Stack:
             pixels = np.empty((len(self.dtypes), window.height, window.width), dtype)
             for part, (piece, _) in zip(self._parts, pieces, strict=True):
                 pixels[list(part.places)] = piece
-            valid = np.logical_and.reduce([valid for _, valid in pieces])
+            join = np.logical_and if self._rules.combine == "all" else np.logical_or
+            valid = join.reduce([valid for _, valid in pieces])
         return pixels, valid & self._kept(window) if self._quality else valid
 
     def _kept(self, window: Window) -> BoolArray:
@@ -155,7 +185,11 @@ class Stack:
 
 
 def open_stack(
-    product: Product, numbers: Sequence[int], gsd_m: float, nodata: Nodata = "auto", max_bytes: int | None = None
+    product: Product,
+    numbers: Sequence[int],
+    gsd_m: float,
+    rules: Validity | None = None,
+    max_bytes: int | None = None,
 ) -> Stack:
     """Open the bands of a product that are wanted, and its quality band.
 
@@ -163,12 +197,13 @@ def open_stack(
         product: What the layout said.
         numbers: Numbers of the wanted layers, from 1, in the order of the stack.
         gsd_m: Pixel size that the model was trained on, in metres: the band that comes nearest gives the grid.
-        nodata: What the user says about it; ``"auto"`` for what layers and files say.
+        rules: What the user says about pixels that mean nothing.
         max_bytes: Largest uncompressed size of one file that is opened.
 
     Raises:
         GeosegError: A file cannot be opened, or the bands do not lie on grids that nest.
     """
+    rules = rules or Validity()
     groups: dict[tuple[str, str], list[int]] = {}
     for place, number in enumerate(numbers):
         layer = product.layers[number - 1]
@@ -177,7 +212,7 @@ def open_stack(
         parts = []
         for places in groups.values():
             layers = [product.layers[numbers[place] - 1] for place in places]
-            file = _open_layer(layers[0], nodata, max_bytes)
+            file = _open_layer(layers[0], rules.nodata, max_bytes)
             stack.callback(file.close)
             parts.append(_Part(file, tuple(layer.number for layer in layers), tuple(places)))
         grid = _nearest_grid([part.file.grid for part in parts], gsd_m)
@@ -187,7 +222,7 @@ def open_stack(
             file = _open_layer(product.quality.layer, None, max_bytes)
             stack.callback(file.close)
             quality = (product.quality, _nested(_Part(file, (product.quality.layer.number,), ()), grid, product))
-        made = Stack(fitted, quality, len(numbers))
+        made = Stack(fitted, quality, len(numbers), rules)
         stack.pop_all()
         return made
 

@@ -23,7 +23,7 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, InputMissingError, RadiometryError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes import SceneOptions, block_cache, check_resolution, open_scene
-from geoseg_cli.scenes.raster_file import read_bands, valid_pixels
+from geoseg_cli.scenes.raster_file import read_bands, valid_numbers
 from geoseg_cli.scenes.single_file import find
 from geoseg_cli.scenes.stack import open_stack
 from tests.conftest import TEN_METRES, MakeScene, write_scene
@@ -199,8 +199,8 @@ def test_bands_of_different_types_are_read_as_float32(tmp_path: Path) -> None:
 
 def test_each_band_has_its_own_nodata() -> None:
     pixels = np.array([[[0, 1, 2]], [[0, 1, 2]]], dtype="int16")
-    assert valid_pixels(pixels, (0, 2)).tolist() == [[False, True, False]]
-    assert valid_pixels(pixels, (None, -40_000)).all()
+    assert valid_numbers(pixels, (0, 2)).tolist() == [[[False, True, True]], [[True, True, False]]]
+    assert valid_numbers(pixels, (None, -40_000)).all()
 
 
 def test_many_threads_read_the_same_as_one(make_scene: MakeScene) -> None:
