@@ -233,7 +233,7 @@ class JobRun:
             temperature = job.bundle.card.extras.temperature
         self._job, self._engine = job, engine
         self._clock = clock or _Clock("read", "run", "blend")
-        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, None, with_probabilities, temperature)
+        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, with_probabilities, temperature)
         self._answered = 0
         self.tiles_run = 0
 

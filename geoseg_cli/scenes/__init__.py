@@ -320,7 +320,7 @@ def check_resolution(grid: Grid, gsd_m: float, where: str = "the scene") -> tupl
     if ratio > FAR_GSD:
         raise GridError(
             f"{where} has {stated}, the model needs {gsd_m:g} m",
-            f"resample it first: gdalwarp -tr {gsd_m:g} {gsd_m:g} -r average, in a CRS in metres",
+            f"let the model see it at its own: --gsd {gsd_m:g}; small things may be lost, or are not there",
         )
     warnings = []
     if ratio > NEAR_GSD:

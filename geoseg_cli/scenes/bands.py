@@ -252,9 +252,10 @@ def _refuse_doubles(names: tuple[str, ...], where: str) -> None:
 
 def _agreed(spec: InputSpec, names: tuple[str, ...], where: str, known: str | None) -> BandMatch:
     """The match that all candidate sensors agree on, complete."""
-    candidates = fitting_sensors(names)
-    if known is not None:
-        candidates = tuple(one for one in candidates if one is sensors()[known])
+    if known is None:
+        candidates = fitting_sensors(names)
+    else:
+        candidates = (sensors()[known],) if _fits(sensors()[known], names) else ()
     if not candidates:
         raise BandError(
             f"{where}: no sensor has these bands, each once\n{_listing(names)}", _say_bands(spec, len(names))
@@ -283,7 +284,8 @@ def _missing(spec: InputSpec, match: BandMatch) -> set[str]:
 
 def fitting_sensors(names: Sequence[str]) -> tuple[Sensor, ...]:
     """Sensors that have all these bands, each once; common names fit every sensor, ``""`` is no name."""
-    return tuple(sensor for sensor in sensors().values() if _fits(sensor, tuple(names)))
+    able = (sensor for sensor in sensors().values() if not sensor.only_when_named)
+    return tuple(sensor for sensor in able if _fits(sensor, tuple(names)))
 
 
 def _fits(sensor: Sensor, names: tuple[str, ...]) -> bool:

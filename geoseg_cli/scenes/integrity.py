@@ -89,6 +89,18 @@ def first_bytes(path: Path) -> bytes:
             return stream.read(64)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False where there is nothing.
+
+    Raises:
+        AccessError: Nobody may look there.
+    """
+    try:
+        return path.is_dir()
+    except PermissionError as error:
+        raise AccessError(f"{path}: no permission to read it", "ask for it, or chmod +r") from error
+
+
 def is_tiff(head: bytes) -> bool:
     """Whether a file that begins so is a TIFF or a BigTIFF."""
     return head.startswith(_TIFF_SIGNATURES)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from geoseg_cli.errors import InputError, InputMissingError, UsageError
+from geoseg_cli.errors import InputError, UsageError
 from geoseg_cli.scenes import band_files, hls, landsat, network, planetscope, safe, single_file, stac_item
-from geoseg_cli.scenes.integrity import first_bytes, is_jpeg2000, is_tiff
+from geoseg_cli.scenes.integrity import first_bytes, is_folder, is_jpeg2000, is_tiff
 from geoseg_cli.scenes.product import Driver, Product
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 Find = Callable[[Path], Product | None]
 
-_FOLDERS: Final[tuple[Find, ...]] = (safe.find, landsat.find, hls.find, band_files.find)
-_METADATA: Final[tuple[Find, ...]] = (safe.find, landsat.find, planetscope.find)
+_FOLDERS: Final[tuple[Find, ...]] = (
+    safe.find, landsat.find, hls.find, planetscope.find, band_files.find,
+)  # fmt: skip
+_METADATA: Final[tuple[Find, ...]] = (safe.find, landsat.find, hls.find, planetscope.find)
 KNOWN: Final = (
     "a GeoTIFF, COG or JPEG 2000 file, a Sentinel-2 SAFE folder or .zip, a Landsat folder or MTL file, an HLS or"
     " PlanetScope product, a STAC item, or a folder of single-band files"
@@ -39,8 +41,10 @@ def find_product(path: Path, options: SceneOptions) -> Product:
     """
     if network.is_remote(address := str(path)):
         return _remote(address, options)
-    if path.is_dir():
+    if is_folder(path):
         return _first(_FOLDERS, path) or _unknown_folder(path)
+    if not path.exists() and (found := hls.find(path)) is not None:
+        return found  # the prefix that the files of a scene share
     head = first_bytes(path)
     if is_tiff(head):
         return planetscope.find(path) or single_file.find(path, max_bytes=options.max_bytes)
@@ -86,8 +90,6 @@ def _first(finders: tuple[Find, ...], path: Path) -> Product | None:
 
 
 def _unknown_folder(path: Path) -> Product:
-    if not path.exists():
-        raise InputMissingError(f"{path}: there is no such file", "check the path")
     raise InputError(f"{path} is a folder, and not one of a known product", f"give {KNOWN}")
 
 

@@ -53,8 +53,8 @@ class Radiometry:
     Attributes:
         scale: Reflectance per stored number, one per present band.
         offset: Reflectance of the stored number 0, one per present band.
-        rung: Which rung of the ladder decided: ``option``, ``metadata``, ``stac``, ``tags``, ``baseline`` or
-            ``float``.
+        rung: Which rung of the ladder decided: ``option``, ``metadata``, ``product``, ``stac``, ``tags``,
+            ``baseline`` or ``float``.
         reason: The decision and its evidence as a sentence.
         warnings: What speaks against the decision.
     """
@@ -177,7 +177,7 @@ def _by_claims(evidence: Evidence) -> Radiometry | None:
     Raises:
         RadiometryError: They do not: one of them is wrong, and nothing tells which.
     """
-    claims = [claim for claim in (evidence.stated, _by_tags(evidence), _by_baseline(evidence)) if claim is not None]
+    claims = [c for c in (_by_statement(evidence), _by_tags(evidence), _by_baseline(evidence)) if c is not None]
     if not claims:
         return None
     first, *others = claims
@@ -207,6 +207,13 @@ def _by_option(choice: str, evidence: Evidence) -> Radiometry | None:
         "dn-1000": (DN_SCALE, DN_OFFSET, "0.0001 x (DN - 1000)"),
     }[choice]
     return _decided(_uniform(evidence, scale, offset, "option", f"{formula}, as --radiometry {choice} says"))
+
+
+def _by_statement(evidence: Evidence) -> Claim | None:
+    """Metadata speak of the whole numbers that a product is made of: floats were computed from them."""
+    if evidence.stated is None or any(dtype.startswith("float") for dtype in evidence.dtypes):
+        return None
+    return evidence.stated
 
 
 def _by_tags(evidence: Evidence) -> Claim | None:

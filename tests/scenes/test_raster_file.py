@@ -308,7 +308,7 @@ def test_pixels_of_another_size_raise_one_warning(gsd_m: float) -> None:
 def test_pixels_of_a_far_size_are_refused_with_the_cure(gsd_m: float) -> None:
     with pytest.raises(GridError, match="10 m") as caught:
         check_resolution(metric(gsd_m, gsd_m), 10.0)
-    assert "gdalwarp -tr 10 10" in caught.value.hint
+    assert "--gsd 10" in caught.value.hint
 
 
 def test_pixels_that_are_not_square_raise_a_warning() -> None:

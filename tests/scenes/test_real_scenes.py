@@ -81,7 +81,7 @@ REFUSED = [
     ("awkward/polar_epsg3031/*.TIF", 65, "no band has a name"),
     ("awkward/swath_edge/*.TIF", 65, "no band has a name"),
     ("awkward/geotiff_named_jp2/*.jp2", 65, "no band has a name"),
-    ("awkward/*.jp2", 65, "is no TIFF: it is a JPEG 2000 image"),
+    ("awkward/*.jp2", 65, "no band has a name"),
     ("awkward/float_*/*.tif", 65, "no band has a name"),
     ("awkward/mixed_resolution/*.tif", 65, "no band has a name"),
     ("awkward/tiny/*.tif*", 65, "no band has a name"),
