@@ -73,7 +73,7 @@ class RasterFile:
         self.offsets: tuple[float, ...] = tuple(dataset.offsets)
         self.nodata, self.nodata_reason = _nodata(dataset, nodata, says)
         self.block_shape = BlockShape(*dataset.block_shapes[0])
-        self.warnings = (*_warnings(self.grid), *_ignored_sidecars(path))
+        self.warnings = (*grid_warnings(self.grid), *_ignored_sidecars(path))
         self._alpha = _alpha_band(dataset)
         flags = dataset.mask_flag_enums[0]
         self._is_masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
@@ -336,7 +336,8 @@ def _alpha_band(dataset: Any) -> int | None:
     return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
 
 
-def _warnings(grid: Grid) -> tuple[str, ...]:
+def grid_warnings(grid: Grid) -> tuple[str, ...]:
+    """What the user should know of a scene's grid: that it has no CRS, or is stored south-up."""
     if grid.crs is None:
         return ("the scene has no CRS: neither has the output, and the pixel size cannot be checked",)
     if grid.transform.determinant > 0:

@@ -6,7 +6,7 @@ a pixel's value never depends on the window that is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -162,16 +162,7 @@ class Stack:
 
     def sample(self) -> npt.NDArray[Any]:
         """Stored numbers (P, n) of valid pixels from windows spread evenly over the scene; n may be 0."""
-        # 4 x 4 windows cost at most 16 blocks a band. A scene that is nearly all nodata gets a closer look.
-        for steps in (4, 16):
-            parts = []
-            for window in spread_windows(self.grid, steps):
-                pixels, valid = self.read(window)
-                parts.append(pixels[:, valid])
-            found = np.concatenate(parts, axis=1)
-            if found.shape[1] >= 1000:
-                break
-        return found
+        return sample_windows(self.read, self.grid)
 
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows of the stack."""
@@ -225,6 +216,25 @@ def open_stack(
         made = Stack(fitted, quality, len(numbers), rules)
         stack.pop_all()
         return made
+
+
+def sample_windows(read: Callable[[Window], tuple[npt.NDArray[Any], BoolArray]], grid: Grid) -> npt.NDArray[Any]:
+    """Numbers (P, n) of valid pixels from windows spread evenly over a grid; n may be 0.
+
+    Args:
+        read: Gives (P, H, W) numbers and (H, W) bool validity of a window.
+        grid: Where the pixels lie.
+    """
+    # 4 x 4 windows cost at most 16 blocks a band. A scene that is nearly all nodata gets a closer look.
+    for steps in (4, 16):
+        parts = []
+        for window in spread_windows(grid, steps):
+            pixels, valid = read(window)
+            parts.append(pixels[:, valid])
+        found = np.concatenate(parts, axis=1)
+        if found.shape[1] >= 1000:
+            break
+    return found
 
 
 def spread_windows(grid: Grid, steps: int) -> Iterator[Window]:
