@@ -191,7 +191,7 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
     extras = bundle.card.extras
     wanted_gsd_m = extras.gsd_m if isinstance(options.gsd, str) else options.gsd
     with open_scene(path, bundle.input_spec, options.scene, wanted_gsd_m) as scene:
-        gsd_m = choose_gsd(scene.grid, extras.gsd_m, options.gsd, str(path))
+        gsd_m = choose_gsd(scene.grid, extras.gsd_m, options.gsd, str(path), extras.gsd_range_m)
         view, resampled = show_at(scene, gsd_m)
         orientation = Orientation.of(scene.grid)
         area = _area(scene, options)
@@ -200,7 +200,7 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
         plan = orientation.plan(view.grid.height, view.grid.width, tile, overlap, extras.size_multiple)
         warnings = (
             *orientation.still_true(view.warnings),
-            *check_resolution(view.grid, extras.gsd_m, str(path)),
+            *check_resolution(view.grid, extras.gsd_m, str(path), extras.gsd_range_m),
             *(area.warnings if area else ()),
             *_doubts(bundle, options),
         )

@@ -29,8 +29,8 @@ Version = Annotated[
     typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
 ]
 _A_SCENE = (
-    "a GeoTIFF or JPEG 2000 file, a product folder (Sentinel-2 SAFE, Landsat, HLS, single-band files), a zipped SAFE, an"
-    " MTD or MTL file, a STAC item, or an address (https://..., s3://...) with --allow-network"
+    "a GeoTIFF or JPEG 2000 file, a product folder (Sentinel-2 SAFE, Landsat, HLS, single-band files), a zipped SAFE,"
+    " an MTD or MTL file, a STAC item, or an address (https://..., s3://...) with --allow-network"
 )
 Scenes = Annotated[
     list[Path],
@@ -289,8 +289,8 @@ def read_nodata(text: str) -> float | Literal["auto"] | None:
 
 def read_gsd(text: str) -> float | Literal["auto", "native"]:
     """The pixel size that the model sees as ``--gsd`` says: metres, or how to choose them."""
-    if text == "auto" or text == "native":
-        return text
+    if text in ("auto", "native"):
+        return "auto" if text == "auto" else "native"
     metres = _finite(text)
     if metres is None or metres <= 0:
         raise UsageError(f"--gsd {text!r} is no pixel size", "use auto, native, or metres above 0, such as --gsd 10")

@@ -267,7 +267,7 @@ _METADATA_FILE = re.compile(
     re.IGNORECASE,
 )
 _KNOWN_ENDINGS = re.compile(
-    r"(?:\.tiff?|\.jp2|\.j2k|\.json|\.xml|\.vrt|\.hdr|\.img|\.dat|\.bsq|\.bil|\.bip)$|(?:\.safe)?(?:\.zip)?$",
+    r"(?:\.tiff?|\.jp2|\.j2k|\.json|\.xml|\.txt|\.vrt|\.hdr|\.img|\.dat|\.bsq|\.bil|\.bip)$|(?:\.safe)?(?:\.zip)?$",
     re.IGNORECASE,
 )
 """Names of products hold dots that end nothing: ``HLS.S30.T10TEM.2023123T190911.v2.0``."""
@@ -298,9 +298,17 @@ def _outside(folder: Path) -> Path:
     for part in (absolute, *absolute.parents):
         if part.suffix.lower() == ".safe":
             return part.parent
-        if part.name == "GRANULE":
+        if part.name == "GRANULE" and any(_METADATA_FILE.fullmatch(name) for name in _names_in(part.parent)):
             return part.parent.parent
     return folder
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Names of what lies in a folder; none where nobody may look."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _stem(name: str) -> str:
@@ -309,7 +317,7 @@ def _stem(name: str) -> str:
 
 def _holds_several(folder: Path) -> bool:
     """Whether a folder holds the MTL files of several scenes."""
-    found = filter(None, map(_METADATA_FILE.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ()))
+    found = filter(None, map(_METADATA_FILE.fullmatch, _names_in(folder)))
     return len({match["mtl"].casefold() for match in found if match["mtl"] is not None}) > 1
 
 
@@ -334,9 +342,20 @@ def is_product(folder: Path) -> bool:
 
     A folder of several scenes is none.
     """
-    from geoseg_cli.scenes import band_files, hls, landsat, safe
+    from geoseg_cli.scenes import band_files
 
-    return any(_is_found(find, folder) for find in (safe.find, landsat.find, hls.find, band_files.find))
+    return _is_named_product(folder) or _is_found(band_files.find, folder)
+
+
+def _is_named_product(folder: Path) -> bool:
+    """Whether the names of files in a folder, and not only their bands, tell that it is one product."""
+    from geoseg_cli.scenes import hls, landsat, planetscope, safe
+
+    if any(_is_found(find, folder) for find in (safe.find, landsat.find, hls.find)):
+        return True
+    # Scenes of other names may lie beside one of PlanetScope; its usable data masks (UDM) belong to it.
+    rasters = [name for name in _names_in(folder) if name.lower().endswith(SCENE_SUFFIXES) and "udm" not in name]
+    return len(rasters) == 1 and _is_found(planetscope.find, folder)
 
 
 def _is_found(find: Callable[[Path], Product | None], path: Path) -> bool:
@@ -353,7 +372,7 @@ def _scenes_in(folder: Path) -> list[Path]:
 
 def _is_scene(path: Path) -> bool:
     """Whether something in a folder of scenes is one of them."""
-    from geoseg_cli.scenes import hls, landsat, safe
+    from geoseg_cli.scenes import safe
 
     if os.path.isfile(path):
         if path.suffix.lower() == ".zip":
@@ -364,7 +383,7 @@ def _is_scene(path: Path) -> bool:
     # A folder that nobody may look into is not taken for a product.
     if not os.path.isdir(path) or not os.access(path, os.R_OK | os.X_OK):
         return False
-    return any(_is_found(find, path) for find in (safe.find, landsat.find, hls.find))
+    return _is_named_product(path)
 
 
 def _further_decisions(decisions: dict[str, Any]) -> list[str]:

@@ -297,12 +297,21 @@ def _stated(statement: Statement | None, numbers: tuple[int, ...]) -> Claim | No
     return Claim(statement.rung, statement.reason, tuple(map(float, scales)), tuple(map(float, offsets)))  # type: ignore[arg-type]
 
 
-def check_resolution(grid: Grid, gsd_m: float, where: str = "the scene") -> tuple[str, ...]:
+def size_ratio(steps: tuple[float, float], gsd_m: float, gsd_range_m: tuple[float, float] | None = None) -> float:
+    """How many times pixels of ``steps`` metres are larger or smaller than those of a model; 1 inside its range."""
+    low, high = gsd_range_m or (gsd_m, gsd_m)
+    return max(max(step / high, low / step, 1.0) for step in steps)
+
+
+def check_resolution(
+    grid: Grid, gsd_m: float, where: str = "the scene", gsd_range_m: tuple[float, float] | None = None
+) -> tuple[str, ...]:
     """Compare a scene's pixels with those that a model was trained on.
 
     Args:
         grid: The scene's grid.
         gsd_m: Ground sampling distance of the training data in metres.
+        gsd_range_m: Smallest and largest one of them, where they had several.
         where: What the error message calls the scene.
 
     Returns:
@@ -316,7 +325,7 @@ def check_resolution(grid: Grid, gsd_m: float, where: str = "the scene") -> tupl
         return ()
     height_m, width_m = steps
     stated = f"pixels of {height_m:.4g} x {width_m:.4g} m (height x width)"
-    ratio = max(max(step, gsd_m) / min(step, gsd_m) for step in steps)
+    ratio = size_ratio(steps, gsd_m, gsd_range_m)
     if ratio > FAR_GSD:
         raise GridError(
             f"{where} has {stated}, the model needs {gsd_m:g} m",

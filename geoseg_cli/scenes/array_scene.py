@@ -314,7 +314,7 @@ def _stored_transform(array: DataArray) -> Affine | None:
 
 def _moved(array: DataArray, stored: Affine) -> Affine:
     """A rotated transform, moved to where the array's first pixel has its centre (``xc``, ``yc`` of rioxarray)."""
-    x, y = (float(array.coords[name].isel({dim: 0 for dim in array.coords[name].dims})) for name in ("xc", "yc"))
+    x, y = (float(array.coords[name].isel(dict.fromkeys(array.coords[name].dims, 0))) for name in ("xc", "yc"))
     corner_x, corner_y = x - (stored.a + stored.b) / 2, y - (stored.d + stored.e) / 2
     step = math.sqrt(abs(stored.determinant))
     if math.hypot(corner_x - stored.c, corner_y - stored.f) < _TOLERANCE_PX * step:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from geoseg_cli.errors import GridError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.mosaic import Rows
-from geoseg_cli.scenes import FAR_GSD, NEAR_GSD, Scene, Source
+from geoseg_cli.scenes import FAR_GSD, NEAR_GSD, Scene, Source, size_ratio
 
 if TYPE_CHECKING:
     from geoseg_cli.scenes.raster_file import BlockShape
@@ -297,7 +297,13 @@ def resampled_grid(grid: Grid, gsd_m: float) -> Grid:
     return Grid(grid.crs, transform, height, width)
 
 
-def choose_gsd(grid: Grid, model_gsd_m: float, wish: Gsd, where: str = "the scene") -> float | None:
+def choose_gsd(
+    grid: Grid,
+    model_gsd_m: float,
+    wish: Gsd,
+    where: str = "the scene",
+    gsd_range_m: tuple[float, float] | None = None,
+) -> float | None:
     """Decide at which pixel size a scene is shown to the network.
 
     Args:
@@ -306,6 +312,7 @@ def choose_gsd(grid: Grid, model_gsd_m: float, wish: Gsd, where: str = "the scen
         wish: ``auto`` resamples where pixels differ from the model's by more than 25 %, ``native`` never, and a number
             of metres always.
         where: What the error message calls the scene.
+        gsd_range_m: Smallest and largest pixel size of the training data; ``auto`` leaves what lies between as it is.
 
     Returns:
         Metres, or None where the scene is shown as it is stored.
@@ -323,7 +330,7 @@ def choose_gsd(grid: Grid, model_gsd_m: float, wish: Gsd, where: str = "the scen
     steps = grid.gsd_m()
     if steps is None:
         return None
-    ratio = max(max(step, model_gsd_m) / min(step, model_gsd_m) for step in steps)
+    ratio = size_ratio(steps, model_gsd_m, gsd_range_m)
     if ratio <= FAR_GSD:
         return model_gsd_m if ratio > NEAR_GSD else None
     height_m, width_m = steps

@@ -420,3 +420,10 @@ def test_a_real_scene_of_6_m_pixels_gets_a_map_on_them(tmp_path: Path, real_data
         valid = (scene.read([1, 4]) != scene.nodata).all(axis=0)
         assert (made.transform, made.crs, made.shape) == (scene.transform, scene.crs, scene.shape)
         np.testing.assert_array_equal(made.read(1), np.where(valid, 1, 255))
+
+
+@pytest.mark.parametrize(
+    ("step_m", "shown_m"), [(10, None), (30, None), (37, None), (38, 10.0), (8, None), (7.9, 10.0), (120, 10.0)]
+)
+def test_a_model_of_several_pixel_sizes_sees_those_between_as_they_are(step_m: float, shown_m: float | None) -> None:
+    assert choose_gsd(utm_grid(50, 50, step_m), 10.0, "auto", gsd_range_m=(10.0, 30.0)) == shown_m
