@@ -24,7 +24,7 @@ from pyproj.exceptions import ProjError
 
 from geoseg_cli.errors import AccessError, GeosegError, GridError, InputError, InputMissingError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.mosaic import Rows
+from geoseg_cli.rows import Rows
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.orientation import AS_STORED, Orientation
+from geoseg_cli.orientation import AS_STORED, Orientation
 from geoseg_cli.tiles import Tile, TilePlan
 
 FloatArray = npt.NDArray[np.float32]

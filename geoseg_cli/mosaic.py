@@ -7,13 +7,13 @@ O(width x tile height) whatever the height of the scene.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.catalog import Legend
+from geoseg_cli.rows import Rows
 from geoseg_cli.tiles import Axis, Tile, TilePlan
 
 FloatArray = npt.NDArray[np.float32]
@@ -21,25 +21,6 @@ BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.uint8]
 
 Blend = Literal["hann", "linear", "trim"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Finished rows of the result at the scene's full width.
-
-    Attributes:
-        row: First row in the scene.
-        labels: (H, W) uint8 legend values; the legend's nodata where there is no answer.
-        confidence: (H, W) float32, probability of the label, 0 to 1; 0 where there is no answer.
-        probabilities: (K, H, W) float32 that sum to 1 over K, 0 where there is no answer; None unless asked for.
-        valid: (H, W) bool, where there is an answer.
-    """
-
-    row: int
-    labels: LabelArray
-    confidence: FloatArray
-    probabilities: FloatArray | None
-    valid: BoolArray
 
 
 class Mosaic:

@@ -19,14 +19,16 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import Engine
 from geoseg_cli.errors import EngineError, UsageError
 from geoseg_cli.grid import Grid
-from geoseg_cli.mosaic import Blend, Mosaic, Rows
+from geoseg_cli.mosaic import Blend, Mosaic
+from geoseg_cli.orientation import Orientation
 from geoseg_cli.results.areas import ClassArea
 from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
+from geoseg_cli.rows import Rows
 from geoseg_cli.scenes import Scene, SceneOptions, block_cache, check_resolution, open_scene
-from geoseg_cli.scenes.orientation import Orientation
+from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.resample import AreaOfView, Gsd, Resampled, choose_gsd, show_at
 from geoseg_cli.tiles import TilePlan
 from geoseg_cli.version import __version__
@@ -117,7 +119,7 @@ class Job:
         """What was resolved and why, in plain types."""
         scene = self.scene
         return {
-            "scene": str(scene.path),
+            "scene": redacted(str(scene.path)),
             "bundle": self.bundle.name,
             "size_px": [scene.grid.height, scene.grid.width],
             "crs": scene.grid.crs.to_string() if scene.grid.crs else None,
@@ -331,7 +333,7 @@ def predict_scene(
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_job(path, bundle, options))
         transaction = stack.enter_context(
-            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=[path, *bundle.files])
+            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=_inputs(job))
         )
         if announce:
             announce(job)
@@ -365,16 +367,22 @@ def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progres
     return run.tiles_run, run.not_finite
 
 
-def check_outputs(path: Path, output: Path, bundle: Bundle, options: PredictOptions) -> None:
+def check_outputs(job: Job, output: Path) -> None:
     """Refuse outputs that a run would refuse before it computes anything; nothing is written.
 
     Raises:
         GeosegError: An output exists, has no folder, is an input, or a creation option cannot be used.
     """
-    check_creation_options(options.creation_options)
-    targets = list(_targets(output, options).values())
-    with OutputTransaction(targets, overwrite=options.overwrite, inputs=[path, *bundle.files]):
+    check_creation_options(job.options.creation_options)
+    targets = list(_targets(output, job.options).values())
+    with OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job)):
         pass
+
+
+def _inputs(job: Job) -> list[Path]:
+    """Every file that the job reads and no output may replace."""
+    area = [job.options.area] if job.options.area else []
+    return [job.scene.path, *job.scene.identities, *area, *job.bundle.files]
 
 
 def _targets(output: Path, options: PredictOptions) -> dict[Kind, Path]:
@@ -446,7 +454,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
         "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
-        "GEOSEG_INPUT": scene.path.name,
+        "GEOSEG_INPUT": redacted(scene.path.name),
         "GEOSEG_INPUT_BYTES": str(sum(one.size_bytes for one in scene.identities.values())),
         "GEOSEG_BANDS": json.dumps(decisions["bands"]),
         "GEOSEG_RADIOMETRY": json.dumps(decisions["radiometry"]),

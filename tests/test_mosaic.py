@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg_cli.catalog import legends
-from geoseg_cli.mosaic import Blend, Mosaic, Rows
+from geoseg_cli.mosaic import Blend, Mosaic
+from geoseg_cli.rows import Rows
 from geoseg_cli.tiles import Tile, TilePlan
 
 LEGEND = legends()["cloudsen12"]

@@ -47,8 +47,9 @@ def command(
 ) -> None:
     """Write a land-cover map of each SCENE as a Cloud Optimized GeoTIFF.
 
-    The map is <stem>_landcover.tif beside the scene, or beside its product folder, unless -o or --out-dir says
-    otherwise. `geoseg scene info SCENE` tells what geoseg makes of a scene.
-    Standard output carries the paths of the maps and nothing else.
+    The map is <stem>_landcover.tif beside the scene, or beside its product
+    folder, unless -o or --out-dir says otherwise. Standard output carries the
+    paths of the maps and nothing else. What geoseg makes of a scene is told by
+    `geoseg scene info SCENE`.
     """
     run_request(Request.of(locals(), task="land-cover", default_model=DEFAULT_MODEL, suffix=SUFFIX))

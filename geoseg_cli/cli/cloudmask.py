@@ -47,8 +47,10 @@ def command(
 ) -> None:
     """Write a mask of clouds and shadows of each SCENE as a Cloud Optimized GeoTIFF.
 
-    A folder that is no product itself stands for the scenes in it: *.tif and *.jp2 files, SAFE folders and zips,
-    Landsat and HLS folders. The mask is <stem>_cloudmask.tif beside the scene, or beside its product folder, unless
-    -o or --out-dir says otherwise. Standard output carries the paths of the masks and nothing else.
+    A folder that is no product itself stands for the scenes in it: *.tif and
+    *.jp2 files, SAFE folders and zips, Landsat, HLS and PlanetScope folders.
+    The mask is <stem>_cloudmask.tif beside the scene, or beside its product
+    folder, unless -o or --out-dir says otherwise. Standard output carries the
+    paths of the masks and nothing else.
     """
     run_request(Request.of(locals(), task="cloud", default_model=DEFAULT_MODEL, suffix=SUFFIX, folders=True))

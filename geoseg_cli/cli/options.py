@@ -222,7 +222,7 @@ SensorName = Annotated[
         rich_help_panel=READING,
         show_default=False,
         help="Whose band names these are; names the bands of a file without names: sentinel-2, landsat-8, landsat-5,"
-        " hls-l30 or hls-s30.",
+        " hls-l30, hls-s30, planetscope-4 or planetscope-8.",
     ),
 ]
 Fill = Annotated[

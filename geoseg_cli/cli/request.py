@@ -27,6 +27,16 @@ SCENE_SUFFIXES = (".tif", ".tiff", ".jp2")
 OUTPUT_STEMS = ("_landcover", "_cloudmask")
 SOME_FAILED_EXIT_CODE = 1
 
+_METADATA_FILE = re.compile(
+    r"(?P<mtd>MTD_MSIL(?:1C|2A)\.xml|S2[A-D]_(?:OPER|USER)_MTD_SAFL1C_.*\.xml)|(?P<mtl>.*_|)MTL\.(?:txt|json|xml)",
+    re.IGNORECASE,
+)
+_KNOWN_ENDINGS = re.compile(
+    r"(?:\.tiff?|\.jp2|\.j2k|\.json|\.xml|\.txt|\.vrt|\.hdr|\.img|\.dat|\.bsq|\.bil|\.bip)$|(?:\.safe)?(?:\.zip)?$",
+    re.IGNORECASE,
+)
+"""Names of products hold dots that end nothing: ``HLS.S30.T10TEM.2023123T190911.v2.0``."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -232,8 +242,8 @@ class _Runner:
         from geoseg_cli.predict import check_outputs, open_job
 
         output, options = self._request.output_of(scene), self._request.predict_options()
-        check_outputs(scene, output, self._bundle, options)
         with open_job(scene, self._bundle, options) as job:
+            check_outputs(job, output)
             self._announce(job, scene, output)
             return {"output": str(output), **job.decisions(), **_scene_field(scene)}
 
@@ -260,17 +270,6 @@ class _Runner:
         self._messages.decisions(decisions, Path(shown(scene)), output)
         for line in _further_decisions(decisions):
             self._messages.note(f"  {line}")
-
-
-_METADATA_FILE = re.compile(
-    r"(?P<mtd>MTD_MSIL(?:1C|2A)\.xml|S2[A-D]_(?:OPER|USER)_MTD_SAFL1C_.*\.xml)|(?P<mtl>.*_|)MTL\.(?:txt|json|xml)",
-    re.IGNORECASE,
-)
-_KNOWN_ENDINGS = re.compile(
-    r"(?:\.tiff?|\.jp2|\.j2k|\.json|\.xml|\.txt|\.vrt|\.hdr|\.img|\.dat|\.bsq|\.bil|\.bip)$|(?:\.safe)?(?:\.zip)?$",
-    re.IGNORECASE,
-)
-"""Names of products hold dots that end nothing: ``HLS.S30.T10TEM.2023123T190911.v2.0``."""
 
 
 def place_and_stem(scene: Path) -> tuple[Path, str]:

@@ -37,19 +37,22 @@ def info(
     fill: o.Fill = None,
     valid: o.Valid = "all",
     saturated: o.Saturated = "keep",
+    gsd: o.GsdName = "auto",
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
 ) -> None:
-    """Tell what geoseg understands of SCENE: layout, grid, bands, numbers, nodata, and which bundles can run on it.
+    """Tell what geoseg understands of SCENE, and which bundles can run on it.
 
-    What cannot be decided is told with its remedy; the exit code is 0 where the scene can be read.
+    Layout, grid, bands, what the numbers mean, nodata and warnings. What cannot
+    be decided is told with its remedy; the exit code is 0 where the scene can be
+    read.
     """
-    options = o.scene_options(dict(locals()))
+    options, gsd_m = o.scene_options(dict(locals())), o.read_gsd(gsd)
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     from geoseg_cli.bundle import Bundle, bundle_folders
     from geoseg_cli.scenes.describe import describe_scene
 
-    found = describe_scene(scene, options, [Bundle.open(folder) for folder in bundle_folders()])
+    found = describe_scene(scene, options, [Bundle.open(folder) for folder in bundle_folders()], gsd_m)
     put(json_format.dumps(_fields(scene, found)) + "\n" if json else _text(scene, found))
 
 
@@ -110,15 +113,15 @@ def _text(scene: Path, found: SceneDescription) -> str:
     lines = [shown(scene), f"  layout: {found.layout}", f"  grid: {_grid_words(found)}"]
     lines += ["  bands:", *(f"    {_band_words(band)}" for band in found.bands)]
     if found.naming:
-        lines += _refusal_lines("bands not decided", found.naming)
+        lines += _refusal_lines("bands not decided", found.naming, found)
     if isinstance(found.radiometry, Refusal):
-        lines += _refusal_lines("radiometry not decided", found.radiometry)
+        lines += _refusal_lines("radiometry not decided", found.radiometry, found)
     else:
         lines.append(f"  radiometry: {found.radiometry.reason} [{found.radiometry.rung}]")
     lines += [f"  nodata: {found.nodata}", f"  valid: {_sample_words(found)}"]
     lines += [f"  warning: {warning}" for warning in found.warnings]
     for fit in found.bundles:
-        lines += _bundle_lines(fit)
+        lines += _bundle_lines(fit, found)
     return "\n".join(lines) + "\n"
 
 
@@ -144,10 +147,10 @@ def _sample_words(found: SceneDescription) -> str:
     return f"{share:.1%} of a sample of {found.sample.pixels:,} of {found.grid.height * found.grid.width:,} pixels"
 
 
-def _bundle_lines(fit: BundleFit) -> list[str]:
+def _bundle_lines(fit: BundleFit, found: SceneDescription) -> list[str]:
     """One line for a bundle that runs, the refusal for another."""
     if fit.refusal is not None:
-        return _refusal_lines(f"{fit.bundle} ({fit.task}) cannot run", fit.refusal)
+        return _refusal_lines(f"{fit.bundle} ({fit.task}) cannot run", fit.refusal, found)
     notes = [f"without {', '.join(fit.absent)}"] if fit.absent else []
     notes += [f"{', '.join(fit.filled)} filled"] if fit.filled else []
     notes += [f"at pixels of {fit.shown_gsd_m:g} m"] if fit.shown_gsd_m else []
@@ -155,6 +158,7 @@ def _bundle_lines(fit: BundleFit) -> list[str]:
     return lines + [f"    warning: {warning}" for warning in fit.warnings]
 
 
-def _refusal_lines(title: str, refusal: Refusal) -> list[str]:
-    told = textwrap.indent(refusal.message, "    ").lstrip()
+def _refusal_lines(title: str, refusal: Refusal, found: SceneDescription) -> list[str]:
+    """The refusal without the scene's name, which stands above."""
+    told = textwrap.indent(refusal.message.removeprefix(f"{found.path}: "), "    ").lstrip()
     return [f"  {title}: {told}", *([f"    -> {refusal.hint}"] if refusal.hint else [])]

@@ -20,7 +20,7 @@ from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 
 if TYPE_CHECKING:
-    from geoseg_cli.mosaic import Rows
+    from geoseg_cli.rows import Rows
 
 Kind = Literal["labels", "probabilities", "confidence"]
 

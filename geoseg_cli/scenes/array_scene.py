@@ -1,22 +1,24 @@
 """A scene that somebody holds as an :class:`xarray.DataArray`: in memory, as dask chunks, or not read yet.
 
 array = rioxarray.open_rasterio("scene.tif", chunks=True)  # or one of the two below; without dask, leave out chunks
-array = xarray.open_zarr("cube.zarr")[["B02", "B03", "B04"]].isel(time=0).to_dataarray("band")
-array = xarray.open_dataset("scene.nc", chunks={})[["B02", "B03", "B04"]].to_dataarray("band")
+array = xarray.open_zarr("cube.zarr", decode_coords="all")[["B02", "B03", "B04"]].isel(time=0).to_dataarray("band")
+array = xarray.open_dataset("scene.nc", decode_coords="all", chunks={})[["B02", "B03", "B04"]].to_dataarray("band")
 with open_array(array, bundle.input_spec) as scene:
     patch = scene.read(window)
 
-Only the windows that are read are computed. What xarray has done to the numbers follows from where their scale stands:
-CF conventions 1.11, section 8.1, know ``scale_factor`` and ``add_offset`` as attributes of packed numbers, and xarray
-moves both to ``encoding`` when it unpacks them. Arithmetic may keep attributes but drops the encoding, so floats with
-such attributes and nothing that tells of a file may or may not be unpacked: they are refused.
+Without ``decode_coords`` xarray leaves the CRS behind. Only the windows that are read are computed.
+
+What xarray has done to the numbers follows from where their scale stands: CF conventions 1.11, section 8.1, know
+``scale_factor`` and ``add_offset`` as attributes of packed numbers, and xarray moves both to ``encoding`` when it
+unpacks them. Arithmetic may keep attributes but drops the encoding, so floats with such attributes and nothing that
+tells of a file may or may not be unpacked: they are refused.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +35,7 @@ from geoseg_cli.scenes.bands import BandMatch, known_names
 from geoseg_cli.scenes.integrity import FileIdentity
 from geoseg_cli.scenes.network import is_remote, redacted
 from geoseg_cli.scenes.product import Layer, Product
-from geoseg_cli.scenes.radiometry import Claim, Evidence, decide_radiometry, refuse_rendered
+from geoseg_cli.scenes.radiometry import Evidence, decide_radiometry, refuse_rendered
 from geoseg_cli.scenes.raster_file import BlockShape, can_hold, grid_warnings, valid_numbers
 from geoseg_cli.scenes.stack import Validity, sample_windows
 
@@ -64,6 +66,10 @@ class _Packing:
         """Whether it is more than 1 and 0 everywhere."""
         return any(scale != 1 for scale in self.scales) or any(self.offsets)
 
+    def __str__(self) -> str:
+        pairs = dict.fromkeys(zip(self.scales, self.offsets, strict=True))
+        return "; ".join(f"{scale:g} x number {offset:+g}" for scale, offset in pairs)
+
 
 class ArraySource:
     """The wanted bands of an array: a :class:`geoseg_cli.scenes.Source`. :meth:`read` may be called by many threads.
@@ -76,7 +82,7 @@ class ArraySource:
     """
 
     def __init__(
-        self, array: DataArray, grid: Grid, numbers: Sequence[int], rules: Validity, warnings: tuple[str, ...] = ()
+        self, array: DataArray, grid: Grid, numbers: Sequence[int], rules: Validity, nodata: tuple[float | None, str]
     ) -> None:
         """Wrap an array.
 
@@ -85,13 +91,13 @@ class ArraySource:
             grid: Its grid.
             numbers: Wanted bands, from 1, in the order of the network.
             rules: What the user says about pixels that mean nothing.
-            warnings: What is known already.
+            nodata: The number that means nothing, None where there is none, and where it comes from, as a sentence.
         """
         self.grid, self._array, self._rules = grid, array, rules
         self._places = [number - 1 for number in numbers]
-        self._nodata, self.nodata_reason = _nodata(array, rules)
+        self._nodata, self.nodata_reason = nodata
         self.block_shape = _block_shape(array)
-        self.warnings = (*warnings, *grid_warnings(grid))
+        self.warnings = grid_warnings(grid)
         self._last: tuple[int, npt.NDArray[Any]] | None = None
         row_bytes = grid.width * len(self._places) * array.dtype.itemsize
         self._keeps_rows = not _is_in_memory(array) and self.block_shape.height * row_bytes <= _MEMORY_BYTES
@@ -197,13 +203,18 @@ def open_array(
     grid, warnings = _grid(ordered)
     source_file = _source_file(ordered)
     layers = tuple(Layer(name, str(where)) for name in _band_names(ordered))
-    product = Product("xarray.DataArray", where, layers, members=(source_file,) if source_file else ())
+    product = Product(
+        "xarray.DataArray", where, layers, members=(source_file,) if source_file else (), warnings=warnings
+    )
     match = _match(product, input_spec, options)
     rules = Validity(options.nodata, options.valid, options.saturated)
-    source = ArraySource(ordered, grid, match.held_numbers, rules, warnings)
-    evidence = _evidence(source, ordered, match, _stored(ordered, packed, unpacked, options.radiometry), unpacked)
+    # Of the array as it was given: rioxarray forgets a nodata number when dimensions are turned.
+    source = ArraySource(ordered, grid, match.held_numbers, rules, _nodata(array, rules))
+    stored = _stored(ordered, packed, unpacked, options.radiometry)
+    radiometry = decide_radiometry(options.radiometry, _evidence(source, ordered, match, stored))
+    if radiometry.rung == "float" and unpacked.says_something:
+        radiometry = replace(radiometry, reason=f"{radiometry.reason}; {unpacked} was applied when they were opened")
     identities = {member: FileIdentity.of(member) for member in product.members}
-    radiometry = decide_radiometry(options.radiometry, evidence)
     means = [input_spec.mean[input_spec.bands.index(name)] for name in match.held_names]
     return Scene(product, source, match, radiometry, identities, tuple(means) if options.valid == "any" else ())
 
@@ -384,11 +395,19 @@ def _stated_nodata(array: DataArray) -> tuple[float | None, str]:
     encoded = array.encoding.get("_FillValue")
     if encoded is not None and array.dtype.kind == "f":
         return None, f"NaN, which stands for the nodata number {float(encoded):g}"
-    value = array.rio.nodata if encoded is None else encoded
+    value = _attribute_nodata(array) if encoded is None else encoded
     if value is None:
         return None, "no nodata number: every finite number is data"
     note = "" if can_hold(array.dtype, float(value)) or array.dtype.kind == "f" else f", which no {array.dtype} can be"
     return float(value), f"nodata number {float(value):g} of the array{note}"
+
+
+def _attribute_nodata(array: DataArray) -> Any:
+    """What the accessor or the attributes say; rioxarray refuses numbers that the dtype cannot hold."""
+    try:
+        return array.rio.nodata
+    except (OverflowError, ValueError):
+        return array.attrs.get("_FillValue", array.attrs.get("nodata"))
 
 
 def _packings(array: DataArray) -> tuple[_Packing, _Packing]:
@@ -446,22 +465,14 @@ def _refuse_unclear(array: DataArray, evidence: str) -> None:
     )
 
 
-def _evidence(
-    source: ArraySource, array: DataArray, match: BandMatch, stored: _Packing, unpacked: _Packing
-) -> Evidence:
+def _evidence(source: ArraySource, array: DataArray, match: BandMatch, stored: _Packing) -> Evidence:
     """What the array says about its numbers."""
     places = [number - 1 for number in match.held_numbers]
     scales, offsets = ([values[place] for place in places] for values in (stored.scales, stored.offsets))
-    claim = None
-    if unpacked.says_something and not stored.says_something:
-        formulas = dict.fromkeys(zip(unpacked.scales, unpacked.offsets, strict=True))
-        stated = "; ".join(f"{scale:g} x number {offset:+g}" for scale, offset in formulas)
-        reason = f"the numbers are reflectance: {stated} was applied when the array was opened, as its encoding says"
-        claim = Claim("tags", reason, (1.0,) * len(places), (0.0,) * len(places))
     dtypes = (array.dtype.name,) * len(places)
     # Rooted, so that the name of the working directory says nothing about the numbers.
     path = Path("/", _name(array))
-    return Evidence(path, match.held_names, dtypes, tuple(scales), tuple(offsets), source.sample, claim)
+    return Evidence(path, match.held_names, dtypes, tuple(scales), tuple(offsets), source.sample)
 
 
 def _name(array: DataArray) -> Path:

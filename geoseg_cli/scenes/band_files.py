@@ -42,7 +42,24 @@ _OWN_NAME = re.compile(r"(?:b|band)0*(\d{1,2})(a?)", re.IGNORECASE)
 _PIXEL_SIZE = re.compile(r"r?(\d{1,4})m", re.IGNORECASE)
 _NO_BAND = frozenset(
     {"qa", "bqa", "msk", "mask", "preview", "browse", "thumbnail", "thumb", "overview", "quicklook", "ql"}
-    | {"st", "lst", "bt", "vcid", "label", "labels", "angle", "angles", "saa", "sza", "vaa", "vza", "udm", "udm2"}
+    | {
+        "st",
+        "lst",
+        "bt",
+        "vcid",
+        "label",
+        "labels",
+        "angle",
+        "angles",
+        "saa",
+        "sza",
+        "vaa",
+        "vza",
+        "udm",
+        "udm2",
+        "landcover",
+        "cloudmask",
+    }
 )
 """Words in the names of files that belong to a band or a scene but hold no reflectance."""
 

@@ -155,7 +155,12 @@ def match_filled(
     Raises:
         BandError: As :func:`match_bands`; or a band to fill is unknown, or the file has it.
     """
-    filled = {_filled_name(name, spec, descriptions, sensor): value for name, value in options.fill}
+    filled: dict[str, float] = {}
+    for name, value in options.fill:
+        band = _filled_name(name, spec, descriptions, sensor)
+        if band in filled:
+            raise BandError(f"--fill names {band} twice", "give it once")
+        filled[band] = value
     looser = replace(spec, optional=tuple(band for band in spec.bands if band in (*spec.optional, *filled)))
     match = match_bands(looser, descriptions, options.bands, where, sensor)
     if held := [name for name in filled if name in match.held_names]:

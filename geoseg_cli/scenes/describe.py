@@ -15,22 +15,27 @@ import numpy as np
 from geoseg_cli.bundle import Bundle, InputSpec
 from geoseg_cli.catalog import Sensor, common_names, sensors
 from geoseg_cli.errors import BandError, GeosegError, RadiometryError
-from geoseg_cli.grid import Grid
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.orientation import Orientation
 from geoseg_cli.scenes import SceneOptions, _evidence, _match, check_resolution
 from geoseg_cli.scenes.bands import SKIP, BandMatch, fitting_sensors, known_names, named_by_sensor
 from geoseg_cli.scenes.layouts import find_product
 from geoseg_cli.scenes.network import is_remote
-from geoseg_cli.scenes.orientation import Orientation
 from geoseg_cli.scenes.product import Product
 from geoseg_cli.scenes.radiometry import Radiometry, decide_radiometry
-from geoseg_cli.scenes.resample import choose_gsd
-from geoseg_cli.scenes.stack import Stack, Validity, open_stack, spread_windows
+from geoseg_cli.scenes.resample import Gsd, choose_gsd, resampled_grid
+from geoseg_cli.scenes.stack import Stack, Validity, open_stack
 
 _FINEST_M = 1e-3
 """Finer than any pixel: asks for the grid of the finest band."""
 
-_SAMPLE_STEPS = 4
-"""Windows of the sample along each axis."""
+_SAMPLE_WINDOWS, _SAMPLE_SIDE_PX = 4, 128
+"""Windows of the sample along each axis, and their side."""
+
+_SAY_BANDS = (
+    "name the bands in the order of the file: --bands NAME,NAME,... with - for a band to skip; or, where they are all"
+    " those of a sensor, name it: --sensor NAME"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +152,16 @@ class SceneDescription:
     bundles: tuple[BundleFit, ...]
 
 
-def describe_scene(path: Path, options: SceneOptions, bundles: Sequence[Bundle] = ()) -> SceneDescription:
+def describe_scene(
+    path: Path, options: SceneOptions, bundles: Sequence[Bundle] = (), gsd: Gsd = "auto"
+) -> SceneDescription:
     """Open a scene and tell what can be decided about it.
 
     Args:
         path: As for :func:`geoseg_cli.scenes.open_scene`.
         options: What the user says about the scene; ``fill`` counts for the bundles only.
         bundles: Those to try.
+        gsd: Pixel size that they would see, as for :class:`geoseg_cli.predict.PredictOptions`.
 
     Raises:
         UsageError, BandError: An option is wrong.
@@ -171,7 +179,7 @@ def describe_scene(path: Path, options: SceneOptions, bundles: Sequence[Bundle] 
         doubts = radiometry.warnings if isinstance(radiometry, Radiometry) else ()
         warnings = (*product.warnings, *orientation.still_true(stack.warnings), *doubts)
         grid, nodata = stack.grid, stack.nodata_reason
-    fits = tuple(_fit(product, bundle, options, radiometry) for bundle in bundles)
+    fits = tuple(_fit(product, bundle, options, gsd, radiometry) for bundle in bundles)
     sensor = options.sensor or product.sensor
     return SceneDescription(
         path, product.layout, sensor, grid, str(orientation), bands, naming, radiometry, nodata, sample, warnings, fits
@@ -207,33 +215,38 @@ def _meanings(name: str, candidates: Sequence[Sensor]) -> tuple[str | None, tupl
 def _named(
     product: Product, bands: Sequence[BandDescription], options: SceneOptions
 ) -> tuple[BandMatch, Refusal | None]:
-    """The bands that are known, as a network that wants each of them would find them; or all, and why none is known.
+    """The bands that are known, as a network that wants each of them would find them, and why others are not.
+
+    Returns:
+        All bands of the product without names where none is known.
 
     Raises:
         BandError: The user's names do not fit the file.
     """
     wanted = tuple(dict.fromkeys(band.common for band in bands if band.common is not None))
-    # A network must want something: red is what nearly every scene has.
-    spec = _wanting(wanted or ("red",))
-    try:
-        match = _match(product, spec, options)
-    except BandError as error:
-        if options.bands is not None:
-            raise
-        refusal = Refusal.of(error)
-    else:
-        unclear = [band for band in bands if len({meaning.common for meaning in band.meanings}) > 1]
-        doubt = [band for band in unclear if band.common is None]
-        return match, _ambiguous(product, doubt) if doubt else None
+    if options.bands is not None:
+        return _match(product, _wanting(wanted or common_names()), options), None
+    refusal = _unclear(product, bands)
+    if wanted:
+        try:
+            return _match(product, _wanting(wanted), options), refusal
+        except BandError as error:
+            refusal = Refusal(error.message, _SAY_BANDS)
     count = len(product.layers)
     return BandMatch(("",) * count, tuple(range(1, count + 1)), tuple(band.name for band in bands)), refusal
 
 
-def _ambiguous(product: Product, doubt: Sequence[BandDescription]) -> Refusal:
+def _unclear(product: Product, bands: Sequence[BandDescription]) -> Refusal | None:
+    """Why names do not tell bands: there are none, or they belong to several sensors; None where nothing is unclear."""
+    if not any(band.common or band.meanings for band in bands):
+        return Refusal(f"{product.path}: no band has a name that is known", _SAY_BANDS)
+    doubt = [band for band in bands if band.meanings and band.common is None]
+    if not doubt:
+        return None
     able = list(dict.fromkeys(meaning.sensor for band in doubt for meaning in band.meanings))
     names = ", ".join(band.name for band in doubt)
     return Refusal(
-        f"{product.path}: {names} {'mean' if len(doubt) > 1 else 'means'} different bands for {' and '.join(able)}",
+        f"{product.path}: {names} {'are' if len(doubt) > 1 else 'is'} not the same for {', '.join(able)}",
         "say which sensor took the scene: " + " or ".join(f"--sensor {name}" for name in able),
     )
 
@@ -261,26 +274,45 @@ def _radiometry(product: Product, match: BandMatch, stack: Stack, options: Scene
 
 
 def _sample(stack: Stack) -> Sample:
-    """Valid pixels in windows spread from edge to edge."""
+    """Valid pixels in windows that are spread from edge to edge and do not overlap."""
     pixels = valid = 0
-    for window in spread_windows(stack.grid, _SAMPLE_STEPS):
-        mask = stack.read(window)[1]
-        pixels, valid = pixels + mask.size, valid + int(np.count_nonzero(mask))
+    for row, height in _spread(stack.grid.height):
+        for col, width in _spread(stack.grid.width):
+            mask = stack.read(Window(row, col, height, width))[1]
+            pixels, valid = pixels + mask.size, valid + int(np.count_nonzero(mask))
     return Sample(pixels, valid)
 
 
-def _fit(product: Product, bundle: Bundle, options: SceneOptions, known: Radiometry | Refusal) -> BundleFit:
+def _spread(size: int) -> list[tuple[int, int]]:
+    """Start and length of the windows along an axis; together they are all of a short one."""
+    side, count = _SAMPLE_SIDE_PX, _SAMPLE_WINDOWS
+    if size <= side * count:
+        return [(start, min(side, size - start)) for start in range(0, size, side)]
+    return [(index * (size - side) // (count - 1), side) for index in range(count)]
+
+
+def _fit(product: Product, bundle: Bundle, options: SceneOptions, gsd: Gsd, known: Radiometry | Refusal) -> BundleFit:
     """Whether a bundle can run; only where the numbers of all bands together mean nothing are its own looked at."""
     extras, spec = bundle.card.extras, bundle.input_spec
     try:
         match = _match(product, spec, options)
-        with _opened(product, match, extras.gsd_m, options) as stack:
+        with _opened(product, match, extras.gsd_m if isinstance(gsd, str) else gsd, options) as stack:
             refused = _radiometry(product, match, stack, options) if isinstance(known, Refusal) else None
-            gsd_m = choose_gsd(stack.grid, extras.gsd_m, "auto", str(product.path))
-            warnings = check_resolution(stack.grid, extras.gsd_m) if gsd_m is None else ()
+            shown_gsd_m, warnings = _shown(stack.grid, extras.gsd_m, gsd, str(product.path))
     except GeosegError as error:
         return BundleFit(bundle.name, extras.task, refusal=Refusal.of(error))
     filled = tuple(name for name, _ in match.filled)
     absent = tuple(name for name, held in zip(spec.bands, match.present, strict=True) if not held)
     refusal = refused if isinstance(refused, Refusal) else None
-    return BundleFit(bundle.name, extras.task, absent, filled, gsd_m, refusal, warnings)
+    return BundleFit(bundle.name, extras.task, absent, filled, shown_gsd_m, refusal, warnings)
+
+
+def _shown(grid: Grid, model_gsd_m: float, gsd: Gsd, where: str) -> tuple[float | None, tuple[str, ...]]:
+    """Pixel size that the network sees, None for that of the grid, and what there is to say about it.
+
+    Raises:
+        GridError: It is too far from the model's.
+    """
+    gsd_m = choose_gsd(grid, model_gsd_m, gsd, where)
+    shown = grid if gsd_m is None else resampled_grid(grid, gsd_m)
+    return None if shown == grid else gsd_m, check_resolution(shown, model_gsd_m, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import urllib.error
 import urllib.request
@@ -51,8 +52,10 @@ def refuse_network(address: str, is_allowed: bool) -> None:
 
 
 def redacted(address: str) -> str:
-    """The address without a query and without a user's name: both may hold secrets."""
-    return re.sub(r"//[^/@]*@", "//", address.split("?", 1)[0])
+    """An address without its query and without a user's name: both may hold secrets. Other names stay as they are."""
+    if not is_remote(address):
+        return address
+    return re.sub(r"(:/{1,2})[^/@]*@", r"\1", address.split("?", 1)[0])
 
 
 def read_remote(address: str, most_bytes: int, is_allowed: bool) -> bytes:
@@ -74,6 +77,9 @@ def read_remote(address: str, most_bytes: int, is_allowed: bool) -> bytes:
         raise InputMissingError(f"{redacted(url)}: the server says {error.code}", "check the address") from error
     except OSError as error:
         raise StorageError(f"{redacted(url)} cannot be fetched: {error}", "check the network") from error
+    except (http.client.HTTPException, ValueError) as error:
+        # Its text may hold a password out of the address.
+        raise InputError(f"{redacted(url)} cannot be fetched", "give an address without a user's name") from error
     if len(text) > most_bytes:
         raise InputError(f"{redacted(url)} is longer than {most_bytes} bytes", "give the scene itself")
     return text

@@ -26,6 +26,7 @@ from rasterio.session import DummySession
 from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.integrity import refuse_others, refuse_others_than
+from geoseg_cli.scenes.network import GDAL_OPTIONS, redacted
 from geoseg_cli.scenes.product import Driver
 
 BoolArray = npt.NDArray[np.bool_]
@@ -177,7 +178,7 @@ def open_raster(
 def _open(
     name: str, driver: Driver, size_bytes: int | None, nodata: tuple[Nodata, str], max_bytes: int | None
 ) -> RasterFile:
-    path = Path(name)
+    path = Path(redacted(name))
     with _gdal(), _open_errors(path):
         dataset = rasterio.open(name, driver=driver, sharing=False)
         try:
@@ -232,8 +233,11 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
 
 @contextmanager
 def _gdal() -> Iterator[None]:
-    """GDAL with nothing but the named file: no siblings, no credentials, warnings to rasterio's logger."""
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    """GDAL with nothing but the named file: no siblings, no credentials, warnings to rasterio's logger.
+
+    What it may fetch is decided before; here are the bounds on its time and tries.
+    """
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", **GDAL_OPTIONS}
     with rasterio.Env(session=DummySession(), **options):
         yield
 

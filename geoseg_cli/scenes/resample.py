@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from geoseg_cli.errors import GridError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.mosaic import Rows
+from geoseg_cli.rows import Rows
 from geoseg_cli.scenes import FAR_GSD, NEAR_GSD, Scene, Source, size_ratio
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.product import Driver, Layer, Product
 from geoseg_cli.scenes.radiometry import refuse_rendered
 from geoseg_cli.scenes.raster_file import RasterFile, open_raster
@@ -29,7 +30,7 @@ def find(path: Path | str, driver: Driver = "GTiff", max_bytes: int | None = Non
         layers = tuple(
             Layer(name or "", str(path), driver, number) for number, name in enumerate(file.descriptions, start=1)
         )
-        return Product(_TITLES.get(driver, driver), Path(path), layers, members=members)
+        return Product(_TITLES.get(driver, driver), Path(redacted(str(path))), layers, members=members)
     finally:
         file.close()
 

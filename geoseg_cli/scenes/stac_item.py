@@ -7,15 +7,19 @@ are read; what lies on a network only if that is allowed.
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from geoseg_cli.catalog import common_names
 from geoseg_cli.errors import InputError
-from geoseg_cli.scenes.network import gdal_name, is_remote, read_remote
+from geoseg_cli.scenes.bands import known_names
+from geoseg_cli.scenes.network import gdal_name, is_remote, read_remote, redacted
 from geoseg_cli.scenes.product import Driver, Layer, Product, Quality, Statement
 
 MAX_ITEM_BYTES: Final = 32 << 20
@@ -26,15 +30,23 @@ _DRIVERS: Final[dict[str, Driver]] = {
 }
 _ENDINGS: Final[dict[str, Driver]] = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 _NOT_BANDS: Final = {"thumbnail", "overview", "visual", "metadata", "date"}
+"""Roles, and names of assets, of pictures and papers; Planetary Computer says ``data`` of a picture named visual."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Band:
-    """A band of an asset: its layer and what the item says of its numbers (None for nothing)."""
+    """A band of an asset.
+
+    Attributes:
+        layer: Where it is; its name is the common one.
+        scale, offset: What the item says of its numbers; None for nothing.
+        own_names: What item and asset call it besides.
+    """
 
     layer: Layer
     scale: float | None
     offset: float | None
+    own_names: tuple[str, ...] = ()
 
 
 def find(path: Path | str, allow_network: bool = False) -> Product | None:
@@ -53,9 +65,9 @@ def find(path: Path | str, allow_network: bool = False) -> Product | None:
     item = _item(path, allow_network)
     if item is None:
         return None
-    where = str(path)
+    where = redacted(str(path)) if is_remote(str(path)) else str(path)
     bands = [band for key, asset in item["assets"].items() for band in _bands(key, asset, item, where)]
-    chosen = _one_each(bands, where)
+    chosen = _one_each(_told_apart(bands), where)
     if not chosen:
         raise InputError(
             f"{where}: no asset of this STAC item has a common name of a band (eo:common_name)",
@@ -98,10 +110,10 @@ def _bands(key: str, asset: Any, item: Mapping[str, Any], where: str) -> Iterato
     if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
         return
     driver = _driver(asset)
-    if driver is None or set(asset.get("roles") or ()) & _NOT_BANDS:
+    if driver is None or {key.casefold(), *_texts(asset.get("roles"))} & _NOT_BANDS:
         return
-    listed = asset.get("bands") or asset.get("eo:bands") or [{}]
-    raster = asset.get("raster:bands") or []
+    listed = _tables(asset.get("bands")) or _tables(asset.get("eo:bands")) or [{}]
+    raster = _tables(asset.get("raster:bands"))
     for number, band in enumerate(listed, start=1):
         details = {**(raster[number - 1] if number <= len(raster) else {}), **band}
         name = details.get("eo:common_name") or details.get("common_name") or asset.get("eo:common_name")
@@ -110,21 +122,54 @@ def _bands(key: str, asset: Any, item: Mapping[str, Any], where: str) -> Iterato
         scale, offset = (_number(details, asset, word) for word in ("scale", "offset"))
         nodata = _number(details, asset, "nodata")
         layer = Layer(name.casefold(), asset["href"], driver, number, "file" if nodata is None else nodata)
-        yield _Band(layer, scale, offset)
+        # A scale of 0 is none: the ladder of radiometry then asks the user.
+        yield _Band(layer, scale or None, offset, _texts([details.get("name"), key]))
+
+
+def _texts(found: Any) -> tuple[str, ...]:
+    """The texts of a list that may be anything."""
+    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+
+
+def _tables(found: Any) -> list[dict[str, Any]]:
+    """A list of tables that may be anything; what is no table is an empty one, so that numbers stay."""
+    return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []
 
 
 def _driver(asset: Mapping[str, Any]) -> Driver | None:
     kind = str(asset.get("type", "")).split(";")[0].strip().lower()
-    ending = Path(urlsplit(asset["href"]).path).suffix.lower()
+    try:
+        ending = Path(urlsplit(asset["href"]).path).suffix.lower()
+    except ValueError:  # an address such as http://[
+        return None
     return _DRIVERS.get(kind) or (_ENDINGS.get(ending) if not kind else None)
 
 
 def _number(band: Mapping[str, Any], asset: Mapping[str, Any], word: str) -> float | None:
     """A number by its name in STAC 1.0 (raster:bands) or 1.1 (common bands)."""
     for holder, key in ((band, f"raster:{word}"), (band, word), (asset, f"raster:{word}"), (asset, word)):
-        if isinstance(value := holder.get(key), int | float) and not isinstance(value, bool):
+        if isinstance(value := holder.get(key), int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     return None
+
+
+def _told_apart(bands: list[_Band]) -> list[_Band]:
+    """Bands that share a common name take their own ones, where those are known: all red edges were ``rededge``."""
+    places: dict[str, set[tuple[str, str, int]]] = {}
+    for band in bands:
+        layer = band.layer
+        places.setdefault(layer.name, set()).add((layer.driver, layer.file, layer.number))
+
+    def is_shared(band: _Band) -> bool:
+        return max(Counter(driver for driver, _, _ in places[band.layer.name]).values()) > 1
+
+    return [_renamed(band) if is_shared(band) else band for band in bands]
+
+
+def _renamed(band: _Band) -> _Band:
+    """The band under the first of its own names that some sensor knows; as it is where there is none."""
+    known = (name for name in band.own_names if name.casefold() in known_names())
+    return replace(band, layer=replace(band.layer, name=next(known, band.layer.name)))
 
 
 def _one_each(bands: list[_Band], where: str) -> list[_Band]:
@@ -138,12 +183,16 @@ def _one_each(bands: list[_Band], where: str) -> list[_Band]:
         name = band.layer.name
         if name not in best:
             best[name] = band
-        elif best[name].layer.driver == band.layer.driver and best[name].layer.file != band.layer.file:
+        elif best[name].layer.driver == band.layer.driver and _place(best[name]) != _place(band):
+            first, second = (redacted(one.layer.file) for one in (best[name], band))
             raise InputError(
-                f"{where}: two assets are called {name}: {best[name].layer.file} and {band.layer.file}",
-                "take one of them out of the item",
+                f"{where}: two bands are called {name}: in {first} and {second}", "take one of them out of the item"
             )
     return list(best.values())
+
+
+def _place(band: _Band) -> tuple[str, int]:
+    return band.layer.file, band.layer.number
 
 
 def _statement(item: Mapping[str, Any], bands: list[_Band]) -> Statement | None:
@@ -170,7 +219,7 @@ def _statement(item: Mapping[str, Any], bands: list[_Band]) -> Statement | None:
 
 def _quality(item: Mapping[str, Any], path: Path | str, allow_network: bool) -> Quality | None:
     """The scene classification of Sentinel-2 L2A, where the item has it."""
-    asset = item["assets"].get("scl")
+    asset = next((asset for key, asset in item["assets"].items() if key.casefold() == "scl"), None)
     if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
         return None
     driver = _driver(asset)
@@ -186,13 +235,19 @@ def _located(href: str, item: Path | str, allow_network: bool) -> str:
     Raises:
         InputError: It leads out of the item's folder, or to a network that is not allowed.
     """
+    if href.startswith("/vsi"):
+        raise InputError(f"{redacted(str(item))}: {redacted(href)} is no link", "give it as an address, or as a file")
+    if is_remote(str(item)):
+        # Two slashes: pathlib takes one of them away.
+        href = urljoin(re.sub(r"^(\w+):/+", r"\1://", str(item)), href)
+        if not is_remote(href):
+            raise InputError(f"{redacted(str(item))}: {href} is no address", "save the item, and edit the link")
     if is_remote(href):
         return gdal_name(href, allow_network)
-    if is_remote(str(item)):
-        return gdal_name(str(item).rsplit("/", 1)[0] + "/" + href.removeprefix("./"), allow_network)
     folder = Path(item).parent
-    relative = unquote(href.removeprefix("file://"))
-    found = (folder / relative).resolve()
+    parts = urlsplit(href)
+    relative = unquote(parts.path if parts.scheme == "file" and parts.netloc in ("", "localhost") else href)
+    found = (folder / relative.replace("\0", "")).resolve()
     if not found.is_relative_to(folder.resolve()):
         raise InputError(
             f"{item}: the asset {href} lies outside of the item's folder", "put the files beside the item, or name them"

@@ -23,6 +23,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 _SAMPLE_SIDE_PX = 128
 _TOLERANCE_PX = 1e-3
+_MOST_DRIFT_PX = 0.01
+"""By how much pixels that nest may be off at the far end of the scene; coordinates are rounded to far less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +286,9 @@ def _nested(part: _Part, grid: Grid, product: Product) -> _Part:
         scaled = grid.transform @ grid.transform.scale(enlarge / shrink)
         near = [abs(a - b) for a, b in zip(own.transform, scaled, strict=True)]
         step = max(abs(own.transform.a), abs(own.transform.b), abs(own.transform.e))
-        is_near = max(near[2], near[5]) <= 0.5 * step * _TOLERANCE_PX and max(near[:2]) <= step * _TOLERANCE_PX
+        # A difference of the pixels' sides adds up over all of them.
+        drift = max(near[0], near[1], near[3], near[4]) * max(own.height, own.width)
+        is_near = max(near[2], near[5]) <= 0.5 * step * _TOLERANCE_PX and drift <= step * _MOST_DRIFT_PX
         covers = all(
             ours * enlarge >= theirs * shrink for ours, theirs in ((own.height, grid.height), (own.width, grid.width))
         )

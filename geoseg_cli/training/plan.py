@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from geoseg_cli.training.augment import AugmentOptions, Sample, Source, whole_sa
 from geoseg_cli.training.chip_store import INDEX, ChipRow, StoredChips, read_index, write_index
 from geoseg_cli.training.chips import Chip, band_names, band_statistics
 from geoseg_cli.training.config import TrainConfig
+from geoseg_cli.training.lazy import LazySequence
 from geoseg_cli.training.loop import TrainOptions, ValidationSet
 from geoseg_cli.training.losses import class_weights
 from geoseg_cli.training.own_data import ChipCutter, OwnData, find_data
@@ -124,7 +125,7 @@ class Plan:
         return groups
 
 
-class WholeSamples(Sequence[Sample]):
+class WholeSamples(LazySequence[Sample]):
     """Chips as samples for measuring, made when they are asked for."""
 
     def __init__(self, chips: Sequence[Chip], spec: InputSpec) -> None:
@@ -133,14 +134,8 @@ class WholeSamples(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._chips)
 
-    @overload
-    def __getitem__(self, place: int) -> Sample: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Sample]: ...
-    def __getitem__(self, place: int | slice) -> Sample | list[Sample]:
-        """The chips, normalised."""
-        if isinstance(place, slice):
-            return [whole_sample(chip, self._spec) for chip in self._chips[place]]
+    def _make(self, place: int) -> Sample:
+        """The chip, normalised."""
         return whole_sample(self._chips[place], self._spec)
 
 

@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final, Literal
 
 from geoseg_cli.bundle import CARD_FILE
 from geoseg_cli.errors import InputError, OutputError, StorageError
-from geoseg_cli.training.chip_store import INDEX
+from geoseg_cli.training.chip_store import ANEW, INDEX
 from geoseg_cli.training.config import TrainConfig
 
 Mode = Literal["new", "resume", "restart"]
@@ -34,8 +35,16 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        """Beside the bundle's folder."""
-        return self.out.with_name(f"{self.out.name}.run")
+        """Beside the bundle's folder.
+
+        Raises:
+            OutputError: The bundle's folder has no name, such as ``/``.
+        """
+        # `.` and `..` have a name only when they are followed.
+        out = self.out if self.out.name not in ("", "..") else self.out.resolve()
+        if not out.name:
+            raise OutputError(f"{self.out} has no place for a run beside it", "name a folder with --out")
+        return out.with_name(f"{out.name}.run")
 
     @property
     def checkpoint(self) -> Path:
@@ -64,11 +73,16 @@ class RunFolder:
             What was found, a sentence.
 
         Raises:
-            OutputError: There is a run or a bundle already, or the folder holds something else.
+            OutputError: There is a run or a bundle already, the folder holds something else, or cannot be written.
             InputError: Configuration or data are not those that the run was begun with.
         """
         begun_with = self.path / _BEGUN_WITH
-        self._refuse_strangers(begun_with)
+        try:
+            self._refuse_strangers(begun_with)
+        except OSError as error:
+            raise OutputError(
+                f"{self.out} cannot be looked into: {error.strerror}", "choose another folder with --out"
+            ) from error
         if mode == "new" and begun_with.is_file():
             raise OutputError(
                 f"{self.path} exists already",
@@ -79,6 +93,7 @@ class RunFolder:
                 f"{self.out} is a bundle, and no run of it is kept in {self.path}",
                 "--restart trains anew and replaces it; or name another folder with --out",
             )
+        self._refuse_unwritable()
         told = {"config": config.model_dump(mode="json"), "files": _identities(files)}
         for left in self.out.glob(".part-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -110,6 +125,23 @@ class RunFolder:
         if (is_used and not begun_with.is_file()) or self.out.is_file():
             raise OutputError(f"{self.out} exists and is no bundle", "choose another folder with --out")
 
+    def _refuse_unwritable(self) -> None:
+        """Find out by writing: rights, read-only disks and links into nothing look alike beforehand."""
+        is_there = self.out.is_dir()
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                with TemporaryFile(dir=self.out):
+                    pass
+            finally:
+                if not is_there:
+                    self.out.rmdir()
+        except OSError as error:
+            raise OutputError(
+                f"the bundle cannot be written to {self.out}: {error.strerror}",
+                "choose another folder with --out, or correct the permissions of that one",
+            ) from error
+
     def _refuse_changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         old, new = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
         changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
@@ -126,12 +158,14 @@ def _read_json(path: Path) -> Any:
     """What a file of the run holds.
 
     Raises:
-        StorageError: It is empty or cut, as a power cut leaves it.
+        StorageError: It cannot be read, is empty or cut, as a power cut leaves it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StorageError(f"{path} is damaged: {error}", "--restart drops the run and trains anew") from error
+        raise StorageError(f"{path} is damaged: {error}", ANEW) from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}", ANEW) from error
 
 
 def _identities(files: Sequence[Path]) -> dict[str, list[int]]:
