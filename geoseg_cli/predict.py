@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.resample import AreaOfView, Gsd, Resampled, choose_gsd, show_at
 from geoseg_cli.tiles import TilePlan
 from geoseg_cli.version import __version__
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 MAX_NOT_FINITE = 0.001
 """Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
@@ -184,7 +187,7 @@ class PredictReport:
 
 
 @contextmanager
-def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Job]:
+def open_job(path: Path | DataArray, bundle: Bundle, options: PredictOptions) -> Iterator[Job]:
     """Open a scene and plan its tiles; nothing is computed or written.
 
     Raises:
@@ -193,7 +196,7 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
     extras = bundle.card.extras
     wanted_gsd_m = extras.gsd_m if isinstance(options.gsd, str) else options.gsd
     with open_scene(path, bundle.input_spec, options.scene, wanted_gsd_m) as scene:
-        gsd_m = choose_gsd(scene.grid, extras.gsd_m, options.gsd, str(path), extras.gsd_range_m)
+        gsd_m = choose_gsd(scene.grid, extras.gsd_m, options.gsd, str(scene.path), extras.gsd_range_m)
         view, resampled = show_at(scene, gsd_m)
         orientation = Orientation.of(scene.grid)
         area = _area(scene, options)
@@ -202,7 +205,7 @@ def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Jo
         plan = orientation.plan(view.grid.height, view.grid.width, tile, overlap, extras.size_multiple)
         warnings = (
             *orientation.still_true(view.warnings),
-            *check_resolution(view.grid, extras.gsd_m, str(path), extras.gsd_range_m),
+            *check_resolution(view.grid, extras.gsd_m, str(scene.path), extras.gsd_range_m),
             *(area.warnings if area else ()),
             *_doubts(bundle, options),
         )
@@ -300,7 +303,7 @@ class JobRun:
 
 
 def predict_scene(
-    path: Path | str,
+    path: Path | str | DataArray,
     output: Path | str,
     bundle: Bundle,
     engine: Engine,
@@ -314,7 +317,7 @@ def predict_scene(
     an older output as it was and no other file.
 
     Args:
-        path: The scene.
+        path: The scene: a file, a folder, an address, or an array (see ``scenes.array_scene``).
         output: Where the class map goes: uint8, the scene's grid (cropped where asked), nodata 255.
         bundle: The model.
         engine: What runs it; made from the same bundle.
@@ -325,7 +328,7 @@ def predict_scene(
     Raises:
         GeosegError: Anything that a user can do something about.
     """
-    path, output = Path(path), Path(output)
+    path, output = Path(path) if isinstance(path, str) else path, Path(output)
     options = options or PredictOptions()
     clock = _Clock("read", "run", "blend", "write", "commit", "total")
     targets = _targets(output, options)

@@ -27,6 +27,8 @@ from geoseg_cli.scenes.product import Product, Statement
 from geoseg_cli.scenes.radiometry import Claim, Evidence, Radiometry, decide_radiometry
 
 if TYPE_CHECKING:
+    from xarray import DataArray
+
     from geoseg_cli.scenes.raster_file import BlockShape
     from geoseg_cli.scenes.stack import Stack
 
@@ -224,11 +226,14 @@ class Scene:
         self.close()
 
 
-def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None = None, gsd_m: float = 10.0) -> Scene:
+def open_scene(
+    path: Path | DataArray, input_spec: InputSpec, options: SceneOptions | None = None, gsd_m: float = 10.0
+) -> Scene:
     """Open a scene and decide what its bands and numbers are.
 
     Args:
-        path: A file or folder of one of the layouts of :func:`geoseg_cli.scenes.layouts.find_product`.
+        path: A file or folder of one of the layouts of :func:`geoseg_cli.scenes.layouts.find_product`, or an array for
+            :func:`geoseg_cli.scenes.array_scene.open_array`.
         input_spec: Bands that the network wants.
         options: What the user says about the scene.
         gsd_m: Pixel size that the network was trained on; decides which of several stored sizes is used.
@@ -242,18 +247,22 @@ def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None =
         InputError: It is of no known layout, or (as a subclass) its grid, bands or numbers cannot be used.
         StorageError: It is truncated or damaged.
     """
+    if not isinstance(path, Path):
+        from geoseg_cli.scenes.array_scene import open_array
+
+        return open_array(path, input_spec, options, gsd_m)
     from geoseg_cli.scenes.layouts import find_product
     from geoseg_cli.scenes.stack import Validity, open_stack
 
     options = options or SceneOptions()
     path = path if is_remote(str(path)) else path.absolute()
     product = find_product(path, options)
-    match = _match(product, input_spec, options)
+    match = match_product(product, input_spec, options)
     rules = Validity(options.nodata, options.valid, options.saturated)
     stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_bytes)
     try:
         identities = {member: FileIdentity.of(member) for member in product.members}
-        radiometry = decide_radiometry(options.radiometry, _evidence(product, match, stack))
+        radiometry = decide_radiometry(options.radiometry, gather_evidence(product, match, stack))
         means = [input_spec.mean[input_spec.bands.index(name)] for name in match.held_names]
         return Scene(product, stack, match, radiometry, identities, tuple(means) if options.valid == "any" else ())
     except BaseException:
@@ -261,7 +270,12 @@ def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None =
         raise
 
 
-def _match(product: Product, spec: InputSpec, options: SceneOptions) -> BandMatch:
+def match_product(product: Product, spec: InputSpec, options: SceneOptions) -> BandMatch:
+    """Find the wanted bands among the layers of a product, as the user's options say.
+
+    Raises:
+        BandError: Names are missing, doubled or ambiguous, or a required band is absent.
+    """
     where = str(product.path)
     names: Sequence[str | None] = [layer.name or None for layer in product.layers]
     if options.sensor is not None:
@@ -274,7 +288,8 @@ def _match(product: Product, spec: InputSpec, options: SceneOptions) -> BandMatc
     return drop_bands(match, spec, options.drop, where) if options.drop else match
 
 
-def _evidence(product: Product, match: BandMatch, stack: Stack) -> Evidence:
+def gather_evidence(product: Product, match: BandMatch, stack: Stack) -> Evidence:
+    """What product and files say about the numbers of the matched bands."""
     return Evidence(
         product.path / product.name if product.name else product.path,
         match.held_names,

@@ -30,7 +30,7 @@ from rasterio.errors import CRSError, RasterioError
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, InputError, RadiometryError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes import Scene, SceneOptions, _match
+from geoseg_cli.scenes import Scene, SceneOptions, match_product
 from geoseg_cli.scenes.bands import BandMatch, known_names
 from geoseg_cli.scenes.integrity import FileIdentity
 from geoseg_cli.scenes.network import is_remote, redacted
@@ -206,15 +206,15 @@ def open_array(
     product = Product(
         "xarray.DataArray", where, layers, members=(source_file,) if source_file else (), warnings=warnings
     )
-    match = _match(product, input_spec, options)
+    match = match_product(product, input_spec, options)
     rules = Validity(options.nodata, options.valid, options.saturated)
     # Of the array as it was given: rioxarray forgets a nodata number when dimensions are turned.
     source = ArraySource(ordered, grid, match.held_numbers, rules, _nodata(array, rules))
+    identities = {member: FileIdentity.of(member) for member in product.members}
     stored = _stored(ordered, packed, unpacked, options.radiometry)
-    radiometry = decide_radiometry(options.radiometry, _evidence(source, ordered, match, stored))
+    radiometry = decide_radiometry(options.radiometry, gather_evidence(source, ordered, match, stored))
     if radiometry.rung == "float" and unpacked.says_something:
         radiometry = replace(radiometry, reason=f"{radiometry.reason}; {unpacked} was applied when they were opened")
-    identities = {member: FileIdentity.of(member) for member in product.members}
     means = [input_spec.mean[input_spec.bands.index(name)] for name in match.held_names]
     return Scene(product, source, match, radiometry, identities, tuple(means) if options.valid == "any" else ())
 
@@ -465,7 +465,7 @@ def _refuse_unclear(array: DataArray, evidence: str) -> None:
     )
 
 
-def _evidence(source: ArraySource, array: DataArray, match: BandMatch, stored: _Packing) -> Evidence:
+def gather_evidence(source: ArraySource, array: DataArray, match: BandMatch, stored: _Packing) -> Evidence:
     """What the array says about its numbers."""
     places = [number - 1 for number in match.held_numbers]
     scales, offsets = ([values[place] for place in places] for values in (stored.scales, stored.offsets))

@@ -17,7 +17,7 @@ from geoseg_cli.catalog import Sensor, common_names, sensors
 from geoseg_cli.errors import BandError, GeosegError, RadiometryError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.orientation import Orientation
-from geoseg_cli.scenes import SceneOptions, _evidence, _match, check_resolution
+from geoseg_cli.scenes import SceneOptions, check_resolution, gather_evidence, match_product
 from geoseg_cli.scenes.bands import SKIP, BandMatch, fitting_sensors, known_names, named_by_sensor
 from geoseg_cli.scenes.layouts import find_product
 from geoseg_cli.scenes.network import is_remote
@@ -225,11 +225,11 @@ def _named(
     """
     wanted = tuple(dict.fromkeys(band.common for band in bands if band.common is not None))
     if options.bands is not None:
-        return _match(product, _wanting(wanted or common_names()), options), None
+        return match_product(product, _wanting(wanted or common_names()), options), None
     refusal = _unclear(product, bands)
     if wanted:
         try:
-            return _match(product, _wanting(wanted), options), refusal
+            return match_product(product, _wanting(wanted), options), refusal
         except BandError as error:
             refusal = Refusal(error.message, _SAY_BANDS)
     count = len(product.layers)
@@ -268,7 +268,7 @@ def _opened(product: Product, match: BandMatch, gsd_m: float, options: SceneOpti
 
 def _radiometry(product: Product, match: BandMatch, stack: Stack, options: SceneOptions) -> Radiometry | Refusal:
     try:
-        return decide_radiometry(options.radiometry, _evidence(product, match, stack))
+        return decide_radiometry(options.radiometry, gather_evidence(product, match, stack))
     except RadiometryError as error:
         return Refusal.of(error)
 
@@ -295,7 +295,7 @@ def _fit(product: Product, bundle: Bundle, options: SceneOptions, gsd: Gsd, know
     """Whether a bundle can run; only where the numbers of all bands together mean nothing are its own looked at."""
     extras, spec = bundle.card.extras, bundle.input_spec
     try:
-        match = _match(product, spec, options)
+        match = match_product(product, spec, options)
         with _opened(product, match, extras.gsd_m if isinstance(gsd, str) else gsd, options) as stack:
             refused = _radiometry(product, match, stack, options) if isinstance(known, Refusal) else None
             shown_gsd_m, warnings = _shown(stack.grid, extras.gsd_m, gsd, str(product.path))

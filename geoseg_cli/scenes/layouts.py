@@ -81,7 +81,7 @@ def _remote(address: str, options: SceneOptions) -> Product:
             raise InputError(f"{network.redacted(address)} is no STAC item", "give the address of an item or a COG")
         return found
     name = network.gdal_name(address, options.allow_network)
-    driver: Driver = "JP2OpenJPEG" if name.lower().endswith(".jp2") else "GTiff"
+    driver: Driver = "JP2OpenJPEG" if name.split("?", 1)[0].lower().endswith(".jp2") else "GTiff"
     return single_file.find(name, driver, options.max_bytes)
 
 

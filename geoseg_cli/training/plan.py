@@ -5,6 +5,7 @@ Nothing is decided in silence: what was measured, assumed or left out is among t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,7 @@ def look_ahead(config: TrainConfig) -> Preview:
     legend = config.classes.to_legend()
     start = find_bundle(config.start.bundle) if config.start else None
     name, changes = _network(config, start)
+    _refuse_other_kinds(name, changes)
     spec, is_measured = _spec(config, start)
     data = find_data(config.data, legend)
     simulator = config.data.simulator
@@ -168,12 +170,19 @@ def new_network(preview: Preview) -> tuple[nn.Module, list[str]]:
     """The network before its first step, on the CPU, and the weights that could not be taken from the bundle.
 
     Raises:
-        ModelError: The configuration of the network does not fit, or the bundle's weights are damaged.
+        UsageError: No network can be made with the numbers of ``network.config``.
+        ModelError: The configuration of the network contradicts itself, or the bundle's weights are damaged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(preview.config.train.seed)
         channels, classes = preview.spec.channels, len(preview.legend.classes)
-        network = create_network(preview.network, channels, classes, **preview.network_config)
+        try:
+            network = create_network(preview.network, channels, classes, **preview.network_config)
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+            raise UsageError(
+                f"network.config makes no {preview.network}: {str(error).splitlines()[0]}",
+                f"correct {', '.join(preview.network_config)}, or leave them out",
+            ) from error
     if preview.start is None:
         return network, []
     given, own = load_network(preview.start).state_dict(), network.state_dict()
@@ -251,6 +260,30 @@ def _network(config: TrainConfig, start: Bundle | None) -> tuple[str, dict[str, 
             f"set network.name to {wanted.name}, or leave [network] out",
         )
     return wanted.name, wanted.config if config.network is None else config.network.config or wanted.config
+
+
+def _refuse_other_kinds(name: str, changes: dict[str, Any]) -> None:
+    """Settings of a network are of the kind of its own ones: torch takes ``true`` for a width of 1 in many places."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # the settings are wanted, and no weight
+        usual = create_network(name, 1, 2).config if changes else None
+    for key, value in changes.items():
+        own = getattr(usual, key, None)
+        if own is not None and not _is_alike(value, own):
+            raise UsageError(
+                f"network.config.{key} is {json.dumps(value, default=str)}; {name} has {json.dumps(own)} there",
+                "give a value of that kind, a list with as many numbers",
+            )
+
+
+def _is_alike(value: Any, own: Any) -> bool:
+    """Whether a value may stand in for one that a network has: of the same kind, and not negative."""
+    if isinstance(own, tuple):
+        is_list = isinstance(value, (list, tuple)) and len(value) == len(own)
+        return is_list and all(map(_is_alike, value, own))
+    if isinstance(own, (bool, str)):
+        return type(value) is type(own)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and value >= 0 and (isinstance(own, float) or isinstance(value, int))
 
 
 def _spec(config: TrainConfig, start: Bundle | None) -> tuple[InputSpec, bool]:

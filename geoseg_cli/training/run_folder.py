@@ -7,8 +7,10 @@ run with the old one's name.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -77,38 +79,21 @@ class RunFolder:
             InputError: Configuration or data are not those that the run was begun with.
         """
         begun_with = self.path / _BEGUN_WITH
-        try:
+        with self._usable():
             self._refuse_strangers(begun_with)
-        except OSError as error:
-            raise OutputError(
-                f"{self.out} cannot be looked into: {error.strerror}", "choose another folder with --out"
-            ) from error
-        if mode == "new" and begun_with.is_file():
-            raise OutputError(
-                f"{self.path} exists already",
-                "--resume goes on with that run, --restart drops it; or name another folder with --out",
-            )
-        if mode != "restart" and not begun_with.is_file() and (self.out / CARD_FILE).is_file():
-            raise OutputError(
-                f"{self.out} is a bundle, and no run of it is kept in {self.path}",
-                "--restart trains anew and replaces it; or name another folder with --out",
-            )
-        self._refuse_unwritable()
+            self._refuse_earlier(mode, begun_with)
+            self._try_to_write()
         told = {"config": config.model_dump(mode="json"), "files": _identities(files)}
         for left in self.out.glob(".part-*"):
             shutil.rmtree(left, ignore_errors=True)
         if mode == "resume" and begun_with.is_file():
             self._refuse_changes(_read_json(begun_with), told)
             return f"going on with {self.path}"
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        try:
+        with self._usable():
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
             self.path.mkdir(parents=True)
             begun_with.write_text(json.dumps(told, indent=1), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error.strerror}", "choose another folder with --out"
-            ) from error
         return f"new run in {self.path}" + (": there was none to resume" if mode == "resume" else "")
 
     @property
@@ -125,21 +110,40 @@ class RunFolder:
         if (is_used and not begun_with.is_file()) or self.out.is_file():
             raise OutputError(f"{self.out} exists and is no bundle", "choose another folder with --out")
 
-    def _refuse_unwritable(self) -> None:
-        """Find out by writing: rights, read-only disks and links into nothing look alike beforehand."""
-        is_there = self.out.is_dir()
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            try:
-                with TemporaryFile(dir=self.out):
-                    pass
-            finally:
-                if not is_there:
-                    self.out.rmdir()
-        except OSError as error:
+    def _refuse_earlier(self, mode: Mode, begun_with: Path) -> None:
+        """An earlier run or bundle is gone on with or replaced only when that is asked for."""
+        if mode == "new" and begun_with.is_file():
             raise OutputError(
-                f"the bundle cannot be written to {self.out}: {error.strerror}",
-                "choose another folder with --out, or correct the permissions of that one",
+                f"{self.path} exists already",
+                "--resume goes on with that run, --restart drops it; or name another folder with --out",
+            )
+        if mode != "restart" and not begun_with.is_file() and (self.out / CARD_FILE).is_file():
+            raise OutputError(
+                f"{self.out} is a bundle, and no run of it is kept in {self.path}",
+                "--restart trains anew and replaces it; or name another folder with --out",
+            )
+
+    def _try_to_write(self) -> None:
+        """Rights, read-only disks and links into nothing show when something is written, so something is."""
+        is_there = self.out.is_dir()
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            with TemporaryFile(dir=self.out):
+                pass
+        finally:
+            if not is_there:
+                self.out.rmdir()
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """An error of the system means that the folders cannot be used: better now than after the training."""
+        try:
+            yield
+        except OSError as error:
+            target = error.filename or self.out
+            why = "it is a link into nothing" if os.path.islink(target) else error.strerror
+            raise OutputError(
+                f"cannot write {self.out}: {target}: {why}", "choose another folder with --out, or correct this one"
             ) from error
 
     def _refuse_changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

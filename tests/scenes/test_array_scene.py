@@ -10,20 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from geoseg_cli import predict
 from geoseg_cli.bundle import InputSpec
+from geoseg_cli.engines.fake_engine import IdentityEngine
 from geoseg_cli.errors import BandError, GridError, InputError, RadiometryError, StorageError, UsageError
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes import Scene, SceneOptions, open_scene
 from geoseg_cli.scenes.array_scene import open_array
 from tests.conftest import TEN_METRES, MakeScene
+from tests.fakes.bundles import fake_bundle
+from tests.test_predict import random_scene
 
 rioxarray = pytest.importorskip("rioxarray")
 
@@ -321,12 +327,8 @@ def test_an_array_with_neither_coordinates_nor_transform_is_refused() -> None:
 
 
 def test_ground_control_points_are_no_grid(make_scene: MakeScene) -> None:
-    from rasterio.control import GroundControlPoint
-
     points = [GroundControlPoint(0, 0, 1, 2), GroundControlPoint(0, 8, 3, 4), GroundControlPoint(6, 0, 5, 6)]
     path = make_scene(numbers(), bands=BANDS, transform=Affine.identity(), crs=None)
-    import rasterio
-
     with rasterio.open(path, "r+") as file:
         file.gcps = (points, CRS.from_epsg(4326))
     with (
@@ -560,3 +562,20 @@ def test_dask_computes_each_chunk_once_in_a_pass_over_strips() -> None:
         pixels = scene.read(Window(row, 0, 8, 20)).pixels
         np.testing.assert_array_equal(pixels, numbers(96, 20)[::-1, row : row + 8])
     assert len(computed) == 3
+
+
+@pytest.mark.parametrize("is_north_up", [True, False])
+def test_the_map_of_an_array_is_the_map_of_its_file(tmp_path: Path, monkeypatch: Any, is_north_up: bool) -> None:
+    transform = Affine(10.0, 0.0, 600_000.0, 0.0, -10.0 if is_north_up else 10.0, 5_700_000.0)
+    path = tmp_path / "scene.tif"
+    random_scene(path, 90, 70, transform=transform)
+    maps = [tmp_path / "of_file.tif", tmp_path / "of_array.tif"]
+    options = predict.PredictOptions(tile_px=32, overlap_px=8)
+    predict.predict_scene(path, maps[0], fake_bundle(), IdentityEngine(4), options)
+    with rioxarray.open_rasterio(path) as array:
+        # Where a run opens its scene, an array takes the place of the path.
+        monkeypatch.setattr(predict, "open_scene", lambda _, *rest: open_array(array, *rest))
+        predict.predict_scene(path, maps[1], fake_bundle(), IdentityEngine(4), options)
+    with rasterio.open(maps[0]) as of_file, rasterio.open(maps[1]) as of_array:
+        np.testing.assert_array_equal(of_array.read(), of_file.read())
+        assert (of_array.crs, of_array.transform) == (of_file.crs, of_file.transform)
