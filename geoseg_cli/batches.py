@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.orientation import AS_STORED, Orientation
 from geoseg_cli.tiles import Tile, TilePlan
 
 FloatArray = npt.NDArray[np.float32]
@@ -63,8 +64,8 @@ class Batch:
     """Tiles that go through the engine together.
 
     Attributes:
-        pixels: (N, C, T, T) float32, the network's input.
-        valid: (N, T, T) bool, False where the scene has no value and in the padding.
+        pixels: (N, C, T, T) float32, the network's input, turned as the network sees it.
+        valid: (N, T, T) bool, turned alike, False where the scene has no value and in the padding.
         tiles: The N tiles, in the plan's order.
     """
 
@@ -82,7 +83,22 @@ class Strip:
     valid: BoolArray
 
 
-def batches(source: Source, plan: TilePlan, spec: InputSpec, size: int, keep: Window | None = None) -> Iterator[Batch]:
+class Part(Protocol):
+    """A part of the scene; a window is one."""
+
+    def touches(self, other: Window, /) -> bool:
+        """Whether a pixel of the window belongs to it."""
+        ...
+
+
+def batches(
+    source: Source,
+    plan: TilePlan,
+    spec: InputSpec,
+    size: int,
+    keep: Part | None = None,
+    orientation: Orientation = AS_STORED,
+) -> Iterator[Batch]:
     """Cut a scene into normalised batches, in the plan's order.
 
     Args:
@@ -90,7 +106,8 @@ def batches(source: Source, plan: TilePlan, spec: InputSpec, size: int, keep: Wi
         plan: Tiles over the scene's grid.
         spec: How pixels are normalised.
         size: Tiles in a batch; the last one may hold fewer.
-        keep: Only tiles that touch this window are made; all of them when None.
+        keep: Only tiles that touch this part are made; all of them when None.
+        orientation: How tiles are turned before the network sees them.
 
     Yields:
         Batches. Tiles without a valid pixel are left out: there is nothing to predict in them.
@@ -98,7 +115,7 @@ def batches(source: Source, plan: TilePlan, spec: InputSpec, size: int, keep: Wi
     pending: list[tuple[Tile, FloatArray, BoolArray]] = []
     for strip, tiles in _strips(source, plan, keep or source.grid.window):
         for tile in tiles:
-            made = _tile_input(source, plan, spec, strip, tile)
+            made = _tile_input(source, plan, spec, strip, tile, orientation)
             if made is not None:
                 pending.append((tile, *made))
             if len(pending) == size:
@@ -108,9 +125,9 @@ def batches(source: Source, plan: TilePlan, spec: InputSpec, size: int, keep: Wi
         yield _stack(pending)
 
 
-def _strips(source: Source, plan: TilePlan, keep: Window) -> Iterator[tuple[Strip, list[Tile]]]:
+def _strips(source: Source, plan: TilePlan, keep: Part) -> Iterator[tuple[Strip, list[Tile]]]:
     rows = [
-        [tile for col in range(len(plan.cols.starts)) if (tile := plan[row, col]).window.touches(keep)]
+        [tile for col in range(len(plan.cols.starts)) if keep.touches((tile := plan[row, col]).window)]
         for row in range(len(plan.rows.starts))
     ]
     rows = [tiles for tiles in rows if tiles]
@@ -137,13 +154,14 @@ def _read_strip(source: Source, last: Strip | None, window: Window) -> Strip:
 
 
 def _tile_input(
-    source: Source, plan: TilePlan, spec: InputSpec, strip: Strip, tile: Tile
+    source: Source, plan: TilePlan, spec: InputSpec, strip: Strip, tile: Tile, orientation: Orientation
 ) -> tuple[FloatArray, BoolArray] | None:
-    valid = strip.valid[:, tile.window.cols]
+    valid = orientation.turn(strip.valid[:, tile.window.cols])
     if not valid.any():
         return None
-    reflectance = source.to_reflectance(strip.pixels[:, :, tile.window.cols])
-    below, right = plan.tile_height - tile.window.height, plan.tile_width - tile.window.width
+    reflectance = orientation.turn(source.to_reflectance(strip.pixels[:, :, tile.window.cols]))
+    height, width = orientation.shape(plan.tile_height, plan.tile_width)
+    below, right = height - valid.shape[0], width - valid.shape[1]
     if below or right:
         # Mirrored, not constant: the network must not see an edge where the scene ends.
         reflectance = np.pad(reflectance, ((0, 0), (0, below), (0, right)), mode="symmetric")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from geoseg_cli.catalog import NODATA, LandClass, Legend
 from geoseg_cli.errors import InputMissingError, ModelError
@@ -185,6 +185,8 @@ class GeosegExtras(_Strict):
         tile_px, overlap_px: Side and overlap of the tiles that the figures in the card were measured with.
         size_multiple: Tile sides must be a multiple of this.
         gsd_m: Ground sampling distance that the model was trained for, metres.
+        gsd_range_m: Smallest and largest one that much of the training had; such scenes are run as they are stored.
+            None stands for 25 % around ``gsd_m``.
         output_nodata: Raster value of pixels without an answer.
         network: Architecture and configuration.
         calibration: What makes confidences mean something; None where nobody looked.
@@ -197,12 +199,20 @@ class GeosegExtras(_Strict):
     overlap_px: int = Field(ge=0)
     size_multiple: int = Field(ge=1)
     gsd_m: float = Field(gt=0)
+    gsd_range_m: tuple[PositiveFloat, PositiveFloat] | None = None
     output_nodata: int = Field(default=NODATA, ge=0, le=255)
     network: NetworkConfig
     calibration: ConfidenceCalibration | None = None
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     limits: list[str] = []
+
+    @model_validator(mode="after")
+    def _check_range(self) -> GeosegExtras:
+        low, high = self.gsd_range_m or (self.gsd_m, self.gsd_m)
+        if not low <= self.gsd_m <= high:
+            raise ValueError(f"gsd_range_m {low:g} to {high:g} does not hold gsd_m {self.gsd_m:g}")
+        return self
 
     @property
     def temperature(self) -> float:

@@ -111,11 +111,20 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """A named set of bands, in the order of the sensor's own product."""
+    """A named set of bands, in the order of the sensor's own product.
+
+    Attributes:
+        name: Identifier.
+        title: What a person reads.
+        bands: Its bands.
+        only_when_named: Whether band names alone never speak for it: another sensor has the same, or its names are
+            common ones.
+    """
 
     name: str
     title: str
     bands: tuple[Band, ...]
+    only_when_named: bool = False
 
     def find(self, name: str) -> Band | None:
         """The band that answers to ``name``, or None."""
@@ -154,7 +163,8 @@ def _legend(name: str, table: dict[str, Any]) -> Legend:
 
 
 def _sensor(name: str, table: dict[str, Any]) -> Sensor:
-    return Sensor(name, table["title"], tuple(_band(row) for row in table["bands"]))
+    bands = tuple(_band(row) for row in table["bands"])
+    return Sensor(name, table["title"], bands, table.get("only_when_named", False))
 
 
 def _band(row: dict[str, Any]) -> Band:

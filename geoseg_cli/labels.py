@@ -15,7 +15,7 @@ import numpy.typing as npt
 from geoseg_cli.catalog import NODATA
 from geoseg_cli.errors import AccessError, GridError, InputError, InputMissingError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.geotiff import GeoTiff, open_geotiff
+from geoseg_cli.scenes.raster_file import RasterFile, open_geotiff
 
 LabelArray = npt.NDArray[np.uint8]
 
@@ -302,7 +302,7 @@ def _place(key: Key, image: Path, places: dict[str, str] | None) -> str:
     return place
 
 
-def _refuse_other_kinds(file: GeoTiff) -> None:
+def _refuse_other_kinds(file: RasterFile) -> None:
     kinds = sorted(set(file.dtypes))
     if len(file.dtypes) > 1:
         raise InputError(
@@ -316,7 +316,7 @@ def _refuse_other_kinds(file: GeoTiff) -> None:
         )
 
 
-def _refuse_nodata_class(file: GeoTiff, values: tuple[int, ...]) -> None:
+def _refuse_nodata_class(file: RasterFile, values: tuple[int, ...]) -> None:
     nodata = file.nodata[0]
     if nodata in values:
         raise InputError(
@@ -325,7 +325,7 @@ def _refuse_nodata_class(file: GeoTiff, values: tuple[int, ...]) -> None:
         )
 
 
-def _refuse_other_grid(file: GeoTiff, grid: Grid) -> None:
+def _refuse_other_grid(file: RasterFile, grid: Grid) -> None:
     own = file.grid
     size = (own.height, own.width) == (grid.height, grid.width)
     if size and own.crs == grid.crs and _is_same_place(own, grid):

@@ -7,14 +7,13 @@ O(width x tile height) whatever the height of the scene.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.catalog import Legend
-from geoseg_cli.grid import Window
+from geoseg_cli.rows import Rows
 from geoseg_cli.tiles import Axis, Tile, TilePlan
 
 FloatArray = npt.NDArray[np.float32]
@@ -22,25 +21,6 @@ BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.uint8]
 
 Blend = Literal["hann", "linear", "trim"]
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Finished rows of the result at the scene's full width.
-
-    Attributes:
-        row: First row in the scene.
-        labels: (H, W) uint8 legend values; the legend's nodata where there is no answer.
-        confidence: (H, W) float32, probability of the label, 0 to 1; 0 where there is no answer.
-        probabilities: (K, H, W) float32 that sum to 1 over K, 0 where there is no answer; None unless asked for.
-        valid: (H, W) bool, where there is an answer.
-    """
-
-    row: int
-    labels: LabelArray
-    confidence: FloatArray
-    probabilities: FloatArray | None
-    valid: BoolArray
 
 
 class Mosaic:
@@ -56,7 +36,6 @@ class Mosaic:
         plan: TilePlan,
         legend: Legend,
         blend: Blend,
-        keep: Window | None = None,
         with_probabilities: bool = False,
         temperature: float = 1.0,
     ) -> None:
@@ -66,13 +45,11 @@ class Mosaic:
             plan: The tiles that will come; those that never come leave nodata.
             legend: What output channel k means.
             blend: How overlaps are merged.
-            keep: Pixels outside become nodata; None keeps all.
             with_probabilities: Whether rows carry the probabilities of all classes.
             temperature: Probabilities are softmax(logits / temperature).
         """
         self._plan = plan
         self._legend = legend
-        self._keep = keep
         self._with_probabilities = with_probabilities
         self._temperature = temperature
         self._row_weights = _axis_weights(plan.rows, blend)
@@ -124,8 +101,6 @@ class Mosaic:
 
     def _rows(self, count: int) -> Rows:
         valid = self._valid[:count]
-        if self._keep is not None:
-            valid = valid & _inside(self._keep, Window(self._row, 0, count, self._plan.cols.size))
         scale = np.divide(1, self._weights[:count], out=np.zeros_like(self._weights[:count]), where=valid)
         best, largest = _first_maximum(self._sums[:, :count])
         values = np.asarray(self._legend.values, np.uint8)
@@ -176,10 +151,3 @@ def _first_maximum(probabilities: FloatArray) -> tuple[LabelArray, FloatArray]:
         best[larger] = index
         np.maximum(largest, plane, out=largest)
     return best, largest
-
-
-def _inside(keep: Window, window: Window) -> BoolArray:
-    mask = np.zeros((window.height, window.width), np.bool_)
-    common = keep.intersection(window)
-    mask[common.row - window.row : common.row_stop - window.row, common.cols] = True
-    return mask

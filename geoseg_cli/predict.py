@@ -9,24 +9,32 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from geoseg_cli.aoi import Area, area_of_bounds, cropped, cropped_grid, load_area, only_inside
 from geoseg_cli.batches import batches
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import Engine
 from geoseg_cli.errors import EngineError, UsageError
-from geoseg_cli.grid import Window
-from geoseg_cli.mosaic import Blend, Mosaic, Rows
+from geoseg_cli.grid import Grid
+from geoseg_cli.mosaic import Blend, Mosaic
+from geoseg_cli.orientation import Orientation
 from geoseg_cli.results.areas import ClassArea
 from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
+from geoseg_cli.rows import Rows
 from geoseg_cli.scenes import Scene, SceneOptions, block_cache, check_resolution, open_scene
+from geoseg_cli.scenes.network import redacted
+from geoseg_cli.scenes.resample import AreaOfView, Gsd, Resampled, choose_gsd, show_at
 from geoseg_cli.tiles import TilePlan
 from geoseg_cli.version import __version__
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 MAX_NOT_FINITE = 0.001
 """Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
@@ -48,7 +56,12 @@ class PredictOptions:
         blend: How overlapping tiles are merged.
         batch: Tiles that go through the engine together; None lets the engine choose. Never changes the map.
         scene: How the scene is read.
-        bounds: (left, bottom, right, top) in the scene's CRS; pixels outside become nodata.
+        gsd: Pixel size that the network sees: metres, ``auto`` (the model's where the scene's differs by more than
+            25 %) or ``native``. The output has the scene's own pixels in any case.
+        bounds: (left, bottom, right, top); pixels outside become nodata.
+        bounds_crs: What ``bounds`` are in; None for the scene's CRS.
+        area: File of polygons; pixels outside become nodata.
+        crop: Outputs end where ``bounds`` or ``area`` end.
         probabilities, confidence: Further rasters to write.
         creation_options: GDAL creation options of the COG, case kept.
         overwrite: Whether existing outputs may be replaced.
@@ -60,7 +73,11 @@ class PredictOptions:
     blend: Blend = "hann"
     batch: int | None = None
     scene: SceneOptions = field(default_factory=SceneOptions)
+    gsd: Gsd = "auto"
     bounds: tuple[float, float, float, float] | None = None
+    bounds_crs: str | None = None
+    area: Path | None = None
+    crop: bool = False
     probabilities: Path | None = None
     confidence: Path | None = None
     creation_options: Mapping[str, str] = field(default_factory=dict)
@@ -70,25 +87,50 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """A scene that was opened, understood and cut into tiles, before anything is computed or written."""
+    """A scene that was opened, understood and cut into tiles, before anything is computed or written.
+
+    Attributes:
+        scene: As it is stored.
+        view: As the network sees it: at another pixel size, or the same as ``scene``.
+        resampled: What brings answers on the view back to the scene; None where they are the same.
+        bundle: The model.
+        plan: Tiles on the view.
+        orientation: How each tile is turned north-up.
+        area: Part of the scene that gets an answer; None for all of it.
+        options: As given.
+        warnings: What the user should know.
+    """
 
     scene: Scene
+    view: Scene
+    resampled: Resampled | None
     bundle: Bundle
     plan: TilePlan
-    keep: Window
+    orientation: Orientation
+    area: Area | None
     options: PredictOptions
     warnings: tuple[str, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """Where the outputs' pixels lie: the scene's grid, or the part that is not cropped."""
+        if self.options.crop and self.area is not None:
+            return cropped_grid(self.scene.grid, self.area.window)
+        return self.scene.grid
 
     def decisions(self) -> dict[str, Any]:
         """What was resolved and why, in plain types."""
         scene = self.scene
-        gsd = scene.grid.gsd_m()
         return {
-            "scene": str(scene.path),
+            "scene": redacted(str(scene.path)),
             "bundle": self.bundle.name,
             "size_px": [scene.grid.height, scene.grid.width],
             "crs": scene.grid.crs.to_string() if scene.grid.crs else None,
-            "gsd_m": [round(step, 3) for step in gsd] if gsd else None,
+            "gsd_m": _steps(scene.grid),
+            "resampled_gsd_m": _steps(self.view.grid) if self.resampled else None,
+            "orientation": str(self.orientation),
+            "area": _area_words(self.options),
+            "output_size_px": [self.grid.height, self.grid.width],
             "bands": _band_table(scene),
             "radiometry": {
                 "rung": scene.radiometry.rung,
@@ -145,19 +187,29 @@ class PredictReport:
 
 
 @contextmanager
-def open_job(path: Path, bundle: Bundle, options: PredictOptions) -> Iterator[Job]:
+def open_job(path: Path | DataArray, bundle: Bundle, options: PredictOptions) -> Iterator[Job]:
     """Open a scene and plan its tiles; nothing is computed or written.
 
     Raises:
         GeosegError: The scene cannot be read or does not fit the bundle.
     """
     extras = bundle.card.extras
-    with open_scene(path, bundle.input_spec, options.scene) as scene:
-        warnings = (*scene.warnings, *check_resolution(scene.grid, extras.gsd_m, str(path)), *_doubts(bundle, options))
+    wanted_gsd_m = extras.gsd_m if isinstance(options.gsd, str) else options.gsd
+    with open_scene(path, bundle.input_spec, options.scene, wanted_gsd_m) as scene:
+        gsd_m = choose_gsd(scene.grid, extras.gsd_m, options.gsd, str(scene.path), extras.gsd_range_m)
+        view, resampled = show_at(scene, gsd_m)
+        orientation = Orientation.of(scene.grid)
+        area = _area(scene, options)
         tile = options.tile_px or extras.tile_px
         overlap = min(extras.overlap_px, tile // 2) if options.overlap_px is None else options.overlap_px
-        plan = TilePlan.cover(scene.grid.height, scene.grid.width, tile, overlap, extras.size_multiple)
-        yield Job(scene, bundle, plan, _window_to_keep(scene, options), options, warnings)
+        plan = orientation.plan(view.grid.height, view.grid.width, tile, overlap, extras.size_multiple)
+        warnings = (
+            *orientation.still_true(view.warnings),
+            *check_resolution(view.grid, extras.gsd_m, str(scene.path), extras.gsd_range_m),
+            *(area.warnings if area else ()),
+            *_doubts(bundle, options),
+        )
+        yield Job(scene, view, resampled, bundle, plan, orientation, area, options, warnings)
 
 
 class JobRun:
@@ -186,17 +238,18 @@ class JobRun:
             temperature = job.bundle.card.extras.temperature
         self._job, self._engine = job, engine
         self._clock = clock or _Clock("read", "run", "blend")
-        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, job.keep, with_probabilities, temperature)
+        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, with_probabilities, temperature)
+        self._answered = 0
         self.tiles_run = 0
 
     @property
     def not_finite(self) -> int:
-        """Pixels that became nodata because their logits were not finite."""
+        """Pixels that became nodata because their logits were not finite, counted as the network sees them."""
         return self._mosaic.not_finite
 
     @contextmanager
     def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:
-        """Finished rows from the scene's first to its last, once; the block closes the reader behind them.
+        """Finished rows of the job's output grid, from first to last, once; the block closes the reader behind them.
 
         Raises:
             EngineError: The engine failed, or gave more than a few non-finite numbers; told after the last row.
@@ -206,32 +259,51 @@ class JobRun:
             yield finished
 
     def _counted(self, progress: Progress | None) -> Generator[Rows, None, None]:
-        grid, valid_pixels = self._job.scene.grid, 0
-        for rows in self._finished():
-            valid_pixels += int(np.count_nonzero(rows.valid))
+        grid = self._job.grid
+        for rows in self._on_output_grid(self._finished()):
             yield rows
             if progress:
                 progress((rows.row + rows.labels.shape[0]) * grid.width, grid.height * grid.width)
-        if self.not_finite > MAX_NOT_FINITE * (valid_pixels + self.not_finite):
+        if self.not_finite > MAX_NOT_FINITE * (self._answered + self.not_finite):
             raise EngineError(
                 f"{self._job.scene.path}: {self._job.bundle.name} gave non-finite numbers for {self.not_finite} pixels",
                 "run with --precision fp32; if it happens there too, the weights or the input values are broken",
             )
 
+    def _on_output_grid(self, seen: Iterator[Rows]) -> Iterator[Rows]:
+        """Rows as the network sees them become rows of the output."""
+        job, nodata = self._job, self._job.bundle.legend.nodata
+        rows = self._count_answers(seen)
+        if job.resampled is not None:
+            rows = job.resampled.restore(rows, nodata)
+        if job.area is not None:
+            rows = only_inside(rows, job.area, nodata)
+            if job.options.crop:
+                rows = cropped(rows, job.area.window)
+        return rows
+
+    def _count_answers(self, seen: Iterator[Rows]) -> Iterator[Rows]:
+        for rows in seen:
+            self._answered += int(np.count_nonzero(rows.valid))
+            yield rows
+
     def _finished(self) -> Iterator[Rows]:
-        job, clock = self._job, self._clock
+        job, clock, turn_back = self._job, self._clock, self._job.orientation.turn_back
         size = job.options.batch or self._engine.batch_tiles
-        for batch in clock.iterate("read", batches(job.scene, job.plan, job.bundle.input_spec, size, job.keep)):
+        keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
+        made = batches(job.view, job.plan, job.bundle.input_spec, size, keep, job.orientation)
+        for batch in clock.iterate("read", made):
             with clock("run"):
                 logits = self._engine.run(batch.pixels)
             self.tiles_run += len(batch.tiles)
             for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
-                yield from clock.iterate("blend", self._mosaic.add(tile, tile_logits, valid))
+                answer = turn_back(tile_logits, tile.window), turn_back(valid, tile.window)
+                yield from clock.iterate("blend", self._mosaic.add(tile, *answer))
         yield from clock.iterate("blend", self._mosaic.finish())
 
 
 def predict_scene(
-    path: Path | str,
+    path: Path | str | DataArray,
     output: Path | str,
     bundle: Bundle,
     engine: Engine,
@@ -245,8 +317,8 @@ def predict_scene(
     an older output as it was and no other file.
 
     Args:
-        path: The scene.
-        output: Where the class map goes: uint8, the scene's grid, nodata 255.
+        path: The scene: a file, a folder, an address, or an array (see ``scenes.array_scene``).
+        output: Where the class map goes: uint8, the scene's grid (cropped where asked), nodata 255.
         bundle: The model.
         engine: What runs it; made from the same bundle.
         options: How; defaults when None.
@@ -256,7 +328,7 @@ def predict_scene(
     Raises:
         GeosegError: Anything that a user can do something about.
     """
-    path, output = Path(path), Path(output)
+    path, output = Path(path) if isinstance(path, str) else path, Path(output)
     options = options or PredictOptions()
     clock = _Clock("read", "run", "blend", "write", "commit", "total")
     targets = _targets(output, options)
@@ -264,11 +336,11 @@ def predict_scene(
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_job(path, bundle, options))
         transaction = stack.enter_context(
-            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=[path, *bundle.files])
+            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=_inputs(job))
         )
         if announce:
             announce(job)
-        stack.enter_context(block_cache(job.scene, job.plan.tile_height))
+        stack.enter_context(block_cache(job.view, job.plan.tile_height))
         writer = stack.enter_context(MapWriter(_map_spec(job, engine), targets, transaction))
         tiles_run, not_finite = _compute(job, engine, writer, clock, progress)
         with clock("commit"):
@@ -298,16 +370,22 @@ def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progres
     return run.tiles_run, run.not_finite
 
 
-def check_outputs(path: Path, output: Path, bundle: Bundle, options: PredictOptions) -> None:
+def check_outputs(job: Job, output: Path) -> None:
     """Refuse outputs that a run would refuse before it computes anything; nothing is written.
 
     Raises:
         GeosegError: An output exists, has no folder, is an input, or a creation option cannot be used.
     """
-    check_creation_options(options.creation_options)
-    targets = list(_targets(output, options).values())
-    with OutputTransaction(targets, overwrite=options.overwrite, inputs=[path, *bundle.files]):
+    check_creation_options(job.options.creation_options)
+    targets = list(_targets(output, job.options).values())
+    with OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job)):
         pass
+
+
+def _inputs(job: Job) -> list[Path]:
+    """Every file that the job reads and no output may replace."""
+    area = [job.options.area] if job.options.area else []
+    return [job.scene.path, *job.scene.identities, *area, *job.bundle.files]
 
 
 def _targets(output: Path, options: PredictOptions) -> dict[Kind, Path]:
@@ -319,20 +397,34 @@ def _targets(output: Path, options: PredictOptions) -> dict[Kind, Path]:
     return targets
 
 
-def _window_to_keep(scene: Scene, options: PredictOptions) -> Window:
+def _area(scene: Scene, options: PredictOptions) -> Area | None:
+    """The part of the scene that the user asks for; None for all of it."""
+    if options.area is not None and options.bounds is not None:
+        raise UsageError("--area and --bounds both say what to keep", "leave out one of them")
+    if options.bounds is None and options.bounds_crs is not None:
+        raise UsageError("--bounds-crs without --bounds means nothing", "leave it out, or give --bounds")
+    if options.area is not None:
+        return load_area(options.area, scene.grid)
+    if options.bounds is not None:
+        return area_of_bounds(options.bounds, scene.grid, options.bounds_crs, str(scene.path))
+    if options.crop:
+        raise UsageError("--crop needs to know what to keep", "give --area or --bounds with it")
+    return None
+
+
+def _area_words(options: PredictOptions) -> str | None:
+    if options.area is not None:
+        return options.area.name
     if options.bounds is None:
-        return scene.grid.window
-    if scene.grid.transform.b or scene.grid.transform.d:
-        raise UsageError(
-            f"--bounds cannot cut {scene.path}: its rows do not run east to west",
-            "leave out --bounds, or warp it first",
-        )
-    keep = scene.grid.window_of_bounds(*options.bounds)
-    if not keep.height or not keep.width:
-        raise UsageError(
-            f"--bounds {options.bounds} miss {scene.path}", "give left bottom right top in the scene's CRS"
-        )
-    return keep
+        return None
+    stated = " ".join(f"{number:.15g}" for number in options.bounds)
+    return f"{stated} in {options.bounds_crs}" if options.bounds_crs else stated
+
+
+def _steps(grid: Grid) -> list[float] | None:
+    """Height and width of a pixel in metres, rounded to millimetres."""
+    steps = grid.gsd_m()
+    return [round(step, 3) for step in steps] if steps else None
 
 
 def _doubts(bundle: Bundle, options: PredictOptions) -> tuple[str, ...]:
@@ -346,7 +438,7 @@ def _doubts(bundle: Bundle, options: PredictOptions) -> tuple[str, ...]:
 def _map_spec(job: Job, engine: Engine) -> MapSpec:
     description = BAND_DESCRIPTIONS[job.bundle.card.extras.task]
     tags = _tags(job, engine)
-    return MapSpec(job.scene.grid, job.bundle.legend, description, tags, job.options.creation_options)
+    return MapSpec(job.grid, job.bundle.legend, description, tags, job.options.creation_options)
 
 
 def _band_table(scene: Scene) -> list[dict[str, Any]]:
@@ -365,11 +457,13 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
         "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
-        "GEOSEG_INPUT": scene.path.name,
-        "GEOSEG_INPUT_BYTES": str(scene.identity.size_bytes),
+        "GEOSEG_INPUT": redacted(scene.path.name),
+        "GEOSEG_INPUT_BYTES": str(sum(one.size_bytes for one in scene.identities.values())),
         "GEOSEG_BANDS": json.dumps(decisions["bands"]),
         "GEOSEG_RADIOMETRY": json.dumps(decisions["radiometry"]),
         "GEOSEG_NODATA": scene.nodata_reason,
+        "GEOSEG_GSD": json.dumps(decisions["resampled_gsd_m"] or decisions["gsd_m"]),
+        "GEOSEG_ORIENTATION": decisions["orientation"],
         "GEOSEG_TILE": f"{job.plan.tile_height} {job.plan.tile_width}",
         "GEOSEG_OVERLAP": str(job.plan.rows.overlap),
         "GEOSEG_BLEND": job.options.blend,

@@ -95,6 +95,16 @@ def test_channels_that_do_not_add_up_are_refused() -> None:
         _ = ModelCard.model_validate(card).input_spec
 
 
+def test_a_range_of_pixel_sizes_holds_the_models_own(tmp_path: Path) -> None:
+    card = fields()
+    extras = card["properties"]["mlm:hyperparameters"]["geoseg"]
+    extras["gsd_range_m"] = [extras["gsd_m"], 3 * extras["gsd_m"]]
+    assert Bundle.open(write_bundle(tmp_path / "b", card)).card.extras.gsd_range_m == tuple(extras["gsd_range_m"])
+    extras["gsd_range_m"] = [2 * extras["gsd_m"], 3 * extras["gsd_m"]]
+    with pytest.raises(ModelError, match="gsd_range_m"):
+        Bundle.open(write_bundle(tmp_path / "c", card))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"type": "Feature"}'])
 def test_a_damaged_card_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "item.json").write_text(text)

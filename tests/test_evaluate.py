@@ -291,7 +291,7 @@ def test_the_temperature_makes_the_confidence_the_share_of_right_pixels(
 def test_a_large_image_is_sampled_evenly(
     guesses: tuple[Path, Callable[[float], FakeEngine]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geoseg_cli.evaluate.FIT_PIXELS", 3000)
+    monkeypatch.setattr("geoseg_cli.evaluate.run.FIT_PIXELS", 3000)
     folder, engine = guesses
     found = fit_bundle(folder, fake_bundle(), engine(5.0))
     assert 5700 < found.pixels < 6300

@@ -16,7 +16,8 @@ ROOT = Path(geoseg_cli.__file__).parent
 # From the bottom up; a module may import modules of its own step and of lower ones.
 LADDER = [
     ["errors", "version", "data"],
-    ["grid", "tiles"],
+    ["grid", "tiles", "rows"],
+    ["orientation", "aoi"],
     ["catalog"],
     ["bundle", "networks"],
     ["metrics", "calibration"],
@@ -33,13 +34,13 @@ ALLOWED_BETWEEN_STAGES: set[tuple[str, str]] = set()
 HEAVY = {
     "torch": {"engines.torch_engine", "networks", "training", "export"},
     "onnxruntime": {"engines.onnx_engine", "engines.devices", "export"},
-    "rasterio": {"scenes", "results", "grid", "cli.doctor", "training.vectors"},
+    "rasterio": {"scenes", "results", "grid", "aoi", "cli.doctor", "training.vectors"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
 
 
-COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export")
+COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene")
 
 
 def modules() -> list[Path]:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg_cli.catalog import legends
-from geoseg_cli.grid import Window
-from geoseg_cli.mosaic import Blend, Mosaic, Rows
+from geoseg_cli.mosaic import Blend, Mosaic
+from geoseg_cli.rows import Rows
 from geoseg_cli.tiles import Tile, TilePlan
 
 LEGEND = legends()["cloudsen12"]
@@ -129,15 +129,6 @@ def test_rows_come_as_soon_as_no_later_tile_touches_them() -> None:
     zeros, valid = np.zeros((32, 32), int), np.ones((32, 32), bool)
     counts = [len(list(mosaic.add(tile, one_hot(zeros, plan), valid))) for tile in plan]
     assert counts == [0, 1, 1]
-
-
-def test_outside_the_window_to_keep_is_nodata() -> None:
-    plan = TilePlan.cover(64, 64, 32, 8)
-    ones = np.ones((64, 64), int)
-    labels = joined(blend_labels(ones, ones.astype(bool), plan, "hann", keep=Window(10, 20, 30, 5)))
-    expected = np.full((64, 64), 255)
-    expected[10:40, 20:25] = 1
-    np.testing.assert_array_equal(labels, expected)
 
 
 def test_non_finite_logits_become_nodata_and_are_counted() -> None:

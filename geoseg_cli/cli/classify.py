@@ -24,7 +24,17 @@ def command(
     bands: o.Bands = None,
     radiometry: o.RadiometryName = "auto",
     nodata: o.Nodata = "auto",
+    sensor: o.SensorName = None,
+    fill: o.Fill = None,
+    valid: o.Valid = "all",
+    saturated: o.Saturated = "keep",
+    gsd: o.GsdName = "auto",
     bounds: o.Bounds = None,
+    bounds_crs: o.BoundsCrs = None,
+    area: o.AreaFile = None,
+    crop: o.Crop = False,
+    allow_network: o.AllowNetwork = False,
+    allow_driver: o.AllowDriver = None,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
     co: o.CreationOptions = None,
@@ -37,7 +47,9 @@ def command(
 ) -> None:
     """Write a land-cover map of each SCENE as a Cloud Optimized GeoTIFF.
 
-    The map is <stem>_landcover.tif beside the scene unless -o or --out-dir says otherwise.
-    Standard output carries the paths of the maps and nothing else.
+    The map is <stem>_landcover.tif beside the scene, or beside its product
+    folder, unless -o or --out-dir says otherwise. Standard output carries the
+    paths of the maps and nothing else. What geoseg makes of a scene is told by
+    `geoseg scene info SCENE`.
     """
     run_request(Request.of(locals(), task="land-cover", default_model=DEFAULT_MODEL, suffix=SUFFIX))

@@ -24,7 +24,17 @@ def command(
     bands: o.Bands = None,
     radiometry: o.RadiometryName = "auto",
     nodata: o.Nodata = "auto",
+    sensor: o.SensorName = None,
+    fill: o.Fill = None,
+    valid: o.Valid = "all",
+    saturated: o.Saturated = "keep",
+    gsd: o.GsdName = "auto",
     bounds: o.Bounds = None,
+    bounds_crs: o.BoundsCrs = None,
+    area: o.AreaFile = None,
+    crop: o.Crop = False,
+    allow_network: o.AllowNetwork = False,
+    allow_driver: o.AllowDriver = None,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
     co: o.CreationOptions = None,
@@ -37,7 +47,10 @@ def command(
 ) -> None:
     """Write a mask of clouds and shadows of each SCENE as a Cloud Optimized GeoTIFF.
 
-    A folder stands for the GeoTIFFs in it. The mask is <stem>_cloudmask.tif beside the scene unless -o or
-    --out-dir says otherwise. Standard output carries the paths of the masks and nothing else.
+    A folder that is no product itself stands for the scenes in it: *.tif and
+    *.jp2 files, SAFE folders and zips, Landsat, HLS and PlanetScope folders.
+    The mask is <stem>_cloudmask.tif beside the scene, or beside its product
+    folder, unless -o or --out-dir says otherwise. Standard output carries the
+    paths of the masks and nothing else.
     """
     run_request(Request.of(locals(), task="cloud", default_model=DEFAULT_MODEL, suffix=SUFFIX, folders=True))

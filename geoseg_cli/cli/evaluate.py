@@ -13,7 +13,7 @@ import typer
 
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import Messages
-from geoseg_cli.cli.request import put, read_batch, read_nodata
+from geoseg_cli.cli.request import put, read_batch
 from geoseg_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def command(
     bands: o.Bands = None,
     radiometry: o.RadiometryName = "auto",
     nodata: o.Nodata = "auto",
+    sensor: o.SensorName = None,
     overwrite: Overwrite = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
@@ -246,21 +247,17 @@ def _evaluate_options(given: dict[str, Any], bundle: Bundle) -> EvaluateOptions:
     """The options of the library that say the same."""
     from geoseg_cli.evaluate import EvaluateOptions, bands_left_out
     from geoseg_cli.predict import PredictOptions
-    from geoseg_cli.scenes import SceneOptions
 
     drop = tuple(_names(given["drop_bands"]))
     if given["bands_only"]:
         drop = bands_left_out(bundle.input_spec, _names(given["bands_only"]))
-    names = tuple(_names(given["bands"])) if given["bands"] else None
     return EvaluateOptions(
         PredictOptions(
             tile_px=given["tile"],
             overlap_px=given["overlap"],
             blend=given["blend"],
             batch=read_batch(given["batch"]),
-            scene=SceneOptions(
-                bands=names, radiometry=given["radiometry"], nodata=read_nodata(given["nodata"]), drop=drop
-            ),
+            scene=o.scene_options(given, drop),
         ),
         ignore=_values(given["ignore"]),
     )

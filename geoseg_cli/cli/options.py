@@ -1,13 +1,19 @@
-"""Options that several commands share, as annotated types."""
+"""Options that several commands share, as annotated types, and what their texts mean."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from geoseg_cli.errors import UsageError
 from geoseg_cli.version import __version__
+
+if TYPE_CHECKING:
+    from geoseg_cli.scenes import SceneOptions
 
 READING, MODEL, WRITING = "Reading the scene", "Model and engine", "Writing the map"
 
@@ -22,14 +28,25 @@ Version = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
 ]
+_A_SCENE = (
+    "a GeoTIFF or JPEG 2000 file, a product folder (Sentinel-2 SAFE, Landsat, HLS, single-band files), a zipped SAFE,"
+    " an MTD or MTL file, a STAC item, or an address (https://..., s3://...) with --allow-network"
+)
 Scenes = Annotated[
-    list[Path], typer.Argument(readable=False, metavar="SCENE", help="GeoTIFF scenes.", show_default=False)
+    list[Path],
+    typer.Argument(readable=False, metavar="SCENE", help=f"Each is {_A_SCENE}.", show_default=False),
 ]
 ScenesOrFolders = Annotated[
     list[Path],
     typer.Argument(
-        readable=False, metavar="SCENE|FOLDER", help="GeoTIFF scenes, or folders of them.", show_default=False
+        readable=False,
+        metavar="SCENE|FOLDER",
+        help=f"Each is {_A_SCENE}; or a folder that holds scenes.",
+        show_default=False,
     ),
+]
+OneScene = Annotated[
+    Path, typer.Argument(readable=False, metavar="SCENE", help=f"It is {_A_SCENE}.", show_default=False)
 ]
 Output = Annotated[
     Path | None,
@@ -39,7 +56,7 @@ OutDir = Annotated[
     Path | None,
     typer.Option(
         "--out-dir",
-        help="Folder for the outputs; beside each scene if not given.",
+        help="Folder for the outputs; if not given, beside each scene, and here for addresses.",
         rich_help_panel=WRITING,
         show_default=False,
     ),
@@ -161,7 +178,85 @@ Bounds = Annotated[
         metavar='"L B R T"',
         rich_help_panel=READING,
         show_default=False,
-        help="Only this rectangle in the scene's CRS; outside becomes nodata.",
+        help="Only this rectangle in the scene's CRS, or in --bounds-crs; outside becomes nodata.",
+    ),
+]
+BoundsCrs = Annotated[
+    str | None,
+    typer.Option(
+        "--bounds-crs",
+        metavar="CRS",
+        rich_help_panel=READING,
+        show_default=False,
+        help="What --bounds are in, such as EPSG:4326 (longitude first).",
+    ),
+]
+AreaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--area",
+        metavar="FILE",
+        rich_help_panel=READING,
+        show_default=False,
+        help="Only inside these polygons (.geojson or .gpkg, any CRS); outside becomes nodata.",
+    ),
+]
+Crop = Annotated[
+    bool, typer.Option("--crop", help="Outputs end where --area or --bounds end.", rich_help_panel=READING)
+]
+GsdName = Annotated[
+    str,
+    typer.Option(
+        "--gsd",
+        metavar="auto|native|METRES",
+        rich_help_panel=READING,
+        help="Pixel size that the model sees. auto: the model's, if the scene's differs by more than 25 %. The map has"
+        " the scene's pixels in any case.",
+    ),
+]
+SensorName = Annotated[
+    str | None,
+    typer.Option(
+        "--sensor",
+        metavar="NAME",
+        rich_help_panel=READING,
+        show_default=False,
+        help="Whose band names these are; names the bands of a file without names: sentinel-2, landsat-8, landsat-5,"
+        " hls-l30, hls-s30, planetscope-4 or planetscope-8.",
+    ),
+]
+Fill = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fill",
+        metavar="BAND=VALUE",
+        rich_help_panel=READING,
+        show_default=False,
+        help="Reflectance (1.0 is white) to take for a band that the scene lacks; may be repeated.",
+    ),
+]
+Valid = Annotated[
+    Literal["all", "any"],
+    typer.Option("--valid", rich_help_panel=READING, help="Pixels count where all used bands have a value, or any."),
+]
+Saturated = Annotated[
+    Literal["keep", "nodata"],
+    typer.Option(
+        "--saturated", rich_help_panel=READING, help="Whether the largest number of an integer type is a value."
+    ),
+]
+AllowNetwork = Annotated[
+    bool,
+    typer.Option("--allow-network", rich_help_panel=READING, help="Read addresses and the assets of STAC items there."),
+]
+AllowDriver = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-driver",
+        metavar="VRT",
+        rich_help_panel=READING,
+        show_default=False,
+        help="Open a GDAL virtual raster. It makes GDAL read other files: only for those that you made.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
@@ -177,3 +272,91 @@ Verbose = Annotated[
         show_default=False,
     ),
 ]
+
+_FILL_RANGE = (-0.2, 2.0)
+"""Reflectance that --fill takes; a digital number such as 1200 lies far outside."""
+
+
+def read_nodata(text: str) -> float | Literal["auto"] | None:
+    """The number that means nothing as ``--nodata`` says."""
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--nodata {text!r} is no number", "use auto, none, nan or a number") from error
+
+
+def read_gsd(text: str) -> float | Literal["auto", "native"]:
+    """The pixel size that the model sees as ``--gsd`` says: metres, or how to choose them."""
+    if text in ("auto", "native"):
+        return "auto" if text == "auto" else "native"
+    metres = _finite(text)
+    if metres is None or metres <= 0:
+        raise UsageError(f"--gsd {text!r} is no pixel size", "use auto, native, or metres above 0, such as --gsd 10")
+    return metres
+
+
+def read_fill(items: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Bands and the reflectance to take for them as the ``--fill`` options say."""
+    filled: dict[str, float] = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        name, value = name.strip().casefold(), _finite(text)
+        if not name or value is None:
+            raise UsageError(f"--fill {item!r} is not BAND=VALUE", "for example --fill swir22=0.1")
+        low, high = _FILL_RANGE
+        if not low <= value <= high:
+            raise UsageError(
+                f"--fill {item}: {value:g} is no reflectance from {low:g} to {high:g}",
+                "1.0 is white: divide digital numbers by 10000",
+            )
+        if name in filled:
+            raise UsageError(f"--fill names {name} twice", "give one value for each band")
+        filled[name] = value
+    return tuple(filled.items())
+
+
+def read_sensor(text: str | None) -> str | None:
+    """A sensor as ``--sensor`` names it, checked."""
+    from geoseg_cli.catalog import sensors
+
+    if text is not None and text.strip().casefold() not in sensors():
+        raise UsageError(f"--sensor {text!r} is unknown", f"use one of {', '.join(sensors())}")
+    return None if text is None else text.strip().casefold()
+
+
+def scene_options(given: dict[str, Any], drop: tuple[str, ...] = ()) -> SceneOptions:
+    """The library's options for reading a scene that say what a command's parameters say.
+
+    Args:
+        given: Parameters by name; a command need not have those that only some scenes need.
+        drop: Optional bands to leave out.
+
+    Raises:
+        UsageError: A value cannot be understood.
+    """
+    from geoseg_cli.scenes import SceneOptions
+    from geoseg_cli.scenes.layouts import check_drivers
+
+    return SceneOptions(
+        bands=tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else None,
+        radiometry=given["radiometry"],
+        nodata=read_nodata(given["nodata"]),
+        drop=drop,
+        fill=read_fill(given.get("fill") or ()),
+        sensor=read_sensor(given.get("sensor")),
+        valid=given.get("valid", "all"),
+        saturated=given.get("saturated", "keep") == "keep",
+        allow_network=given.get("allow_network", False),
+        drivers=check_drivers(tuple(given.get("allow_driver") or ())),
+    )
+
+
+def _finite(text: str) -> float | None:
+    """A finite number, or None where the text is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

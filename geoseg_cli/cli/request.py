@@ -8,21 +8,34 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.options import read_gsd, scene_options
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
-    from geoseg_cli.predict import PredictOptions
+    from geoseg_cli.predict import Job, PredictOptions
+    from geoseg_cli.scenes.product import Product
 
-SCENE_SUFFIXES = (".tif", ".tiff")
+SCENE_SUFFIXES = (".tif", ".tiff", ".jp2")
 OUTPUT_STEMS = ("_landcover", "_cloudmask")
 SOME_FAILED_EXIT_CODE = 1
+
+_METADATA_FILE = re.compile(
+    r"(?P<mtd>MTD_MSIL(?:1C|2A)\.xml|S2[A-D]_(?:OPER|USER)_MTD_SAFL1C_.*\.xml)|(?P<mtl>.*_|)MTL\.(?:txt|json|xml)",
+    re.IGNORECASE,
+)
+_KNOWN_ENDINGS = re.compile(
+    r"(?:\.tiff?|\.jp2|\.j2k|\.json|\.xml|\.txt|\.vrt|\.hdr|\.img|\.dat|\.bsq|\.bil|\.bip)$|(?:\.safe)?(?:\.zip)?$",
+    re.IGNORECASE,
+)
+"""Names of products hold dots that end nothing: ``HLS.S30.T10TEM.2023123T190911.v2.0``."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +63,10 @@ class Request:
         Raises:
             UsageError: Options do not go together.
         """
-        for name in ("bounds", "model", "bands"):
+        for name in ("bounds", "bounds_crs", "model", "bands", "sensor"):
             if given[name] is not None and not given[name].strip():
-                raise UsageError(f"--{name} is empty", "give a value, or leave the option out")
+                raise UsageError(f"--{name.replace('_', '-')} is empty", "give a value, or leave the option out")
+        _refuse_contradicting_areas(given)
         many = len(given["scenes"]) > 1
         if given["output"] and given["out_dir"]:
             raise UsageError("--output and --out-dir exclude each other", "give one of them")
@@ -70,19 +84,26 @@ class Request:
         """
         found: dict[Path, None] = {}
         for path in self.given["scenes"]:
-            if self.folders and path.is_dir():
-                inside = _scenes_in(path)
-                if not inside:
-                    raise InputMissingError(
-                        f"no GeoTIFF scenes in folder {path}", "give a folder that holds *.tif files"
-                    )
-                if len(inside) > 1 and self.given["output"]:
-                    raise UsageError("--output names one file, but the folder holds several scenes", "use --out-dir")
-                found.update(dict.fromkeys(inside))
+            # os.path.isdir says no where Path.is_dir raises; opening the scene then tells why.
+            if self.folders and os.path.isdir(path) and not is_product(path):
+                found.update(dict.fromkeys(self._inside(path)))
             else:
                 found[path] = None
         self._refuse_common_outputs(list(found))
         return list(found)
+
+    def _inside(self, folder: Path) -> list[Path]:
+        """The scenes in a folder; at least one."""
+        inside = _scenes_in(folder)
+        if not inside:
+            raise InputMissingError(
+                f"no GeoTIFF, JPEG 2000, Sentinel-2, Landsat or HLS scenes in folder {folder}",
+                "give a folder that holds *.tif or *.jp2 files, SAFE folders or zips, Landsat or HLS folders",
+            )
+        for name in ("output", "probabilities", "confidence"):
+            if len(inside) > 1 and self.given[name]:
+                raise UsageError(f"--{name} names one file, but the folder holds several scenes", "use --out-dir")
+        return inside
 
     def _refuse_common_outputs(self, scenes: list[Path]) -> None:
         """One map must not replace another of the same run."""
@@ -103,23 +124,25 @@ class Request:
         """Where the map of a scene goes."""
         if self.given["output"]:
             return Path(self.given["output"])
-        folder = self.given["out_dir"] or scene.parent
-        return Path(folder) / f"{scene.stem}_{self.suffix}.tif"
+        folder, stem = place_and_stem(scene)
+        return Path(self.given["out_dir"] or folder) / f"{stem}_{self.suffix}.tif"
 
     def predict_options(self) -> PredictOptions:
         """The options of the library that say the same."""
         from geoseg_cli.predict import PredictOptions
-        from geoseg_cli.scenes import SceneOptions
 
         given = self.given
-        names = tuple(name.strip() for name in given["bands"].split(",")) if given["bands"] else None
         return PredictOptions(
             tile_px=given["tile"],
             overlap_px=given["overlap"],
             blend=given["blend"],
             batch=read_batch(given["batch"]),
-            scene=SceneOptions(bands=names, radiometry=given["radiometry"], nodata=read_nodata(given["nodata"])),
+            scene=scene_options(given),
+            gsd=read_gsd(given["gsd"]),
             bounds=_bounds(given["bounds"]) if given["bounds"] else None,
+            bounds_crs=_crs(given["bounds_crs"]),
+            area=given["area"],
+            crop=given["crop"],
             probabilities=given["probabilities"],
             confidence=given["confidence"],
             creation_options=dict(_creation_option(item) for item in given["co"] or ()),
@@ -153,7 +176,7 @@ def run_request(request: Request) -> None:
             if len(scenes) == 1:
                 raise
             failed += 1
-            messages.failure(scene, named)
+            messages.failure(Path(shown(scene)), named)
     if failed:
         messages.note(f"{failed} of {len(scenes)} scenes failed")
         sys.exit(SOME_FAILED_EXIT_CODE)
@@ -219,17 +242,17 @@ class _Runner:
         from geoseg_cli.predict import check_outputs, open_job
 
         output, options = self._request.output_of(scene), self._request.predict_options()
-        check_outputs(scene, output, self._bundle, options)
         with open_job(scene, self._bundle, options) as job:
-            self._messages.decisions(job.decisions(), scene, output)
-            return {"output": str(output), **job.decisions()}
+            check_outputs(job, output)
+            self._announce(job, scene, output)
+            return {"output": str(output), **job.decisions(), **_scene_field(scene)}
 
     def _predict(self, scene: Path) -> dict[str, Any]:
         from geoseg_cli.predict import predict_scene
 
         output = self._request.output_of(scene)
         options = self._request.predict_options()
-        with self._messages.progress(scene.name) as progress:
+        with self._messages.progress(shown(scene).rpartition("/")[2]) as progress:
             report = predict_scene(
                 scene,
                 output,
@@ -237,27 +260,153 @@ class _Runner:
                 self._engine,
                 options,
                 progress=progress,
-                announce=lambda job: self._messages.decisions(job.decisions(), scene, output),
+                announce=lambda job: self._announce(job, scene, output),
             )
         self._messages.areas(report)
-        return report.to_json()
+        return report.to_json() | _scene_field(scene)
+
+    def _announce(self, job: Job, scene: Path, output: Path) -> None:
+        decisions = job.decisions()
+        self._messages.decisions(decisions, Path(shown(scene)), output)
+        for line in _further_decisions(decisions):
+            self._messages.note(f"  {line}")
+
+
+def place_and_stem(scene: Path) -> tuple[Path, str]:
+    """Folder and stem of the outputs of a scene where the user names none.
+
+    Nothing goes into a product's own folder: outputs of a product folder, or of its metadata file, lie beside the
+    folder and are called like it. Those of an address lie in the current folder.
+    """
+    if _is_remote(scene):
+        return Path(), _stem(shown(scene).rstrip("/").rpartition("/")[2])
+    if os.path.isdir(scene):
+        folder = scene if scene.name not in ("", "..") else scene.resolve()
+        return _outside(folder.parent), _stem(folder.name)
+    found = _METADATA_FILE.fullmatch(scene.name)
+    folder = scene.parent if scene.parent.name not in ("", "..") else scene.parent.resolve()
+    if found is None or (found["mtd"] is None and _holds_several(scene.parent)):
+        name = scene.name if found is None else found["mtl"].rstrip("_") or scene.name
+        return _outside(scene.parent), _stem(name)
+    return _outside(folder.parent), _stem(folder.name)
+
+
+def _outside(folder: Path) -> Path:
+    """The folder itself, or that around the Sentinel-2 product that it belongs to."""
+    absolute = folder.absolute()
+    for part in (absolute, *absolute.parents):
+        if part.suffix.lower() == ".safe":
+            return part.parent
+        if part.name == "GRANULE" and any(_METADATA_FILE.fullmatch(name) for name in _names_in(part.parent)):
+            return part.parent.parent
+    return folder
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Names of what lies in a folder; none where nobody may look."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _stem(name: str) -> str:
+    return _KNOWN_ENDINGS.sub("", name) or name
+
+
+def _holds_several(folder: Path) -> bool:
+    """Whether a folder holds the MTL files of several scenes."""
+    found = filter(None, map(_METADATA_FILE.fullmatch, _names_in(folder)))
+    return len({match["mtl"].casefold() for match in found if match["mtl"] is not None}) > 1
+
+
+def _is_remote(scene: Path) -> bool:
+    from geoseg_cli.scenes.network import is_remote
+
+    return is_remote(str(scene))
+
+
+def shown(scene: Path) -> str:
+    """A scene as messages and reports call it: addresses whole, and without what may be secret in them."""
+    from geoseg_cli.scenes.network import redacted
+
+    if not _is_remote(scene):
+        return str(scene)
+    # A path makes one slash of two; without both, a user's name and password are not found.
+    return redacted(re.sub(r"^([a-z0-9]+):/{1,2}", r"\1://", str(scene)))
+
+
+def is_product(folder: Path) -> bool:
+    """Whether a folder is one scene: a known product, or one that is meant to be and cannot be read.
+
+    A folder of several scenes is none.
+    """
+    from geoseg_cli.scenes import band_files
+
+    return _is_named_product(folder) or _is_found(band_files.find, folder)
+
+
+def _is_named_product(folder: Path) -> bool:
+    """Whether the names of files in a folder, and not only their bands, tell that it is one product."""
+    from geoseg_cli.scenes import hls, landsat, planetscope, safe
+
+    if any(_is_found(find, folder) for find in (safe.find, landsat.find, hls.find)):
+        return True
+    # Scenes of other names may lie beside one of PlanetScope; its usable data masks (UDM) belong to it.
+    rasters = [name for name in _names_in(folder) if name.lower().endswith(SCENE_SUFFIXES) and "udm" not in name]
+    return len(rasters) == 1 and _is_found(planetscope.find, folder)
+
+
+def _is_found(find: Callable[[Path], Product | None], path: Path) -> bool:
+    try:
+        return find(path.absolute()) is not None
+    except GeosegError:
+        return True  # opening it tells what is wrong, and the remedy
 
 
 def _scenes_in(folder: Path) -> list[Path]:
-    """GeoTIFFs directly in a folder by name, without geoseg's own outputs."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SCENE_SUFFIXES
-        and path.is_file()
-        and not path.stem.endswith(OUTPUT_STEMS)
-        and not path.name.startswith(".")
-    )
+    """Scenes directly in a folder by name, without geoseg's own outputs."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _is_scene(path))
+
+
+def _is_scene(path: Path) -> bool:
+    """Whether something in a folder of scenes is one of them."""
+    from geoseg_cli.scenes import safe
+
+    if os.path.isfile(path):
+        if path.suffix.lower() == ".zip":
+            return _is_found(safe.find, path)
+        return path.suffix.lower() in SCENE_SUFFIXES and not path.stem.endswith(OUTPUT_STEMS)
+    if path.suffix.lower() == ".safe":
+        return os.path.isdir(path)
+    # A folder that nobody may look into is not taken for a product.
+    if not os.path.isdir(path) or not os.access(path, os.R_OK | os.X_OK):
+        return False
+    return _is_named_product(path)
+
+
+def _further_decisions(decisions: dict[str, Any]) -> list[str]:
+    """What was decided about a scene that is not taken as it is stored, whole."""
+    lines = []
+    if decisions["resampled_gsd_m"]:
+        height_m, width_m = decisions["resampled_gsd_m"]
+        lines.append(f"shown to the model: pixels of {height_m:g} x {width_m:g} m; the map has the scene's own")
+    if decisions["orientation"] != "as stored":
+        lines.append(f"orientation: {decisions['orientation']}")
+    if decisions["area"]:
+        height, width = decisions["output_size_px"]
+        lines.append(f"area: {decisions['area']}; output of {height} x {width} px")
+    return lines
+
+
+def _scene_field(scene: Path) -> dict[str, str]:
+    """The scene's name for a report where the library's may hold a secret."""
+    return {"scene": shown(scene)} if _is_remote(scene) else {}
 
 
 def _failure(scene: Path, error: GeosegError) -> dict[str, Any]:
     return {
-        "scene": str(scene),
+        "scene": shown(scene),
         "error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code},
     }
 
@@ -271,14 +420,26 @@ def read_batch(text: str) -> int | None:
     return int(text)
 
 
-def read_nodata(text: str) -> float | Literal["auto"] | None:
-    """The number that means nothing as ``--nodata`` says."""
-    if text in ("auto", "none"):
-        return "auto" if text == "auto" else None
+def _refuse_contradicting_areas(given: dict[str, Any]) -> None:
+    if given["area"] is not None and given["bounds"] is not None:
+        raise UsageError("--area and --bounds both say what to keep", "leave out one of them")
+    if given["bounds_crs"] is not None and given["bounds"] is None:
+        raise UsageError("--bounds-crs without --bounds means nothing", "leave it out, or give --bounds")
+    if given["crop"] and given["area"] is None and given["bounds"] is None:
+        raise UsageError("--crop needs to know what to keep", "give --area or --bounds with it")
+
+
+def _crs(text: str | None) -> str | None:
+    """A CRS as ``--bounds-crs`` names it, checked."""
+    if text is None:
+        return None
+    import pyproj
+
     try:
-        return float(text)
-    except ValueError as error:
-        raise UsageError(f"--nodata {text!r} is no number", "use auto, none, nan or a number") from error
+        pyproj.CRS.from_user_input(text)
+    except pyproj.exceptions.CRSError as error:
+        raise UsageError(f"--bounds-crs {text!r} is no CRS", "name one such as EPSG:4326") from error
+    return text
 
 
 def _bounds(text: str) -> tuple[float, float, float, float]:

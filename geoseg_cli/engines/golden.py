@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,7 @@ LARGEST_DIFFERENCE = 1e-3
 """Logits of two engines may differ by this much in fp32."""
 LEAST_AGREEMENT = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99}
 """Precision -> share of pixels that must get the same class as in fp32."""
+_RESTORE = "restore the bundle, or write it again with geoseg train CONFIG.toml --resume where its run is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +89,7 @@ def read_golden(bundle: Bundle) -> tuple[FloatArray, FloatArray]:
         ModelError: There are none, or they cannot be read or do not fit the card.
     """
     path = bundle.file("golden")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            pixels, logits = arrays["pixels"], arrays["logits"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path} holds no golden tiles: {error}", "restore the bundle") from error
+    pixels, logits = _read_arrays(path)
     classes = len(bundle.legend.classes)
     is_fitting = pixels.ndim == 4 and logits.shape == (len(pixels), classes, *pixels.shape[2:])
     if not (is_fitting and pixels.shape[1] == bundle.input_spec.channels and {pixels.dtype, logits.dtype} == {_FLOAT}):
@@ -98,3 +97,20 @@ def read_golden(bundle: Bundle) -> tuple[FloatArray, FloatArray]:
             f"{path}: pixels {pixels.shape} and logits {logits.shape} do not fit the card", "export the bundle again"
         )
     return pixels, logits
+
+
+def _read_arrays(path: Path) -> tuple[FloatArray, FloatArray]:
+    """``pixels`` and ``logits`` of a file; numpy's own words about a damaged one advise to unpickle it, ours do not."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["pixels"], arrays["logits"]
+    except KeyError as error:
+        raise ModelError(f"{path} holds no golden tiles: it lacks pixels or logits", _RESTORE) from error
+    except OSError as error:
+        raise ModelError(f"{path} holds no golden tiles: {error.strerror or 'it cannot be read'}", _RESTORE) from error
+    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{path} holds no golden tiles: it is damaged, or is no archive of numbers", _RESTORE
+        ) from error

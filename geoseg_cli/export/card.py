@@ -65,6 +65,7 @@ class CardFields:
         tile_px, overlap_px: Tiles that ``metrics`` were measured with.
         size_multiple: Tile sides must be a multiple of this.
         gsd_m: Ground sampling distance it was trained for, metres.
+        gsd_range_m: Smallest and largest one that it is run at as stored; None for 25 % around ``gsd_m``.
         licence: SPDX identifier of the weights' licence.
         calibration: What makes confidences mean something; None where nobody looked.
         training, metrics, limits: What was done, measured and not measured; JSON values.
@@ -86,6 +87,7 @@ class CardFields:
     overlap_px: int = 32
     size_multiple: int = 32
     config: dict[str, Any] = field(default_factory=dict)
+    gsd_range_m: tuple[float, float] | None = None
     calibration: ConfidenceCalibration | None = None
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -225,6 +227,7 @@ def _extras(fields: CardFields) -> dict[str, Any]:
         "overlap_px": fields.overlap_px,
         "size_multiple": fields.size_multiple,
         "gsd_m": fields.gsd_m,
+        **({"gsd_range_m": list(fields.gsd_range_m)} if fields.gsd_range_m else {}),
         "output_nodata": fields.legend.nodata,
         "network": {"name": fields.network, "config": fields.config},
         **({"calibration": fields.calibration.model_dump(mode="json")} if fields.calibration else {}),

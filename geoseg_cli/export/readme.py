@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from geoseg_cli.bundle import ConfidenceCalibration, ModelCard
+from geoseg_cli.bundle import ConfidenceCalibration, GeosegExtras, ModelCard
 
 MODEL_TITLES = {
     "network": "network",
@@ -53,7 +53,7 @@ def describe_in_words(card: ModelCard) -> str:
                 ("network", f"{card.properties.architecture}, {card.properties.total_parameters:,} parameters"),
                 ("bands it needs", ", ".join(spec.required)),
                 ("bands it can use", ", ".join(spec.optional) or "-"),
-                ("pixel size", f"{extras.gsd_m:g} m"),
+                ("pixel size", _pixel_size(extras)),
                 ("tiles", f"{extras.tile_px} px, overlap {extras.overlap_px} px"),
                 ("confidence", describe_confidence(extras.calibration)),
                 ("weights' licence", properties["license"]),
@@ -238,6 +238,13 @@ def _with_interval(value: float | None, interval: list[float] | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _pixel_size(extras: GeosegExtras) -> str:
+    if extras.gsd_range_m is None:
+        return f"{extras.gsd_m:g} m"
+    low, high = extras.gsd_range_m
+    return f"{extras.gsd_m:g} m; {low:g} to {high:g} m are run as they are"
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

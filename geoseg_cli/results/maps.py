@@ -20,7 +20,7 @@ from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 
 if TYPE_CHECKING:
-    from geoseg_cli.mosaic import Rows
+    from geoseg_cli.rows import Rows
 
 Kind = Literal["labels", "probabilities", "confidence"]
 
@@ -33,7 +33,7 @@ class MapSpec:
     """What the maps of a run are, apart from their pixels.
 
     Attributes:
-        grid: The scene's grid, which is the output's.
+        grid: Where the outputs' pixels lie: the scene's grid, or a part of it.
         legend: Classes of the label map.
         description: Band description of the label map.
         tags: Provenance, in the default metadata domain.

@@ -7,7 +7,7 @@ with open_scene(path, bundle.input_spec, SceneOptions()) as scene:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,17 @@ import numpy.typing as npt
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, StorageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.bands import BandMatch, drop_bands, match_bands
+from geoseg_cli.scenes.bands import BandMatch, drop_bands, match_bands, match_filled, named_by_sensor
 from geoseg_cli.scenes.integrity import FileIdentity
-from geoseg_cli.scenes.radiometry import Evidence, Radiometry, decide_radiometry, refuse_rendered
+from geoseg_cli.scenes.network import is_remote
+from geoseg_cli.scenes.product import Product, Statement
+from geoseg_cli.scenes.radiometry import Claim, Evidence, Radiometry, decide_radiometry
 
 if TYPE_CHECKING:
-    from geoseg_cli.scenes.geotiff import BlockShape, GeoTiff
+    from xarray import DataArray
+
+    from geoseg_cli.scenes.raster_file import BlockShape
+    from geoseg_cli.scenes.stack import Stack
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -55,6 +60,14 @@ class SceneOptions:
         nodata: The number that means nothing, NaN included; None for none; ``"auto"`` for what the file says.
         max_bytes: Largest uncompressed size that is opened; None for a guard against absurd files.
         drop: Common names of optional bands to read the scene without, as if it lacked them.
+        fill: Bands that the scene lacks, and the reflectance to read everywhere instead.
+        sensor: Name in ``data/sensors.toml``: whose the band names are, or, where the file names none and has as many
+            bands as the sensor, which bands they are.
+        valid: ``all`` for pixels where every used band means something, ``any`` where one of them does; a missing
+            number is then read as the average of the training data.
+        saturated: Whether pixels count in which a band holds the largest number of its integer type.
+        allow_network: Whether addresses may be read.
+        drivers: GDAL drivers to allow beyond the safe ones: ``VRT``.
     """
 
     bands: tuple[str, ...] | None = None
@@ -62,6 +75,12 @@ class SceneOptions:
     nodata: float | Literal["auto"] | None = "auto"
     max_bytes: int | None = None
     drop: tuple[str, ...] = ()
+    fill: tuple[tuple[str, float], ...] = ()
+    sensor: str | None = None
+    valid: Literal["all", "any"] = "all"
+    saturated: bool = True
+    allow_network: bool = False
+    drivers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +97,7 @@ class Patch:
 
 
 class Source(Protocol):
-    """What a layout on disk has to offer; :class:`geoseg_cli.scenes.geotiff.GeoTiff` is the first."""
+    """Pixels of the wanted bands; :class:`geoseg_cli.scenes.stack.Stack` is the first."""
 
     @property
     def grid(self) -> Grid:
@@ -96,11 +115,11 @@ class Source(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """What the user should know."""
 
-    def read(self, numbers: tuple[int, ...], window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
-        """(P, H, W) numbers of these bands and (H, W) bool validity; safe to call from many threads."""
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+        """(P, H, W) numbers of the wanted bands and (H, W) bool validity; safe to call from many threads."""
 
-    def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
-        """Bytes that GDAL's block cache needs for ``rows`` successive pixel rows of these bands."""
+    def bytes_in_cache(self, rows: int) -> int:
+        """Bytes that GDAL's block cache needs for ``rows`` successive pixel rows."""
 
     def close(self) -> None:
         """Close all files."""
@@ -111,18 +130,25 @@ class Scene:
     """An open scene; a context manager. :meth:`read` may be called by many threads at once.
 
     Attributes:
-        path: Absolute path.
+        product: What the layout says.
         source: The open files.
-        bands: Which band of the file is which.
+        bands: Which band of the product is which.
         radiometry: What the stored numbers mean, and why.
-        identity: Size and time of the file when it was opened.
+        identities: Size and time of each of the product's files when it was opened.
+        instead: Reflectance per stored band that stands for a missing number; empty where none may be missing.
     """
 
-    path: Path
+    product: Product
     source: Source
     bands: BandMatch
     radiometry: Radiometry
-    identity: FileIdentity
+    identities: Mapping[Path, FileIdentity]
+    instead: tuple[float, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Absolute path."""
+        return self.product.path
 
     @property
     def grid(self) -> Grid:
@@ -131,7 +157,7 @@ class Scene:
 
     @property
     def present(self) -> tuple[bool, ...]:
-        """One flag per band of the network's input: whether the scene has it."""
+        """One flag per band of the network's input: whether the scene has it, or a number was given for it."""
         return self.bands.present
 
     @property
@@ -147,7 +173,7 @@ class Scene:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before trusting the result."""
-        return (*self.source.warnings, *self.radiometry.warnings)
+        return (*self.product.warnings, *self.source.warnings, *self.radiometry.warnings)
 
     def read(self, window: Window) -> Patch:
         """Read a window that lies inside the grid; rows come as stored, also in south-up scenes.
@@ -155,7 +181,7 @@ class Scene:
         Raises:
             StorageError: The file is truncated or damaged there.
         """
-        return Patch(*self.source.read(self.bands.held_numbers, window))
+        return Patch(*self.source.read(window))
 
     def to_reflectance(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Turn stored numbers into reflectance.
@@ -164,22 +190,28 @@ class Scene:
             pixels: (..., P, H, W) as :meth:`read` gives them.
 
         Returns:
-            (..., P, H, W) float32, 1.0 is a perfectly white surface; meaningless where a pixel is invalid.
+            (..., Q, H, W) float32 of the present bands, 1.0 is a perfectly white surface; meaningless where a pixel is
+            invalid. Q is more than P by the bands that are filled.
         """
-        return self.radiometry.apply(pixels)
+        reflectance = self.radiometry.apply(pixels)
+        if self.instead:
+            instead = np.asarray(self.instead, np.float32)[:, None, None]
+            reflectance = np.where(np.isnan(reflectance), instead, reflectance)
+        return self.bands.with_filled(reflectance)
 
     def size_in_cache(self, rows: int = 1) -> int:
         """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
-        return self.source.bytes_in_cache(self.bands.held_numbers, rows)
+        return self.source.bytes_in_cache(rows)
 
     def refuse_change(self) -> None:
-        """Make sure that the file is the one that was opened.
+        """Make sure that the files are those that were opened.
 
         Raises:
-            StorageError: It changed since.
+            StorageError: One changed since.
         """
-        if FileIdentity.of(self.path) != self.identity:
-            raise StorageError(f"{self.path} changed while it was read", "run again when nobody writes it")
+        for path, identity in self.identities.items():
+            if FileIdentity.of(path) != identity:
+                raise StorageError(f"{path} changed while it was read", "run again when nobody writes it")
 
     def close(self) -> None:
         """Close the scene's files."""
@@ -194,13 +226,17 @@ class Scene:
         self.close()
 
 
-def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None = None) -> Scene:
+def open_scene(
+    path: Path | DataArray, input_spec: InputSpec, options: SceneOptions | None = None, gsd_m: float = 10.0
+) -> Scene:
     """Open a scene and decide what its bands and numbers are.
 
     Args:
-        path: A GeoTIFF, COG or BigTIFF.
+        path: A file or folder of one of the layouts of :func:`geoseg_cli.scenes.layouts.find_product`, or an array for
+            :func:`geoseg_cli.scenes.array_scene.open_array`.
         input_spec: Bands that the network wants.
         options: What the user says about the scene.
+        gsd_m: Pixel size that the network was trained on; decides which of several stored sizes is used.
 
     Returns:
         The open scene; close it, or use it in a ``with`` statement.
@@ -208,47 +244,89 @@ def open_scene(path: Path, input_spec: InputSpec, options: SceneOptions | None =
     Raises:
         InputMissingError: There is no such file.
         AccessError: It may not be read.
-        InputError: It is no TIFF, or (as a subclass) its grid, bands or numbers cannot be used.
+        InputError: It is of no known layout, or (as a subclass) its grid, bands or numbers cannot be used.
         StorageError: It is truncated or damaged.
     """
-    from geoseg_cli.scenes.geotiff import open_geotiff
+    if not isinstance(path, Path):
+        from geoseg_cli.scenes.array_scene import open_array
+
+        return open_array(path, input_spec, options, gsd_m)
+    from geoseg_cli.scenes.layouts import find_product
+    from geoseg_cli.scenes.stack import Validity, open_stack
 
     options = options or SceneOptions()
-    path = path.absolute()
-    source = open_geotiff(path, options.nodata, options.max_bytes)
+    path = path if is_remote(str(path)) else path.absolute()
+    product = find_product(path, options)
+    match = match_product(product, input_spec, options)
+    rules = Validity(options.nodata, options.valid, options.saturated)
+    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_bytes)
     try:
-        identity = FileIdentity.of(path)
-        match, radiometry = _understand(source, input_spec, options)
-        return Scene(path, source, match, radiometry, identity)
+        identities = {member: FileIdentity.of(member) for member in product.members}
+        radiometry = decide_radiometry(options.radiometry, gather_evidence(product, match, stack))
+        means = [input_spec.mean[input_spec.bands.index(name)] for name in match.held_names]
+        return Scene(product, stack, match, radiometry, identities, tuple(means) if options.valid == "any" else ())
     except BaseException:
-        source.close()
+        stack.close()
         raise
 
 
-def _understand(source: GeoTiff, spec: InputSpec, options: SceneOptions) -> tuple[BandMatch, Radiometry]:
-    has_tags = any(scale != 1 for scale in source.scales) or any(source.offsets)
-    refuse_rendered(source.path, source.dtypes, has_tags)
-    match = match_bands(spec, source.descriptions, options.bands, str(source.path))
-    if options.drop:
-        match = drop_bands(match, spec, options.drop, str(source.path))
-    held = match.held_numbers
-    evidence = Evidence(
-        source.path,
+def match_product(product: Product, spec: InputSpec, options: SceneOptions) -> BandMatch:
+    """Find the wanted bands among the layers of a product, as the user's options say.
+
+    Raises:
+        BandError: Names are missing, doubled or ambiguous, or a required band is absent.
+    """
+    where = str(product.path)
+    names: Sequence[str | None] = [layer.name or None for layer in product.layers]
+    if options.sensor is not None:
+        names = named_by_sensor(options.sensor, names, where)
+    sensor = options.sensor or product.sensor
+    if options.fill:
+        match = match_filled(spec, names, options, where, sensor)
+    else:
+        match = match_bands(spec, names, options.bands, where, sensor)
+    return drop_bands(match, spec, options.drop, where) if options.drop else match
+
+
+def gather_evidence(product: Product, match: BandMatch, stack: Stack) -> Evidence:
+    """What product and files say about the numbers of the matched bands."""
+    return Evidence(
+        product.path / product.name if product.name else product.path,
         match.held_names,
-        tuple(source.dtypes[number - 1] for number in held),
-        tuple(source.scales[number - 1] for number in held),
-        tuple(source.offsets[number - 1] for number in held),
-        lambda: source.sample(held),
+        stack.dtypes,
+        stack.scales,
+        stack.offsets,
+        stack.sample,
+        _stated(product.statement, match.held_numbers),
     )
-    return match, decide_radiometry(options.radiometry, evidence)
 
 
-def check_resolution(grid: Grid, gsd_m: float, where: str = "the scene") -> tuple[str, ...]:
+def _stated(statement: Statement | None, numbers: tuple[int, ...]) -> Claim | None:
+    """What the metadata says of the wanted bands; None where it does not speak of each of them."""
+    if statement is None:
+        return None
+    scales = [statement.scales[number - 1] for number in numbers]
+    offsets = [statement.offsets[number - 1] for number in numbers]
+    if None in scales or None in offsets:
+        return None
+    return Claim(statement.rung, statement.reason, tuple(map(float, scales)), tuple(map(float, offsets)))  # type: ignore[arg-type]
+
+
+def size_ratio(steps: tuple[float, float], gsd_m: float, gsd_range_m: tuple[float, float] | None = None) -> float:
+    """How many times pixels of ``steps`` metres are larger or smaller than those of a model; 1 inside its range."""
+    low, high = gsd_range_m or (gsd_m, gsd_m)
+    return max(max(step / high, low / step, 1.0) for step in steps)
+
+
+def check_resolution(
+    grid: Grid, gsd_m: float, where: str = "the scene", gsd_range_m: tuple[float, float] | None = None
+) -> tuple[str, ...]:
     """Compare a scene's pixels with those that a model was trained on.
 
     Args:
         grid: The scene's grid.
         gsd_m: Ground sampling distance of the training data in metres.
+        gsd_range_m: Smallest and largest one of them, where they had several.
         where: What the error message calls the scene.
 
     Returns:
@@ -262,11 +340,11 @@ def check_resolution(grid: Grid, gsd_m: float, where: str = "the scene") -> tupl
         return ()
     height_m, width_m = steps
     stated = f"pixels of {height_m:.4g} x {width_m:.4g} m (height x width)"
-    ratio = max(max(step, gsd_m) / min(step, gsd_m) for step in steps)
+    ratio = size_ratio(steps, gsd_m, gsd_range_m)
     if ratio > FAR_GSD:
         raise GridError(
             f"{where} has {stated}, the model needs {gsd_m:g} m",
-            f"resample it first: gdalwarp -tr {gsd_m:g} {gsd_m:g} -r average, in a CRS in metres",
+            f"let the model see it at its own: --gsd {gsd_m:g}; small things may be lost, or are not there",
         )
     warnings = []
     if ratio > NEAR_GSD:

@@ -8,12 +8,21 @@ every sensor that has all the names is a candidate, and the match holds only if 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.catalog import Sensor, common_names, sensors
 from geoseg_cli.errors import BandError
+
+if TYPE_CHECKING:
+    from geoseg_cli.scenes import SceneOptions
+
+FloatArray = npt.NDArray[np.float32]
 
 SKIP = "-"
 """Stands in ``--bands`` for a band that is not used."""
@@ -27,16 +36,33 @@ class BandMatch:
         wanted: Common names in the network's order.
         numbers: Band number in the file, from 1, of each wanted band; None where the file lacks it.
         file_names: What each band of the file is called, ``""`` where it has no name.
+        filled: Common names of bands that the file lacks, with the reflectance that stands for them everywhere.
     """
 
     wanted: tuple[str, ...]
     numbers: tuple[int | None, ...]
     file_names: tuple[str, ...]
+    filled: tuple[tuple[str, float], ...] = ()
 
     @property
     def present(self) -> tuple[bool, ...]:
-        """One flag per wanted band: whether the file has it."""
-        return tuple(number is not None for number in self.numbers)
+        """One flag per wanted band: whether the file has it, or it is filled."""
+        filled = dict(self.filled)
+        pairs = zip(self.wanted, self.numbers, strict=True)
+        return tuple(number is not None or name in filled for name, number in pairs)
+
+    def with_filled(self, reflectance: FloatArray) -> FloatArray:
+        """Put the filled bands between those of the file: (..., P, H, W) to (..., Q, H, W)."""
+        if not self.filled:
+            return reflectance
+        filled, held = dict(self.filled), iter(range(reflectance.shape[-3]))
+        shape = (*reflectance.shape[:-3], *reflectance.shape[-2:])
+        planes = [
+            np.full(shape, filled[name], np.float32) if number is None else reflectance[..., next(held), :, :]
+            for name, number in zip(self.wanted, self.numbers, strict=True)
+            if number is not None or name in filled
+        ]
+        return np.stack(planes, axis=-3)
 
     @property
     def held_numbers(self) -> tuple[int, ...]:
@@ -53,8 +79,11 @@ class BandMatch:
         """A table: wanted band, band of the file that answers to it."""
         width = max(len("wanted"), *(len(name) for name in self.wanted))
         rows = [f"  {'wanted':{width}}  found"]
+        filled = dict(self.filled)
         for name, number in zip(self.wanted, self.numbers, strict=True):
             found = "-" if number is None else _numbered(number, self.file_names)
+            if name in filled:
+                found = f"{filled[name]:g} everywhere (--fill)"
             rows.append(f"  {name:{width}}  {found}")
         return "\n".join(rows)
 
@@ -64,6 +93,7 @@ def match_bands(
     descriptions: Sequence[str | None],
     override: tuple[str, ...] | None = None,
     where: str = "scene",
+    sensor: str | None = None,
 ) -> BandMatch:
     """Find the bands that a network wants among the bands of a file.
 
@@ -73,6 +103,8 @@ def match_bands(
         override: Band names in file order as the user gives them, ``-`` for a band to skip; they replace
             ``descriptions``.
         where: What the error messages call the file.
+        sensor: Name of the sensor that the names belong to, where something says it: HLS L30 and S30 give the same
+            name to different bands. None takes every sensor that has them all.
 
     Returns:
         The match; wanted bands that are optional may be absent.
@@ -87,7 +119,7 @@ def match_bands(
             f"{where}: no band has a name that is known\n{_nothing(spec, descriptions)}",
             _say_bands(spec, len(names)),
         )
-    return _agreed(spec, names, where)
+    return _agreed(spec, names, where, sensor)
 
 
 def drop_bands(match: BandMatch, spec: InputSpec, names: Sequence[str], where: str = "scene") -> BandMatch:
@@ -107,10 +139,74 @@ def drop_bands(match: BandMatch, spec: InputSpec, names: Sequence[str], where: s
     if unknown or needed:
         trouble = f"the model has no {_counted(unknown)}" if unknown else f"the model needs {_counted(needed)}"
         raise BandError(f"--drop-bands: {trouble}", f"it can do without {', '.join(spec.optional) or 'none'}")
+    if doubled := [name for name, _ in match.filled if name in names]:
+        raise BandError(f"--drop-bands and --fill both name {_counted(doubled)}", "give one of them")
     kept = tuple(None if band in names else number for band, number in zip(match.wanted, match.numbers, strict=True))
     if not any(number is not None for number in kept):
         raise BandError(f"{where}: no band is left\n{match}", "leave out fewer bands")
-    return BandMatch(match.wanted, kept, match.file_names)
+    return replace(match, numbers=kept)
+
+
+def match_filled(
+    spec: InputSpec, descriptions: Sequence[str | None], options: SceneOptions, where: str, sensor: str | None
+) -> BandMatch:
+    """The match of a file that lacks bands for which the user gives a reflectance (``--fill``).
+
+    Raises:
+        BandError: As :func:`match_bands`; or a band to fill is unknown, or the file has it.
+    """
+    filled: dict[str, float] = {}
+    for name, value in options.fill:
+        band = _filled_name(name, spec, descriptions, sensor)
+        if band in filled:
+            raise BandError(f"--fill names {band} twice", "give it once")
+        filled[band] = value
+    looser = replace(spec, optional=tuple(band for band in spec.bands if band in (*spec.optional, *filled)))
+    match = match_bands(looser, descriptions, options.bands, where, sensor)
+    if held := [name for name in filled if name in match.held_names]:
+        raise BandError(f"{where}: --fill names {_counted(held)}, which the file has\n{match}", "leave it out")
+    return replace(match, filled=tuple(filled.items()))
+
+
+def _filled_name(name: str, spec: InputSpec, descriptions: Sequence[str | None], sensor: str | None) -> str:
+    """The network's name of a band to fill, which may be given as the sensor's own."""
+    if name in spec.bands:
+        return name
+    able = fitting_sensors(_stated(descriptions)) if sensor is None else (sensors()[sensor],)
+    found = {
+        common for one in able if (band := one.find(name)) is not None for common in band.common if common in spec.bands
+    }
+    if len(found) != 1:
+        raise BandError(
+            f"--fill {name}: {'ambiguous' if found else 'the model has no such band'}",
+            f"use one of its names: {', '.join(spec.bands)}",
+        )
+    return found.pop()
+
+
+def named_by_sensor(sensor: str, descriptions: Sequence[str | None], where: str) -> Sequence[str | None]:
+    """Names of a file's bands when the user says which sensor they are of (``--sensor``).
+
+    A file that names its bands keeps its names. One that names none must have as many bands as the sensor;
+    Sentinel-2 L2A has all but the cirrus band.
+
+    Raises:
+        BandError: There is no such sensor, or the number of bands is another.
+    """
+    if sensor not in sensors():
+        raise BandError(f"--sensor {sensor} is unknown", f"use one of {', '.join(sensors())}")
+    if any(_stated(descriptions)):
+        return descriptions
+    names = [band.name for band in sensors()[sensor].bands]
+    without_cirrus = [band.name for band in sensors()[sensor].bands if "cirrus" not in band.common]
+    for order in (names, without_cirrus):
+        if len(order) == len(descriptions):
+            return order
+    raise BandError(
+        f"{where} has {len(descriptions)} bands without names, {sensors()[sensor].title} has {len(names)}:"
+        f" {', '.join(names)}",
+        "name them in file order: --bands NAME,NAME,...",
+    )
 
 
 @cache
@@ -159,9 +255,12 @@ def _refuse_doubles(names: tuple[str, ...], where: str) -> None:
         first[name.casefold()] = number
 
 
-def _agreed(spec: InputSpec, names: tuple[str, ...], where: str) -> BandMatch:
+def _agreed(spec: InputSpec, names: tuple[str, ...], where: str, known: str | None) -> BandMatch:
     """The match that all candidate sensors agree on, complete."""
-    candidates = fitting_sensors(names)
+    if known is None:
+        candidates = fitting_sensors(names)
+    else:
+        candidates = (sensors()[known],) if _fits(sensors()[known], names) else ()
     if not candidates:
         raise BandError(
             f"{where}: no sensor has these bands, each once\n{_listing(names)}", _say_bands(spec, len(names))
@@ -190,7 +289,8 @@ def _missing(spec: InputSpec, match: BandMatch) -> set[str]:
 
 def fitting_sensors(names: Sequence[str]) -> tuple[Sensor, ...]:
     """Sensors that have all these bands, each once; common names fit every sensor, ``""`` is no name."""
-    return tuple(sensor for sensor in sensors().values() if _fits(sensor, tuple(names)))
+    able = (sensor for sensor in sensors().values() if not sensor.only_when_named)
+    return tuple(sensor for sensor in able if _fits(sensor, tuple(names)))
 
 
 def _fits(sensor: Sensor, names: tuple[str, ...]) -> bool:

@@ -18,6 +18,8 @@ from typing import BinaryIO
 from geoseg_cli.errors import AccessError, InputError, InputMissingError, StorageError
 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JP2_SIGNATURES = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+"""Of the boxed format, and of a bare code stream."""
 _OTHER_SIGNATURES = {
     b"\0\0\0\x0cjP": "a JPEG 2000 image",
     b"\x89PNG": "a PNG image",
@@ -72,6 +74,43 @@ class FileIdentity:
         return cls(status.st_size, status.st_mtime_ns)
 
 
+def first_bytes(path: Path) -> bytes:
+    """The first 64 bytes of a regular file.
+
+    Raises:
+        GeosegError: There is none, it may not be read, or it is a device or a pipe.
+    """
+    with _file_errors(path):
+        status = path.stat()
+        # A named pipe would block on open.
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} is no regular file", "name a file")
+        with path.open("rb") as stream:
+            return stream.read(64)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False where there is nothing.
+
+    Raises:
+        AccessError: Nobody may look there.
+    """
+    try:
+        return path.is_dir()
+    except PermissionError as error:
+        raise AccessError(f"{path}: no permission to read it", "ask for it, or chmod +r") from error
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that begins so is a TIFF or a BigTIFF."""
+    return head.startswith(_TIFF_SIGNATURES)
+
+
+def is_jpeg2000(head: bytes) -> bool:
+    """Whether a file that begins so is a JPEG 2000 image."""
+    return head.startswith(_JP2_SIGNATURES)
+
+
 def refuse_others(path: Path) -> int:
     """Refuse what is no readable TIFF.
 
@@ -100,6 +139,28 @@ def refuse_others(path: Path) -> int:
     if lost:
         raise StorageError(f"{path} is truncated: {lost}, the file has {status.st_size} bytes", _AGAIN)
     return status.st_size
+
+
+def refuse_others_than(path: Path, driver: str) -> int:
+    """Refuse what is no regular file, and what does not begin as files of a GDAL driver do.
+
+    Args:
+        path: Absolute path.
+        driver: ``JP2OpenJPEG`` is checked by its signature; other drivers have none that is sure.
+
+    Returns:
+        Size of the file in bytes.
+
+    Raises:
+        GeosegError: As :func:`refuse_others` does.
+    """
+    head = first_bytes(path)
+    if driver == "JP2OpenJPEG" and not head.startswith(_JP2_SIGNATURES):
+        text = head.lstrip()
+        kinds = (kind for magic, kind in _OTHER_SIGNATURES.items() if text.startswith(magic))
+        kind = "a TIFF" if head.startswith(_TIFF_SIGNATURES) else next(kinds, "of another format" if head else "empty")
+        raise InputError(f"{path} is no JPEG 2000 image: it is {kind}", "download the product again")
+    return FileIdentity.of(path).size_bytes
 
 
 @contextmanager

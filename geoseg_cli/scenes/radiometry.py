@@ -53,7 +53,8 @@ class Radiometry:
     Attributes:
         scale: Reflectance per stored number, one per present band.
         offset: Reflectance of the stored number 0, one per present band.
-        rung: Which rung of the ladder decided: ``option``, ``tags``, ``baseline`` or ``float``.
+        rung: Which rung of the ladder decided: ``option``, ``metadata``, ``product``, ``stac``, ``tags``,
+            ``baseline`` or ``float``.
         reason: The decision and its evidence as a sentence.
         warnings: What speaks against the decision.
     """
@@ -84,6 +85,27 @@ class Radiometry:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What one source says the numbers mean.
+
+    Attributes:
+        rung: Which one.
+        reason: The formula and where it stands.
+        scales, offsets: Of each present band.
+    """
+
+    rung: str
+    reason: str
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    def agrees(self, other: Claim) -> bool:
+        """Whether both give the same reflectance, to a thousandth of the scale and a tenth of a digital number."""
+        is_near = np.allclose(self.scales, other.scales, rtol=1e-3)
+        return bool(is_near and np.allclose(self.offsets, other.offsets, atol=0.1 * DN_SCALE))
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a scene says about its numbers.
 
@@ -93,6 +115,7 @@ class Evidence:
         dtypes: Numpy name of each present band's dtype.
         scales, offsets: Scale and offset tag of each present band; 1 and 0 where there is none.
         sample: Reads (P, n) stored numbers from valid pixels all over the scene.
+        stated: What the metadata of the product says.
     """
 
     path: Path
@@ -101,6 +124,7 @@ class Evidence:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     sample: Callable[[], npt.NDArray[Any]] = field(repr=False)
+    stated: Claim | None = None
 
     @property
     def has_tags(self) -> bool:
@@ -140,21 +164,38 @@ def decide_radiometry(choice: str, evidence: Evidence) -> Radiometry:
     if choice not in CHOICES:
         raise UsageError(f"--radiometry {choice} is unknown", f"use one of {', '.join(CHOICES)}")
     sample = evidence.sample()
-    decided = (
-        _by_option(choice, evidence)
-        or _by_tags(evidence)
-        or _by_baseline(evidence)
-        or _by_float_range(evidence, sample)
-    )
+    decided = _by_option(choice, evidence) or _by_claims(evidence) or _by_float_range(evidence, sample)
     if decided is None:
         kind = evidence.dtypes[0]
         raise RadiometryError(f"{evidence.path}: nothing says what its {kind} numbers mean", _HINT)
     return replace(decided, warnings=_doubts(decided, evidence, sample))
 
 
-def _uniform(evidence: Evidence, scale: float, offset: float, rung: str, reason: str) -> Radiometry:
+def _by_claims(evidence: Evidence) -> Radiometry | None:
+    """The first of metadata, tags and product name that says something; those that follow must agree with it.
+
+    Raises:
+        RadiometryError: They do not: one of them is wrong, and nothing tells which.
+    """
+    claims = [c for c in (_by_statement(evidence), _by_tags(evidence), _by_baseline(evidence)) if c is not None]
+    if not claims:
+        return None
+    first, *others = claims
+    for other in others:
+        if not first.agrees(other):
+            raise RadiometryError(
+                f"{evidence.path}: two sources disagree about the numbers: {first.reason}; but {other.reason}", _HINT
+            )
+    return _decided(first)
+
+
+def _uniform(evidence: Evidence, scale: float, offset: float, rung: str, reason: str) -> Claim:
     count = len(evidence.bands)
-    return Radiometry((scale,) * count, (offset,) * count, rung, reason)
+    return Claim(rung, reason, (scale,) * count, (offset,) * count)
+
+
+def _decided(claim: Claim) -> Radiometry:
+    return Radiometry(claim.scales, claim.offsets, claim.rung, claim.reason)
 
 
 def _by_option(choice: str, evidence: Evidence) -> Radiometry | None:
@@ -165,10 +206,17 @@ def _by_option(choice: str, evidence: Evidence) -> Radiometry | None:
         "dn": (DN_SCALE, 0.0, "0.0001 x DN"),
         "dn-1000": (DN_SCALE, DN_OFFSET, "0.0001 x (DN - 1000)"),
     }[choice]
-    return _uniform(evidence, scale, offset, "option", f"{formula}, as --radiometry {choice} says")
+    return _decided(_uniform(evidence, scale, offset, "option", f"{formula}, as --radiometry {choice} says"))
 
 
-def _by_tags(evidence: Evidence) -> Radiometry | None:
+def _by_statement(evidence: Evidence) -> Claim | None:
+    """Metadata speak of the whole numbers that a product is made of: floats were computed from them."""
+    if evidence.stated is None or any(dtype.startswith("float") for dtype in evidence.dtypes):
+        return None
+    return evidence.stated
+
+
+def _by_tags(evidence: Evidence) -> Claim | None:
     if not evidence.has_tags:
         return None
     tags = list(zip(evidence.scales, evidence.offsets, strict=True))
@@ -180,12 +228,11 @@ def _by_tags(evidence: Evidence) -> Radiometry | None:
                 _HINT,
             )
     stated = "; ".join(f"{scale:g} x number {offset:+g}" for scale, offset in dict.fromkeys(tags))
-    return Radiometry(
-        evidence.scales, evidence.offsets, "tags", f"{stated}, as the scale and offset tags of the bands say"
-    )
+    reason = f"{stated}, as the scale and offset tags of the bands say"
+    return Claim("tags", reason, evidence.scales, evidence.offsets)
 
 
-def _by_baseline(evidence: Evidence) -> Radiometry | None:
+def _by_baseline(evidence: Evidence) -> Claim | None:
     """Sentinel-2 product names hold the processing baseline; the innermost folder or file speaks first.
 
     Products hold whole numbers: floats in a folder of that name are something that was computed from one.
@@ -220,7 +267,7 @@ def _by_float_range(evidence: Evidence, sample: npt.NDArray[Any]) -> Radiometry 
             f"{_HINT}; or, if they are fill, name it: --nodata NUMBER",
         )
     reason = f"the numbers are reflectance: floats, 99.9 % of a sample at or below {high:.3g}"
-    return _uniform(evidence, 1.0, 0.0, "float", reason)
+    return _decided(_uniform(evidence, 1.0, 0.0, "float", reason))
 
 
 def _doubts(decided: Radiometry, evidence: Evidence, sample: npt.NDArray[Any]) -> tuple[str, ...]:

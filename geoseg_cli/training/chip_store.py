@@ -9,15 +9,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, overload
+from typing import Final
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from geoseg_cli.errors import StorageError
+from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.training.chips import Chip
+from geoseg_cli.training.lazy import LazySequence
 from geoseg_cli.training.split import Part
 
 INDEX: Final = "index.json"
+ANEW: Final = "--restart drops the run and trains anew"
+"""What to do about a damaged file of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,16 @@ class ChipRow:
     pixels: tuple[int, ...]
 
 
-class StoredChips(Sequence[Chip]):
+@dataclass(frozen=True, slots=True)
+class _Index:
+    notes: list[str]
+    chips: list[ChipRow]
+
+
+_INDEX: Final = TypeAdapter(_Index)
+
+
+class StoredChips(LazySequence[Chip]):
     """Chips of a folder as a sequence.
 
     Args:
@@ -58,48 +72,60 @@ class StoredChips(Sequence[Chip]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, place: int) -> Chip: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Chip]: ...
-    def __getitem__(self, place: int | slice) -> Chip | list[Chip]:
-        """Chips, mapped into memory and read where they are used."""
-        if isinstance(place, slice):
-            return [self._read(row) for row in self.rows[place]]
-        return self._read(self.rows[place])
-
-    def _read(self, row: ChipRow) -> Chip:
+    def _make(self, place: int) -> Chip:
+        """The chip, mapped into memory and read where it is used."""
+        row = self.rows[place]
+        paths = _files(self._folder, row.number)
         try:
-            dn, target = (np.load(path, mmap_mode="r") for path in _files(self._folder, row.number))
-        except (OSError, ValueError) as error:
-            raise StorageError(
-                f"chip {row.number} of {self._folder} cannot be read: {error}", "start anew with --restart"
-            ) from error
+            dn, target = (np.load(path, mmap_mode="r") for path in paths)
+        except (OSError, EOFError, ValueError) as error:
+            names = " or ".join(path.name for path in paths)
+            raise StorageError(f"{names} in {self._folder} cannot be read or is damaged", ANEW) from error
         return Chip(row.kind, row.bands, dn, target)
 
 
 def write_chip(folder: Path, number: int, chip: Chip) -> None:
-    """Write a chip under its number."""
+    """Write a chip under its number.
+
+    Raises:
+        StorageError: It cannot be written, such as on a full disk.
+    """
     for path, array in zip(_files(folder, number), (chip.dn, chip.target), strict=True):
-        np.save(path, array)
+        with storage_trouble(path):
+            np.save(path, array)
 
 
 def write_index(folder: Path, rows: Sequence[ChipRow], notes: Sequence[str]) -> None:
-    """Say that all chips of a folder are there."""
+    """Say that all chips of a folder are there.
+
+    Raises:
+        StorageError: It cannot be written, such as on a full disk.
+    """
     text = json.dumps({"notes": list(notes), "chips": [asdict(row) for row in rows]})
     unfinished = folder / f".{INDEX}"
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(folder / INDEX)
+    with storage_trouble(folder / INDEX):
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(folder / INDEX)
 
 
 def read_index(folder: Path) -> tuple[list[ChipRow], list[str]] | None:
-    """Chips of a folder and what was noted when they were cut; None where they are not all there."""
+    """Chips of a folder and what was noted when they were cut; None where they are not all there.
+
+    Raises:
+        StorageError: The index cannot be read, or is cut or damaged.
+    """
     path = folder / INDEX
     if not path.is_file():
         return None
-    table = json.loads(path.read_text(encoding="utf-8"))
-    rows = [ChipRow(**row | {key: tuple(row[key]) for key in ("bands", "pixels")}) for row in table["chips"]]
-    return rows, table["notes"]
+    try:
+        index = _INDEX.validate_json(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}", ANEW) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StorageError(f"{path} is damaged: {where}{': ' * bool(where)}{first['msg']}", ANEW) from error
+    return index.chips, index.notes
 
 
 def _files(folder: Path, number: int) -> tuple[Path, Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.errors import ModelError
+from geoseg_cli.errors import ModelError, StorageError
 from geoseg_cli.export import CardFields, write_bundle
+from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.training.augment import Sample
 from geoseg_cli.training.chips import FloatArray
 from geoseg_cli.training.confidence import fit_confidence
@@ -47,6 +51,7 @@ def finish(plan: Plan, trainer: Trainer, ranks: Ranks, out: Path) -> Bundle:
 
     Raises:
         ModelError: The training diverged, or the exported graph does not answer as the network does.
+        StorageError: The bundle cannot be written, such as on a full disk; the run is kept.
     """
     network, step, best_score = trainer.best()
     if not math.isfinite(best_score):
@@ -76,9 +81,25 @@ def finish(plan: Plan, trainer: Trainer, ranks: Ranks, out: Path) -> Bundle:
             network.to("cpu"), chain.from_iterable(one.samples for one in plan.validation()), "the develop part"
         ),
     )
-    bundle = write_bundle(out, network, fields, golden_pixels(plan))
-    (out / CURVES_FILE).write_text(draw_curves(trainer.history, step), encoding="utf-8")
+    with _naming(out):
+        bundle = write_bundle(out, network, fields, golden_pixels(plan))
+    with _naming(out / CURVES_FILE):
+        (out / CURVES_FILE).write_text(draw_curves(trainer.history, step), encoding="utf-8")
     return bundle
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Name what could not be written, and say that the training is not lost."""
+    try:
+        with storage_trouble(target):
+            try:
+                yield
+            except SafetensorError as error:  # a full disk comes as this, and not as an error of the system
+                raise OSError(str(error)) from error
+    except StorageError as error:
+        hint = f"{error.hint}; then give the same command with --resume: it trains no further step"
+        raise StorageError(error.message, hint) from error
 
 
 def golden_pixels(plan: Plan) -> FloatArray:

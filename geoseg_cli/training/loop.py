@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg_cli.bundle import InputSpec
-from geoseg_cli.errors import StorageError
+from geoseg_cli.errors import AccessError, StorageError
 from geoseg_cli.metrics import Confusion, confusion
 from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.training.augment import AugmentOptions, Sample, Source
@@ -298,16 +297,31 @@ class Trainer:
         """Take up a run.
 
         Raises:
-            StorageError: The checkpoint is damaged or belongs to another network.
+            AccessError: The checkpoint may not be read.
+            StorageError: It is damaged or belongs to another network.
         """
+        hint = f"remove {path} to train anew with the same chips, or begin a new run with --restart"
+        kept = _read_checkpoint(path, hint)
         try:
-            kept = torch.load(path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(kept["network"])
             self.averaged.load_state_dict(kept["averaged"])
             self._optimizer.load_state_dict(kept["optimizer"])
             self._best, self._state = kept["best"], _State(**kept["state"])
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise StorageError(f"checkpoint {path} does not fit: {error}", f"remove {path} to start anew") from error
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise StorageError(f"checkpoint {path} does not fit: it is not of this network", hint) from error
+
+
+def _read_checkpoint(path: Path, hint: str) -> dict[str, Any]:
+    """What a checkpoint holds; torch's own words about a damaged one advise to trust it, ours do not."""
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise AccessError(f"checkpoint {path} cannot be read: {error.strerror}", "give yourself the right") from error
+    except Exception as error:  # unpickling damaged bytes ends in any kind of error
+        raise StorageError(f"checkpoint {path} is cut or damaged, or is no checkpoint", hint) from error
+    if not isinstance(kept, dict):
+        raise StorageError(f"checkpoint {path} is no checkpoint of geoseg train", hint)
+    return kept
 
 
 class _Clock:

@@ -5,10 +5,11 @@ Nothing is decided in silence: what was measured, assumed or left out is among t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from geoseg_cli.training.augment import AugmentOptions, Sample, Source, whole_sa
 from geoseg_cli.training.chip_store import INDEX, ChipRow, StoredChips, read_index, write_index
 from geoseg_cli.training.chips import Chip, band_names, band_statistics
 from geoseg_cli.training.config import TrainConfig
+from geoseg_cli.training.lazy import LazySequence
 from geoseg_cli.training.loop import TrainOptions, ValidationSet
 from geoseg_cli.training.losses import class_weights
 from geoseg_cli.training.own_data import ChipCutter, OwnData, find_data
@@ -124,7 +126,7 @@ class Plan:
         return groups
 
 
-class WholeSamples(Sequence[Sample]):
+class WholeSamples(LazySequence[Sample]):
     """Chips as samples for measuring, made when they are asked for."""
 
     def __init__(self, chips: Sequence[Chip], spec: InputSpec) -> None:
@@ -133,14 +135,8 @@ class WholeSamples(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._chips)
 
-    @overload
-    def __getitem__(self, place: int) -> Sample: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Sample]: ...
-    def __getitem__(self, place: int | slice) -> Sample | list[Sample]:
-        """The chips, normalised."""
-        if isinstance(place, slice):
-            return [whole_sample(chip, self._spec) for chip in self._chips[place]]
+    def _make(self, place: int) -> Sample:
+        """The chip, normalised."""
         return whole_sample(self._chips[place], self._spec)
 
 
@@ -153,6 +149,7 @@ def look_ahead(config: TrainConfig) -> Preview:
     legend = config.classes.to_legend()
     start = find_bundle(config.start.bundle) if config.start else None
     name, changes = _network(config, start)
+    _refuse_other_kinds(name, changes)
     spec, is_measured = _spec(config, start)
     data = find_data(config.data, legend)
     simulator = config.data.simulator
@@ -173,12 +170,19 @@ def new_network(preview: Preview) -> tuple[nn.Module, list[str]]:
     """The network before its first step, on the CPU, and the weights that could not be taken from the bundle.
 
     Raises:
-        ModelError: The configuration of the network does not fit, or the bundle's weights are damaged.
+        UsageError: No network can be made with the numbers of ``network.config``.
+        ModelError: The configuration of the network contradicts itself, or the bundle's weights are damaged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(preview.config.train.seed)
         channels, classes = preview.spec.channels, len(preview.legend.classes)
-        network = create_network(preview.network, channels, classes, **preview.network_config)
+        try:
+            network = create_network(preview.network, channels, classes, **preview.network_config)
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+            raise UsageError(
+                f"network.config makes no {preview.network}: {str(error).splitlines()[0]}",
+                f"correct {', '.join(preview.network_config)}, or leave them out",
+            ) from error
     if preview.start is None:
         return network, []
     given, own = load_network(preview.start).state_dict(), network.state_dict()
@@ -256,6 +260,30 @@ def _network(config: TrainConfig, start: Bundle | None) -> tuple[str, dict[str, 
             f"set network.name to {wanted.name}, or leave [network] out",
         )
     return wanted.name, wanted.config if config.network is None else config.network.config or wanted.config
+
+
+def _refuse_other_kinds(name: str, changes: dict[str, Any]) -> None:
+    """Settings of a network are of the kind of its own ones: torch takes ``true`` for a width of 1 in many places."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # the settings are wanted, and no weight
+        usual = create_network(name, 1, 2).config if changes else None
+    for key, value in changes.items():
+        own = getattr(usual, key, None)
+        if own is not None and not _is_alike(value, own):
+            raise UsageError(
+                f"network.config.{key} is {json.dumps(value, default=str)}; {name} has {json.dumps(own)} there",
+                "give a value of that kind, a list with as many numbers",
+            )
+
+
+def _is_alike(value: Any, own: Any) -> bool:
+    """Whether a value may stand in for one that a network has: of the same kind, and not negative."""
+    if isinstance(own, tuple):
+        is_list = isinstance(value, (list, tuple)) and len(value) == len(own)
+        return is_list and all(map(_is_alike, value, own))
+    if isinstance(own, (bool, str)):
+        return type(value) is type(own)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and value >= 0 and (isinstance(own, float) or isinstance(value, int))
 
 
 def _spec(config: TrainConfig, start: Bundle | None) -> tuple[InputSpec, bool]:

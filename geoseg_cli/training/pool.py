@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import overload
 
 import numpy as np
 
 from geoseg_cli.training.chips import Chip
+from geoseg_cli.training.lazy import LazySequence
 
 MakeChip = Callable[[int], Chip]
 
@@ -25,7 +25,7 @@ RENEWAL_PUMPS = 4
 """A full pool orders one new chip in so many pumps: more would take the processor from the training itself."""
 
 
-class ScenePool(Sequence[Chip]):
+class ScenePool(LazySequence[Chip]):
     """Chips number 0, 1, 2, ... of which the newest ``size`` are kept.
 
     Args:
@@ -62,16 +62,6 @@ class ScenePool(Sequence[Chip]):
 
     def __len__(self) -> int:
         return len(self._numbers)
-
-    @overload
-    def __getitem__(self, place: int) -> Chip: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Chip]: ...
-    def __getitem__(self, place: int | slice) -> Chip | list[Chip]:
-        """The chips in the order of their numbers, the oldest first; read lazily."""
-        if isinstance(place, slice):
-            return [self._read(number) for number in self._numbers[place]]
-        return self._read(self._numbers[place])
 
     @property
     def made(self) -> int:
@@ -116,8 +106,9 @@ class ScenePool(Sequence[Chip]):
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}.npy"
 
-    def _read(self, number: int) -> Chip:
-        planes = np.load(self._path(number), mmap_mode="r")
+    def _make(self, place: int) -> Chip:
+        """The chip at a place in the order of their numbers, the oldest first; mapped into memory."""
+        planes = np.load(self._path(self._numbers[place]), mmap_mode="r")
         bands = tuple((self.folder / "bands.txt").read_text(encoding="utf-8").split())
         return Chip("simulated", bands, planes[:-1], planes[-1].astype(np.uint8))
 

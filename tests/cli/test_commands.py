@@ -277,7 +277,7 @@ def _coarse(folder: Path) -> Path:
         (_control_points, 65, "gdalwarp"),
         (_rendered, 65, "8-bit"),
         (_wrong_bands, 65, "red"),
-        (_coarse, 65, "gdalwarp"),
+        (_coarse, 65, "--gsd"),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)).strip("_"),
 )

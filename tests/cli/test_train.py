@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,6 +21,7 @@ import rasterio
 pytest.importorskip("torch")
 
 from geoseg_cli.bundle import Bundle, sha256_of
+from geoseg_cli.errors import UsageError
 from geoseg_cli.export.readme import describe_in_words
 from tests.cli.conftest import Run
 from tests.conftest import write_scene
@@ -153,6 +157,15 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_nothing(run: Run, here: Pa
     [
         ("steps = 6", "stepps = 6", 2, ("train.stepps is no known key", "did you mean steps")),
         ('"lale-s1"', '"resnet"', 2, ("no network is called 'resnet'", "lemevit-tiny")),
+        ("stem_width = 8", "stem_width = true", 2, ("network.config.stem_width is true; lale-s1 has 16 there",)),
+        ("stem_width = 8", "stem_width = 8.5", 2, ("network.config.stem_width is 8.5",)),
+        ("stem_width = 8", "stem_width = -8", 2, ("network.config.stem_width is -8",)),
+        ("stem_width = 8", 'stem_width = "8"', 2, ('network.config.stem_width is "8"',)),
+        ("heads = [2, 2]", "heads = [true, 2]", 2, ("network.config.heads is [true, 2]", "[4, 8]")),
+        ("heads = [2, 2]", "heads = [2]", 2, ("network.config.heads is [2]", "as many")),
+        ("heads = [2, 2]", "heads = 2", 2, ("network.config.heads is 2",)),
+        ("heads = [2, 2]", "heads = [2, 0]", 2, ("network.config makes no lale-s1", "heads")),
+        ("stem_width = 8", "keep_pointwise_residual = 1", 2, ("keep_pointwise_residual is 1",)),
         ("stem_width = 8", "stem = 8", 78, ("has no setting stem", "stem_width")),
         ('folder = "data"', 'folder = "nothing"', 66, ("there is no folder", "images/X.tif")),
         ('folder = "data"', 'folder = "data/north/empty"', 66, ("there is no folder",)),
@@ -203,7 +216,9 @@ def test_a_damaged_checkpoint_is_refused_and_a_restart_needs_none(
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     done = run("train", "train.toml", "--resume")
     assert (done.code, done.out) == (74, "")
-    assert "checkpoint tiny.run/checkpoint.pt does not fit" in done.err
+    assert "checkpoint tiny.run/checkpoint.pt is cut or damaged" in done.err
+    assert "remove tiny.run/checkpoint.pt" in done.err
+    assert "torch" not in done.err
     assert run("train", "train.toml", "--resume", "--restart").code == 2
     assert run("train", "train.toml", "--restart", "--out", "tiny").out == "tiny\n"
 
@@ -224,6 +239,112 @@ def test_what_a_killed_run_left_behind_does_not_end_it(run: Run, here: Path, mon
     assert done.code == 74
     assert "tiny.run/run.json is damaged" in done.err
     assert "--restart" in done.err
+
+
+def fake_bundle_in(out: Path, *rest: object) -> object:
+    out.mkdir(exist_ok=True)
+    return type("B", (), {"folder": out})
+
+
+def refuse_to_write(error: Exception) -> Callable[..., NoReturn]:
+    def write(*rest: object) -> NoReturn:
+        raise error
+
+    return write
+
+
+def test_a_full_disk_while_the_bundle_is_written_costs_no_step(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    from geoseg_cli.training import finish
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    of_weights = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    for mode, error in ((), full), (("--resume",), of_weights):
+        monkeypatch.setattr(finish, "write_bundle", refuse_to_write(error))
+        done = run("train", "train.toml", *mode)
+        assert (done.code, done.out) == (74, "")
+        assert "cannot write tiny: " in done.err
+        assert "No space left on device" in done.err
+        assert "make room" in done.err
+        assert "--resume: it trains no further step" in done.err
+    monkeypatch.setattr(finish, "write_bundle", fake_bundle_in)
+    monkeypatch.setattr(finish, "draw_curves", refuse_to_write(full))
+    done = run("train", "train.toml", "--resume")
+    assert (done.code, "cannot write tiny/curves.svg: No space" in done.err) == (74, True)
+    monkeypatch.setattr(finish, "draw_curves", lambda history, step: "<svg/>")
+    done = run("train", "train.toml", "--resume")
+    assert (done.code, done.out) == (0, "tiny\n")
+    assert "the checkpoint is of step 6" in done.err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: text.replace('"kind"', '"sort"'),
+        lambda text: text.replace('"part": "train"', '"part": "teach"'),
+        lambda text: "[]",
+    ],
+    ids=["cut", "empty", "another key", "another part", "no table"],
+)
+def test_a_damaged_index_of_the_chips_is_named_with_the_way_out(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[str], str]
+) -> None:
+    from geoseg_cli.training import run as run_module
+
+    monkeypatch.setattr(run_module, "_train", refuse_to_write(UsageError("here the training would begin")))
+    assert run("train", "train.toml").code == 2
+    index = here / "tiny.run" / "chips" / "index.json"
+    index.write_text(damage(index.read_text()))
+    done = run("train", "train.toml", "--resume")
+    assert (done.code, done.out) == (74, "")
+    assert "tiny.run/chips/index.json is damaged" in done.err
+    assert "--restart" in done.err
+    assert "here the training would begin" in run("train", "train.toml", "--restart").err
+
+
+def test_an_out_folder_that_cannot_be_written_is_refused_before_anything_is_read(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoseg_cli.training import run as run_module
+
+    monkeypatch.setattr(run_module, "cut_chips", refuse_to_write(AssertionError("data were read")))
+    (here / "link").symlink_to(here / "gone" / "nowhere")
+    (here / "file").touch()
+    for out, words in (
+        ("link", "cannot write link: link: it is a link into nothing"),
+        ("file/tiny", "file/tiny"),
+        ("x" * 300, "File name too long"),
+        ("/", "name a folder with --out"),
+        (".", "exists and is no bundle"),
+    ):
+        done = run("train", "train.toml", "--out", out)
+        assert (done.code, done.out) == (73, ""), done.err
+        assert words in done.err
+        assert "--out" in done.err
+    assert not (here / "gone").exists()
+    assert sorted(path.name for path in here.iterdir()) == ["data", "file", "link", "train.toml"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_bundle_without_the_right_to_replace_it_is_refused_before_anything_is_read(run: Run, here: Path) -> None:
+    (here / "tiny").mkdir()
+    (here / "tiny").chmod(0o500)
+    done = run("train", "train.toml")
+    assert done.code == 73
+    assert "Permission denied" in done.err
+    assert not (here / "tiny.run").exists()
+
+
+def test_a_folder_instead_of_a_configuration_is_answered_with_the_one_in_it(run: Run, here: Path) -> None:
+    done = run("train", ".")
+    assert (done.code, done.out) == (2, "")
+    assert ". is a folder" in done.err
+    assert "geoseg train train.toml" in done.err
 
 
 def test_folders_that_are_not_ours_are_left_alone(run: Run, here: Path) -> None:

@@ -89,6 +89,12 @@ def saved(**arrays: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def one_array() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3, np.float32))
+    return stream.getvalue()
+
+
 PIXELS, LOGITS = draw_pixels(1, CHANNELS, 8, 8), draw_pixels(1, CLASSES, 8, 8)
 
 
@@ -96,8 +102,11 @@ PIXELS, LOGITS = draw_pixels(1, CHANNELS, 8, 8), draw_pixels(1, CLASSES, 8, 8)
     ("content", "words"),
     [
         (b"", "has no golden"),
-        (b"PK no archive", "holds no golden tiles"),
-        (saved(pixels=PIXELS), "holds no golden tiles"),
+        (b"PK no archive", "is damaged, or is no archive of numbers"),
+        (saved(pixels=PIXELS, logits=LOGITS)[:200], "is damaged"),
+        (saved(pixels=PIXELS, logits=LOGITS).replace(b"NUMPY", b"NUMB!"), "is damaged"),
+        (one_array(), "is no archive of numbers"),
+        (saved(pixels=PIXELS), "it lacks pixels or logits"),
         (saved(pixels=np.array([object()]), logits=LOGITS), "holds no golden tiles"),
         (saved(pixels=PIXELS[:, :2], logits=LOGITS), "do not fit the card"),
         (saved(pixels=PIXELS, logits=LOGITS[:, :2]), "do not fit the card"),
@@ -107,5 +116,6 @@ PIXELS, LOGITS = draw_pixels(1, CHANNELS, 8, 8), draw_pixels(1, CLASSES, 8, 8)
 def test_golden_tiles_that_cannot_be_compared_are_the_bundles_error(
     tmp_path: Path, network: Pixelwise, content: bytes, words: str
 ) -> None:
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=words) as caught:
         read_golden(write_pixelwise_bundle(tmp_path, network, golden=content))
+    assert not any(word in caught.value.message for word in ("pickle", "allow_"))

@@ -21,7 +21,7 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes import SceneOptions, open_scene
-from geoseg_cli.scenes.geotiff import open_geotiff
+from geoseg_cli.scenes.raster_file import open_geotiff
 from tests.conftest import TEN_METRES, write_scene
 
 NAMES = ("blue", "green", "red", "nir")
@@ -140,13 +140,13 @@ def sparse_8_terabytes(path: Path) -> None:
 
 REFUSED: list[tuple[Callable[[Path], Any], int, str, str]] = [
     (lambda path: None, 66, "there is no such file", "check the path"),
-    (folder, 65, "is a folder", "inside"),
-    (os.mkfifo, 65, "no regular file", "GeoTIFF"),
+    (folder, 65, "is a folder", "SAFE folder"),
+    (os.mkfifo, 65, "no regular file", "name a file"),
     (text, 65, "no TIFF", "gdal_translate"),
     (empty, 65, "empty", "GeoTIFF"),
     (html, 65, "an XML or HTML text", "GeoTIFF"),
     (zip_archive, 65, "zip archive", "GeoTIFF"),
-    (jpeg_2000, 65, "JPEG 2000", "gdal_translate"),
+    (jpeg_2000, 74, "truncated or damaged", "download it again"),
     (virtual_raster, 65, "GDAL virtual raster", "gdal_translate"),
     (header_only, 74, "truncated", "download it again"),
     (lambda path: path.write_bytes(b"II*\0"), 74, "the header is incomplete", "download it again"),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from geoseg_cli.errors import InputError, RadiometryError, UsageError
-from geoseg_cli.scenes.radiometry import CHOICES, Evidence, decide_radiometry, refuse_rendered
+from geoseg_cli.scenes.radiometry import CHOICES, Claim, Evidence, decide_radiometry, refuse_rendered
 
 BASELINE_5 = Path("/data/S2A_MSIL2A_20230625T234621_N0509_R073_T01WCP_20230626T022157.SAFE/x/stack.tif")
 BASELINE_2 = Path("/data/S2A_MSIL2A_20190212T192651_N0212_R013_T07HFE_20201007T160857.SAFE/x/stack.tif")
@@ -24,9 +24,10 @@ def evidence(
     dtype: str = "uint16",
     scales: tuple[float, ...] = (1.0, 1.0),
     offsets: tuple[float, ...] = (0.0, 0.0),
+    stated: Claim | None = None,
 ) -> Evidence:
     numbers: npt.NDArray[Any] = np.asarray(sample, dtype=dtype)
-    return Evidence(path, ("blue", "nir"), (dtype, dtype), scales, offsets, lambda: numbers)
+    return Evidence(path, ("blue", "nir"), (dtype, dtype), scales, offsets, lambda: numbers, stated)
 
 
 @pytest.mark.parametrize(
@@ -40,10 +41,47 @@ def test_the_option_decides_first(choice: str, number: int, reflectance: float) 
     assert decided.apply(np.full((2, 1, 1), number)) == pytest.approx(reflectance, abs=1e-7)
 
 
-def test_tags_decide_before_names_band_by_band() -> None:
-    decided = decide_radiometry("auto", evidence(path=BASELINE_5, scales=(2.75e-5, 1e-4), offsets=(-0.2, 0.0)))
+def test_tags_decide_band_by_band() -> None:
+    decided = decide_radiometry("auto", evidence(scales=(2.75e-5, 1e-4), offsets=(-0.2, 0.0)))
     assert decided.rung == "tags"
     assert decided.apply(np.full((2, 1, 1), 10000)).ravel().tolist() == pytest.approx([0.075, 1.0])
+
+
+STATED = Claim("metadata", "0.0001 x (DN - 1000), as MTD_MSIL2A.xml says", (1e-4, 1e-4), (-0.1, -0.1))
+TAGGED: dict[str, Any] = {"scales": (1e-4, 1e-4), "offsets": (-0.1, -0.1)}
+
+
+@pytest.mark.parametrize(
+    ("found", "rung"),
+    [
+        ({"stated": STATED, "path": BASELINE_5, **TAGGED}, "metadata"),
+        ({"stated": STATED}, "metadata"),
+        ({"path": BASELINE_5, **TAGGED}, "tags"),
+    ],
+    ids=["all three", "metadata alone", "tags and name"],
+)
+def test_of_sources_that_agree_the_first_decides(found: dict[str, Any], rung: str) -> None:
+    decided = decide_radiometry("auto", evidence(**found))
+    assert decided.rung == rung
+    assert decided.apply(np.full((2, 1, 1), 2000)).ravel().tolist() == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"path": BASELINE_5, "scales": (1e-4, 1e-4), "offsets": (0.0, 0.0)},
+        {"stated": STATED, "scales": (1e-4, 1e-4), "offsets": (0.0, 0.0)},
+        {
+            "stated": Claim("metadata", "0.0001 x DN, as MTD_MSIL2A.xml says", (1e-4,) * 2, (0.0,) * 2),
+            "path": BASELINE_5,
+        },
+    ],
+    ids=["tags against name", "metadata against tags", "metadata against name"],
+)
+def test_sources_that_disagree_stop_the_run_until_the_user_decides(found: dict[str, Any]) -> None:
+    with pytest.raises(RadiometryError, match="two sources disagree"):
+        decide_radiometry("auto", evidence(**found))
+    assert decide_radiometry("dn", evidence(**found)).rung == "option"
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,10 @@ def test_own_classes_make_a_legend(tmp_path: Path) -> None:
         ('task = "land-cover"', 'task = "cloud"\n[augment]\nclouds = 0.1', ("augment.clouds is for land cover",)),
         ('["red", "nir"]', '["red", "lwir11"]\n[augment]\nclouds = 0.1', ("knows the bands of Sentinel-2",)),
         ("steps = 6", "steps = ", ("is no TOML",)),
+        ("[10, 80]", "[10, 80, 10]", ("value 10 is given twice",)),
+        ("gsd_m = 10", 'gsd_m = "10"', ("bundle.gsd_m: a number is wanted, without quotes",)),
+        ("steps = 6", "steps = 6\ntensorboard = 1", ("train.tensorboard: true or false is wanted",)),
+        ('folder = "own"', 'folder = "own"\nnodata = true', ("data.pairs.0.nodata: a number is wanted",)),
     ],
 )
 def test_what_does_not_fit_is_named_with_what_would(tmp_path: Path, old: str, new: str, words: tuple[str, ...]) -> None:
@@ -116,6 +120,82 @@ def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
         read(tmp_path, text)
     for word in ("train.stepz", "train.steps:", "network.name"):
         assert word in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("where", "key"),
+    [
+        ("steps = 6", "steps"),
+        ("steps = 6", "seed"),
+        ("steps = 6", "learning_rate"),
+        ("steps = 6", "sizes_px"),
+        ("steps = 6", "output_weights"),
+        ("gsd_m = 10", "tile_px"),
+        ("values = [10, 80]", "values"),
+        ('folder = "own"', "share"),
+        ('folder = "own"', "zoom"),
+        ('folder = "own"', "ignore"),
+    ],
+)
+def test_true_is_no_number(tmp_path: Path, where: str, key: str) -> None:
+    lists = {"sizes_px": "[true]", "output_weights": "[true, 0.4]", "values": "[10, true]", "zoom": "[true, 2]",
+             "ignore": "[true]"}  # fmt: skip
+    kept = "" if where.startswith(f"{key} =") else f"{where}\n"
+    with pytest.raises(UsageError, match=rf"\.{key}(\.\d)?: a number is wanted, and not true or false \(given: true\)"):
+        read(tmp_path, SMALLEST.replace(where, f"{kept}{key} = {lists.get(key, 'true')}"))
+
+
+@pytest.mark.parametrize("zoom", ["[0, 1]", "[-1, 1]", "[1, inf]", "[nan, 1]", "[1, 1e9]", "[1e-9, 1]", "[1, 10.01]"])
+def test_a_zoom_beyond_tenfold_is_refused_with_the_bounds(tmp_path: Path, zoom: str) -> None:
+    with pytest.raises(UsageError, match=r"data\.pairs\.0\.zoom.*from 0\.1 to 10 "):
+        read(tmp_path, SMALLEST.replace('folder = "own"', f'folder = "own"\nzoom = {zoom}'))
+
+
+def test_a_zoom_of_tenfold_is_read(tmp_path: Path) -> None:
+    config = read(tmp_path, SMALLEST.replace('folder = "own"', 'folder = "own"\nzoom = [0.1, 10]'))
+    assert config.data.pairs[0].zoom == (0.1, 10)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([(1, "roof"), (1, "road")], "value 1 is given twice: roof and road"),
+        ([(1, "roof"), (2, "roof")], "name roof is given twice: to 1 and 2"),
+        ([(1, "2"), (2, "roof")], "the name of class 1 is 2, which is the value of roof"),
+        ([(1, "roof")], "2 to 62"),
+    ],
+)
+def test_own_classes_that_cannot_be_told_apart_are_named(
+    tmp_path: Path, rows: list[tuple[int, str]], words: str
+) -> None:
+    own = ", ".join(f'{{value = {value}, name = "{name}", color = "#FF0000"}}' for value, name in rows)
+    text = SMALLEST.replace('legend = "esa-worldcover"\nvalues = [10, 80]', f'legend = "roofs"\nown = [{own}]')
+    with pytest.raises(UsageError, match=f"classes: .*{words}"):
+        read(tmp_path, text)
+
+
+def test_a_name_that_is_its_own_value_is_read(tmp_path: Path) -> None:
+    own = 'own = [{value = 1, name = "1", color = "#FF0000"}, {value = 2, name = "2", color = "#FF0000"}]'
+    text = SMALLEST.replace('legend = "esa-worldcover"\nvalues = [10, 80]', f'legend = "roofs"\n{own}')
+    assert read(tmp_path, text).classes.to_legend().values == (1, 2)
+
+
+def test_a_byte_order_mark_as_windows_editors_write_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + SMALLEST.lstrip().encode())
+    assert read_config(path).bundle.name == "fields"
+
+
+def test_a_folder_is_answered_with_the_configurations_in_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder") as caught:
+        read_config(tmp_path)
+    assert "geoseg train CONFIG.toml" in caught.value.hint
+    for name in ("fields.toml", "lakes.toml"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match="is a folder") as caught:
+        read_config(tmp_path)
+    assert f"geoseg train {tmp_path / 'fields.toml'}" in caught.value.hint
+    assert "or lakes.toml" in caught.value.hint
 
 
 def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:

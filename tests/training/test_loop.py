@@ -123,7 +123,7 @@ def test_a_checkpoint_of_another_network_or_a_torn_one_is_refused(network: Net, 
     with pytest.raises(StorageError, match="does not fit"):
         Trainer(torch.nn.Conv2d(2, 2, 1), SPEC, OPTIONS, AugmentOptions(), checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(StorageError, match="does not fit"):
+    with pytest.raises(StorageError, match="is cut or damaged"):
         make_trainer(network, checkpoint=checkpoint)
 
 
@@ -246,10 +246,28 @@ def test_a_class_that_weighs_more_is_found_more_often(network: Net) -> None:
     assert found[0] < found[1]
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(network: Net, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint at all", b"\x80\x02cos\nsystem\nq\x00.", b"PK\x03\x04 cut"]
+)
+def test_a_file_that_is_no_checkpoint_is_refused_in_our_own_words(network: Net, tmp_path: Path, content: bytes) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
-    checkpoint.write_bytes(b"not a checkpoint at all")
-    with pytest.raises(StorageError, match="does not fit"):
+    checkpoint.write_bytes(content)
+    with pytest.raises(StorageError) as caught:
+        make_trainer(network, checkpoint=checkpoint)
+    said = f"{caught.value.message}\n{caught.value.hint}"
+    assert f"checkpoint {checkpoint} is cut or damaged" in said
+    assert f"remove {checkpoint}" in said
+    assert "--restart" in said
+    assert not any(word in said for word in ("weights_only", "torch", "pickle", "arbitrary"))
+
+
+@pytest.mark.parametrize("kept", [[1, 2], {}, {"network": 3}, {"network": {}, "averaged": {}}])
+def test_a_file_of_torch_that_is_no_checkpoint_of_this_network_is_refused(
+    network: Net, tmp_path: Path, kept: object
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    torch.save(kept, checkpoint)
+    with pytest.raises(StorageError, match=r"is no checkpoint of geoseg train|does not fit"):
         make_trainer(network, checkpoint=checkpoint)
 
 

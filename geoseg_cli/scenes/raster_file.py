@@ -1,6 +1,6 @@
-"""Opens GeoTIFFs, COGs and BigTIFFs that may come from anyone, and reads windows of them.
+"""Opens raster files that may come from anyone, GeoTIFFs above all, and reads windows of them.
 
-The driver is pinned and files beside the TIFF are ignored, so a file that calls itself ``.tif`` cannot make
+The driver is pinned and files beside the raster are ignored, so a file that calls itself ``.tif`` cannot make
 GDAL read another one. What GDAL raises becomes an error that names the file, the cause and the cure.
 """
 
@@ -25,7 +25,9 @@ from rasterio.session import DummySession
 
 from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.integrity import refuse_others
+from geoseg_cli.scenes.integrity import refuse_others, refuse_others_than
+from geoseg_cli.scenes.network import GDAL_OPTIONS, redacted
+from geoseg_cli.scenes.product import Driver
 
 BoolArray = npt.NDArray[np.bool_]
 Nodata = float | Literal["auto"] | None
@@ -37,8 +39,6 @@ MAX_BYTES = 64 * GIB
 MAX_INFLATION = 4000
 """Largest ratio of pixels to file; deflate ends at 1032, real scenes near 10."""
 
-_SAMPLE_SIDE_PX = 128
-
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
@@ -48,8 +48,8 @@ class BlockShape:
     width: int
 
 
-class GeoTiff:
-    """One open GeoTIFF. :meth:`read` may be called by many threads at once: a lock lets one in at a time.
+class RasterFile:
+    """One open raster file. :meth:`read` may be called by many threads at once: a lock lets one in at a time.
 
     Attributes:
         path: Absolute path.
@@ -63,7 +63,7 @@ class GeoTiff:
         warnings: What the user should know.
     """
 
-    def __init__(self, dataset: Any, path: Path, nodata: Nodata) -> None:
+    def __init__(self, dataset: Any, path: Path, nodata: Nodata, says: str = "--nodata") -> None:
         self.path = path
         self._dataset = dataset
         self._lock = threading.Lock()
@@ -72,9 +72,9 @@ class GeoTiff:
         self.dtypes: tuple[str, ...] = tuple(dataset.dtypes)
         self.scales: tuple[float, ...] = tuple(dataset.scales)
         self.offsets: tuple[float, ...] = tuple(dataset.offsets)
-        self.nodata, self.nodata_reason = _nodata(dataset, nodata)
+        self.nodata, self.nodata_reason = _nodata(dataset, nodata, says)
         self.block_shape = BlockShape(*dataset.block_shapes[0])
-        self.warnings = (*_warnings(self.grid), *_ignored_sidecars(path))
+        self.warnings = (*grid_warnings(self.grid), *_ignored_sidecars(path))
         self._alpha = _alpha_band(dataset)
         flags = dataset.mask_flag_enums[0]
         self._is_masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
@@ -86,12 +86,15 @@ class GeoTiff:
         """Close the file."""
         self._dataset.close()
 
-    def read(self, numbers: tuple[int, ...], window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+    def read(
+        self, numbers: tuple[int, ...], window: Window, keeps_saturated: bool = True
+    ) -> tuple[npt.NDArray[Any], BoolArray]:
         """Read a window.
 
         Args:
             numbers: Band numbers, from 1.
             window: Pixels inside the grid.
+            keeps_saturated: Whether the largest number of an integer type means something.
 
         Returns:
             (P, H, W) stored numbers in the file's dtype (float32 where the bands' dtypes differ), and (H, W)
@@ -100,6 +103,13 @@ class GeoTiff:
         Raises:
             StorageError: The file is truncated or damaged there.
         """
+        pixels, each = self.read_each(numbers, window, keeps_saturated)
+        return pixels, np.asarray(each.all(axis=0))
+
+    def read_each(
+        self, numbers: tuple[int, ...], window: Window, keeps_saturated: bool = True
+    ) -> tuple[npt.NDArray[Any], BoolArray]:
+        """As :meth:`read`, with the validity of each band: (P, H, W) bool."""
         assert window.intersection(self.grid.window) == window, f"{window} leaves the grid"
         mask = None
         with self._lock, _gdal(), _read_errors(self.path, window):
@@ -110,31 +120,8 @@ class GeoTiff:
                 mask = self._dataset.read(self._alpha, window=window.to_rasterio()) > 0
             elif self._is_masked:
                 mask = self._dataset.read_masks(numbers[0], window=window.to_rasterio()) > 0
-        valid = valid_pixels(pixels, tuple(self.nodata[number - 1] for number in numbers))
-        return pixels, valid if mask is None else valid & mask
-
-    def sample(self, numbers: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Stored numbers of valid pixels from windows spread evenly over the scene.
-
-        Args:
-            numbers: Band numbers, from 1.
-
-        Returns:
-            (P, n) in the file's dtype; n is 0 where no valid pixel was met.
-
-        Raises:
-            StorageError: The file is truncated or damaged.
-        """
-        # 4 x 4 windows cost at most 16 blocks a band. A scene that is nearly all nodata gets a closer look.
-        for steps in (4, 16):
-            parts = []
-            for window in _spread_windows(self.grid, steps):
-                pixels, valid = self.read(numbers, window)
-                parts.append(pixels[:, valid])
-            found = np.concatenate(parts, axis=1)
-            if found.shape[1] >= 1000:
-                break
-        return found
+        valid = valid_numbers(pixels, [self.nodata[number - 1] for number in numbers], keeps_saturated)
+        return pixels, valid if mask is None else np.asarray(valid & mask)
 
     def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
         """Bytes of all blocks that ``rows`` successive pixel rows can touch."""
@@ -147,7 +134,7 @@ class GeoTiff:
         return block_rows * block.height * block_cols * block.width * pixel_bytes
 
 
-def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = None) -> GeoTiff:
+def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = None) -> RasterFile:
     """Open a GeoTIFF.
 
     Args:
@@ -163,13 +150,40 @@ def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = No
         GridError: It lies on no map grid.
         StorageError: It is truncated or damaged.
     """
+    return open_raster(str(path.absolute()), "GTiff", nodata, max_bytes)
+
+
+def open_raster(
+    name: str, driver: Driver, nodata: Nodata = "auto", max_bytes: int | None = None, says: str = "--nodata"
+) -> RasterFile:
+    """Open a file of a product.
+
+    Args:
+        name: What GDAL opens: an absolute path, or ``/vsizip/ARCHIVE/MEMBER``.
+        driver: The only driver that may open it.
+        nodata, max_bytes: As of :func:`open_geotiff`.
+        says: Who says what ``nodata`` is, where it is a number.
+
+    Raises:
+        GeosegError: As :func:`open_geotiff` does.
+    """
+    path = Path(name)
+    if name.startswith("/vsi"):
+        return _open(name, driver, None, (nodata, says), max_bytes)
     path = path.absolute()
-    size_bytes = refuse_others(path)
+    size_bytes = refuse_others(path) if driver == "GTiff" else refuse_others_than(path, driver)
+    return _open(str(path), driver, size_bytes, (nodata, says), max_bytes)
+
+
+def _open(
+    name: str, driver: Driver, size_bytes: int | None, nodata: tuple[Nodata, str], max_bytes: int | None
+) -> RasterFile:
+    path = Path(redacted(name))
     with _gdal(), _open_errors(path):
-        dataset = rasterio.open(str(path), driver="GTiff", sharing=False)
+        dataset = rasterio.open(name, driver=driver, sharing=False)
         try:
             _refuse_giants(dataset, path, size_bytes, max_bytes)
-            return GeoTiff(dataset, path, nodata)
+            return RasterFile(dataset, path, *nodata)
         except BaseException:
             dataset.close()
             raise
@@ -187,22 +201,23 @@ def read_bands(dataset: Any, numbers: Sequence[int], window: Window) -> npt.NDAr
     return np.stack([dataset.read(number, window=where).astype(np.float32) for number in numbers])
 
 
-def valid_pixels(pixels: npt.NDArray[Any], nodata: Sequence[float | None]) -> BoolArray:
-    """Where every band holds a number that means something.
+def valid_numbers(pixels: npt.NDArray[Any], nodata: Sequence[float | None], keeps_saturated: bool = True) -> BoolArray:
+    """Which numbers mean something.
 
     Args:
         pixels: (P, H, W) stored numbers.
         nodata: The number that means nothing in each of the P bands, or None.
+        keeps_saturated: Whether the largest number of an integer type does.
 
     Returns:
-        (H, W) bool: no band equals its nodata, is NaN or infinite.
+        (P, H, W) bool: not the band's nodata, not NaN, not infinite.
     """
-    valid = np.ones(pixels.shape[1:], dtype=np.bool_)
-    for plane, value in zip(pixels, nodata, strict=True):
-        if plane.dtype.kind == "f":
-            valid &= np.isfinite(plane)
+    valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, dtype=np.bool_)
+    for plane, is_valid, value in zip(pixels, valid, nodata, strict=True):
         if value is not None and can_hold(plane.dtype, value):
-            valid &= plane != plane.dtype.type(value)
+            is_valid &= plane != plane.dtype.type(value)
+        if not keeps_saturated and plane.dtype.kind != "f":
+            is_valid &= plane != np.iinfo(plane.dtype).max
     return valid
 
 
@@ -218,8 +233,11 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
 
 @contextmanager
 def _gdal() -> Iterator[None]:
-    """GDAL with nothing but the named file: no siblings, no credentials, warnings to rasterio's logger."""
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    """GDAL with nothing but the named file: no siblings, no credentials, warnings to rasterio's logger.
+
+    What it may fetch is decided before; here are the bounds on its time and tries.
+    """
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", **GDAL_OPTIONS}
     with rasterio.Env(session=DummySession(), **options):
         yield
 
@@ -235,7 +253,7 @@ def _open_errors(path: Path) -> Iterator[None]:
         raise
     except (RasterioError, CPLE_BaseError, ValueError, OverflowError) as error:
         raise StorageError(
-            f"{path}: this TIFF cannot be opened, it is truncated or damaged ({error})",
+            f"{path}: this raster cannot be opened, it is truncated or damaged ({error})",
             "copy or download it again and compare sizes",
         ) from error
 
@@ -252,15 +270,20 @@ def _read_errors(path: Path, window: Window) -> Iterator[None]:
         ) from error
 
 
-def _refuse_giants(dataset: Any, path: Path, size_bytes: int, max_bytes: int | None) -> None:
-    """A TIFF of some kilobytes can declare terabytes; a plan for it would fill the disk."""
+def _refuse_giants(dataset: Any, path: Path, size_bytes: int | None, max_bytes: int | None) -> None:
+    """A file of some kilobytes can declare terabytes; a plan for it would fill the disk.
+
+    ``size_bytes`` is None where nobody knows it, as inside an archive.
+    """
     pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
     declared = dataset.height * dataset.width * pixel_bytes
-    limit = max_bytes if max_bytes is not None else min(MAX_BYTES, max(GIB, MAX_INFLATION * size_bytes))
+    inflated = MAX_BYTES if size_bytes is None else max(GIB, MAX_INFLATION * size_bytes)
+    limit = max_bytes if max_bytes is not None else min(MAX_BYTES, inflated)
     if declared > limit:
+        stored = "" if size_bytes is None else f" in a file of {size_bytes / GIB:.3g} GiB"
         raise InputError(
             f"{path} declares {dataset.height} x {dataset.width} px x {dataset.count} bands ="
-            f" {declared / GIB:.1f} GiB in a file of {size_bytes / GIB:.3g} GiB;"
+            f" {declared / GIB:.1f} GiB{stored};"
             f" up to {limit / GIB:.3g} GiB are accepted",
             "if the file is right, cut it with gdal_translate -srcwin, or from Python raise"
             f" SceneOptions.max_bytes to {declared}",
@@ -285,13 +308,13 @@ def _grid(dataset: Any, path: Path) -> Grid:
     return Grid(crs, transform, dataset.height, dataset.width)
 
 
-def _nodata(dataset: Any, wanted: Nodata) -> tuple[tuple[float | None, ...], str]:
+def _nodata(dataset: Any, wanted: Nodata, says: str) -> tuple[tuple[float | None, ...], str]:
     """Nodata of each band and where it comes from."""
     if wanted is None:
-        return (None,) * dataset.count, "--nodata none: every finite number is data"
+        return (None,) * dataset.count, f"{says} none: every finite number is data"
     if wanted != "auto":
         _refuse_impossible_nodata(dataset, float(wanted))
-        return (float(wanted),) * dataset.count, f"--nodata {wanted:g}"
+        return (float(wanted),) * dataset.count, f"{says} {wanted:g}"
     values = tuple(dataset.nodatavals)
     stated = [f"{value:g}" for value in dict.fromkeys(values) if value is not None]
     if not stated:
@@ -317,7 +340,8 @@ def _alpha_band(dataset: Any) -> int | None:
     return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
 
 
-def _warnings(grid: Grid) -> tuple[str, ...]:
+def grid_warnings(grid: Grid) -> tuple[str, ...]:
+    """What the user should know of a scene's grid: that it has no CRS, or is stored south-up."""
     if grid.crs is None:
         return ("the scene has no CRS: neither has the output, and the pixel size cannot be checked",)
     if grid.transform.determinant > 0:
@@ -333,11 +357,3 @@ def _ignored_sidecars(path: Path) -> tuple[str, ...]:
     if not found:
         return ()
     return (f"{', '.join(found)} beside the scene is not read; gdal_translate makes one file of them",)
-
-
-def _spread_windows(grid: Grid, steps: int) -> Iterator[Window]:
-    """``steps`` x ``steps`` windows, spread evenly from edge to edge; fewer where they would overlap."""
-    height, width = min(grid.height, _SAMPLE_SIDE_PX), min(grid.width, _SAMPLE_SIDE_PX)
-    rows = {i * (grid.height - height) // (steps - 1) for i in range(steps)}
-    cols = {i * (grid.width - width) // (steps - 1) for i in range(steps)}
-    return (Window(row, col, height, width) for row in sorted(rows) for col in sorted(cols))

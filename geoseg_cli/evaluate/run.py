@@ -1,14 +1,12 @@
-"""How well a bundle agrees with labels, and how far its confidence can be trusted.
+"""A bundle runs over labelled images, and its answers are counted or a temperature is fitted to them.
 
 Scenes run through the same tiles, blending and reading as ``classify``; labels are read beside the finished rows, so
-memory is that of a map with probabilities. Every figure comes from summed counts; intervals resample whole places,
-because the pixels of one place are not independent. Axes: K classes, H rows, W columns.
+memory is that of a map with probabilities. Axes: K classes, H rows, W columns.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,34 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.bundle import Bundle, ConfidenceCalibration, InputSpec
-from geoseg_cli.calibration import (
-    LEAST_PROBABILITY,
-    Reliability,
-    calibrate,
-    reliability,
-)
-from geoseg_cli.catalog import NODATA, Legend, sensors
+from geoseg_cli.calibration import LEAST_PROBABILITY, calibrate, reliability
+from geoseg_cli.catalog import NODATA, Legend
 from geoseg_cli.engines import Engine
 from geoseg_cli.errors import BandError, InputError
+from geoseg_cli.evaluate.report import UNKNOWN_SENSOR, EvaluationReport, PairScores
+from geoseg_cli.evaluate.scores import SEED, Scores, total_scores
 from geoseg_cli.grid import Window
 from geoseg_cli.labels import LabelFile, LabelledPair, find_pairs
-from geoseg_cli.metrics import Confusion, confusion
-from geoseg_cli.mosaic import Rows
+from geoseg_cli.metrics import confusion
 from geoseg_cli.predict import Job, JobRun, PredictOptions, Progress, open_job
+from geoseg_cli.rows import Rows
 from geoseg_cli.scenes import block_cache
 from geoseg_cli.scenes.bands import fitting_sensors
 
-FloatArray = npt.NDArray[np.float64]
 LabelArray = npt.NDArray[np.uint8]
-
-LEAST_PLACES, DRAWS, SEED = 5, 1000, 0
-"""Intervals: places below which none is given, resamplings of the places, and the seed of the draws."""
 
 FIT_PIXELS = 20_000
 """Labelled pixels of an image that a temperature is fitted on, drawn evenly, so that no image outweighs the others."""
 
 _ROWS_AT_ONCE = 64
-UNKNOWN_SENSOR = "not told by the band names"
 
 ProgressOf = Callable[[LabelledPair], AbstractContextManager[Progress | None]]
 """Shows the progress of a pair while it runs."""
@@ -62,148 +52,6 @@ class EvaluateOptions:
 
     predict: PredictOptions = field(default_factory=PredictOptions)
     ignore: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Counts over labelled pixels.
-
-    Attributes:
-        confusion: Pixels with an answer by true and predicted class.
-        reliability: The same pixels by confidence.
-        unanswered: Labelled pixels that got no answer, because the scene has no value there; in no figure.
-    """
-
-    confusion: Confusion
-    reliability: Reliability
-    unanswered: int = 0
-
-    @classmethod
-    def empty(cls, legend: Legend) -> Scores:
-        """Without a pixel."""
-        return cls(Confusion.empty(legend.values), Reliability.empty())
-
-    def __add__(self, other: Scores) -> Scores:
-        """Sum over the pixels of both."""
-        return Scores(
-            self.confusion + other.confusion,
-            self.reliability + other.reliability,
-            self.unanswered + other.unanswered,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class PairScores:
-    """What one image came to.
-
-    Attributes:
-        pair: Its files and place.
-        sensor: Sensors whose bands have its band names; :data:`UNKNOWN_SENSOR` where they fit all.
-        bands: Common names of the bands that the network got.
-        scores: Its counts.
-        warnings: What was to be known about the scene.
-    """
-
-    pair: LabelledPair
-    sensor: str
-    bands: tuple[str, ...]
-    scores: Scores
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Images that are looked at together.
-
-    Attributes:
-        images, places: How many.
-        scores: Their summed counts.
-        intervals: Name of a figure, as in :func:`figures`, to its 95 % interval; empty for fewer than 5 places.
-    """
-
-    images: int
-    places: int
-    scores: Scores
-    intervals: dict[str, tuple[float, float]]
-
-    @classmethod
-    def of(cls, scored: Sequence[PairScores]) -> Group:
-        """Sum images, and resample their places."""
-        places: dict[str, Scores] = {}
-        for one in scored:
-            places[one.pair.place] = places[one.pair.place] + one.scores if one.pair.place in places else one.scores
-        return cls(len(scored), len(places), _total(places.values()), place_intervals(list(places.values())))
-
-    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """The figures for a JSON file; intervals are named after the figure, with ``_95``."""
-        table, sure = self.scores.confusion, self.scores.reliability
-        facts = {"images": self.images, "places": self.places, "unanswered_pixels": self.scores.unanswered}
-        result = facts | table.as_dict(names) | {"confusion": table.counts.tolist(), "calibration": sure.as_dict()}
-        for figure in ("overall_accuracy", "mean_iou", "mean_f1"):
-            result[f"{figure}_95"] = self._rounded(figure)
-        result["calibration"]["ece_95"] = self._rounded("ece")
-        for number, name in enumerate(names):
-            for figure in ("iou", "f1"):
-                result["classes"][name][f"{figure}_95"] = self._rounded(f"{figure} {number}")
-        return result
-
-    def _rounded(self, figure: str) -> list[float] | None:
-        return [round(end, 4) for end in self.intervals[figure]] if figure in self.intervals else None
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationReport:
-    """A bundle's figures on a folder of labelled images.
-
-    Attributes:
-        bundle: Its name.
-        weights_sha256: SHA-256 of the file that ran, lower-case hex.
-        engine: Name, device and precision that ran.
-        folder: Name of the folder.
-        legend: The classes, in the order of the confusion matrix.
-        settings: Tiles, overlap, blend, temperature and dropped bands.
-        scored: One entry per image.
-    """
-
-    bundle: str
-    weights_sha256: str
-    engine: dict[str, str]
-    folder: str
-    legend: Legend
-    settings: dict[str, Any]
-    scored: tuple[PairScores, ...]
-
-    def total(self) -> Group:
-        """All images together."""
-        return Group.of(self.scored)
-
-    def by(self, key: str) -> dict[str, Group]:
-        """Groups by ``place``, ``sensor`` or ``bands``, in the order of their names."""
-        groups: dict[str, list[PairScores]] = {}
-        for one in self.scored:
-            names = {"place": one.pair.place, "sensor": one.sensor, "bands": " ".join(one.bands)}
-            groups.setdefault(names[key], []).append(one)
-        return {name: Group.of(groups[name]) for name in sorted(groups)}
-
-    def to_json(self) -> dict[str, Any]:
-        """The report in plain types; the rows of ``confusion`` are true classes, its columns predicted ones."""
-        names, total = [one.name for one in self.legend.classes], self.total()
-        groups = {
-            title: {name: group.as_dict(names) for name, group in self.by(key).items()}
-            for title, key in (("by_place", "place"), ("by_sensor", "sensor"), ("by_bands", "bands"))
-        }
-        return {
-            "bundle": self.bundle,
-            "weights_sha256": self.weights_sha256,
-            "engine": self.engine,
-            "folder": self.folder,
-            "settings": self.settings,
-            "intervals": interval_note(total),
-            "classes": self.legend.stac_classes(),
-            "total": total.as_dict(names),
-            **groups,
-            "scenes": [_scene_row(one) for one in self.scored],
-        }
 
 
 def evaluate_folder(
@@ -267,11 +115,11 @@ def score_pair(
 ) -> PairScores:
     """Predict one image and count; memory is that of a strip of tiles, whatever the image's height."""
     scores = Scores.empty(bundle.legend)
-    with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.scene, job.plan.tile_height):
+    with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.view, job.plan.tile_height):
         run = JobRun(job, engine, with_probabilities=True)
         with (progress_of or _silence)(pair) as progress, run.rows(progress) as finished:
             for rows in finished:
-                scores = _total((scores, *_score(rows, labels, bundle.legend)))
+                scores = total_scores((scores, *_score(rows, labels, bundle.legend)))
         job.scene.refuse_change()
         scene = job.scene
         return PairScores(pair, _sensor(scene.bands.file_names), scene.bands.held_names, scores, job.warnings)
@@ -344,66 +192,6 @@ def bands_left_out(spec: InputSpec, only: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in spec.bands if name not in only)
 
 
-def interval_note(group: Group) -> str:
-    """How the intervals of a group came about, or why it has none."""
-    if group.places < LEAST_PLACES:
-        return f"No intervals: {group.places} places, {LEAST_PLACES} are needed"
-    return f"Intervals are 95 %, from {DRAWS} resamplings of {group.places} whole places"
-
-
-def figures(scores: Scores) -> dict[str, float]:
-    """The figures that get an interval; ``iou 0`` is that of the first class. NaN where there is nothing to divide."""
-    table = scores.confusion
-    classes = {f"{name} {k}": float(v) for name in ("iou", "f1") for k, v in enumerate(getattr(table, name))}
-    return {
-        "overall_accuracy": table.overall_accuracy,
-        "mean_iou": table.mean_iou,
-        "mean_f1": table.mean_f1,
-        "ece": scores.reliability.expected_error,
-    } | classes
-
-
-def place_intervals(places: Sequence[Scores]) -> dict[str, tuple[float, float]]:
-    """95 % intervals from resampling whole places, with the same draws for every figure.
-
-    Args:
-        places: Counts of each place.
-
-    Returns:
-        Figure, as in :func:`figures`, to the 2.5 % and 97.5 % percentiles of 1000 draws; draws in which a figure is
-        NaN are left out, and so is a figure that is always. Empty for fewer than 5 places.
-    """
-    if len(places) < LEAST_PLACES:
-        return {}
-    share = np.full(len(places), 1 / len(places))
-    times = np.random.default_rng(SEED).multinomial(len(places), share, size=DRAWS)
-    drawn = [figures(one) for one in _weighted(places, times)]
-    intervals = {}
-    for name in drawn[0]:
-        values = [draw[name] for draw in drawn if not math.isnan(draw[name])]
-        if values:
-            low, high = np.percentile(values, (2.5, 97.5))
-            intervals[name] = (float(low), float(high))
-    return intervals
-
-
-def _weighted(places: Sequence[Scores], times: npt.NDArray[np.int64]) -> Iterator[Scores]:
-    """Sums in which place p occurs ``times[d, p]`` times, one per draw d."""
-
-    def summed(parts: Sequence[npt.ArrayLike]) -> npt.NDArray[Any]:
-        total: npt.NDArray[Any] = np.tensordot(times, np.stack([np.asarray(part) for part in parts]), axes=1)
-        return total
-
-    values = places[0].confusion.values
-    counts, missed = summed([p.confusion.counts for p in places]), summed([p.confusion.missed for p in places])
-    bins = summed([p.reliability.counts for p in places])
-    sure, hits = summed([p.reliability.confidence for p in places]), summed([p.reliability.hits for p in places])
-    nll = summed([p.reliability.nll for p in places])
-    for d in range(len(times)):
-        table = Confusion(values, counts[d], missed[d])
-        yield Scores(table, Reliability(bins[d], sure[d], hits[d], float(nll[d])))
-
-
 @contextmanager
 def _open_pair(pair: LabelledPair, bundle: Bundle, options: EvaluateOptions) -> Iterator[tuple[Job, LabelFile]]:
     with (
@@ -461,7 +249,7 @@ def _sample_logits(
     """(K, N) logits, up to a constant per pixel, and (N,) true outputs of a share of the labelled pixels."""
     rng = np.random.default_rng(SEED)
     drawn, targets = [], []
-    with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.scene, job.plan.tile_height):
+    with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.view, job.plan.tile_height):
         run = JobRun(job, engine, with_probabilities=True, temperature=1.0)
         with (progress_of or _silence)(pair) as progress, run.rows(progress) as finished:
             for rows in finished:
@@ -478,15 +266,10 @@ def _silence(pair: LabelledPair) -> AbstractContextManager[Progress | None]:
     return nullcontext()
 
 
-def _total(scores: Iterable[Scores]) -> Scores:
-    """Sum of at least one."""
-    first, *others = scores
-    return sum(others, first)
-
-
 def _sensor(file_names: Sequence[str]) -> str:
     titles = [sensor.title for sensor in fitting_sensors(file_names)]
-    return UNKNOWN_SENSOR if len(titles) == len(sensors()) else " or ".join(titles)
+    says_nothing = len(titles) in (0, len(fitting_sensors(())))
+    return UNKNOWN_SENSOR if says_nothing else " or ".join(titles)
 
 
 def _settings(bundle: Bundle, options: EvaluateOptions) -> dict[str, Any]:
@@ -500,19 +283,4 @@ def _settings(bundle: Bundle, options: EvaluateOptions) -> dict[str, Any]:
         "dropped_bands": list(predict.scene.drop),
         "ignored_values": list(options.ignore),
         "temperature": extras.temperature,
-    }
-
-
-def _scene_row(one: PairScores) -> dict[str, Any]:
-    table, unanswered = one.scores.confusion, one.scores.unanswered
-    return {
-        "image": one.pair.image.name,
-        "label": one.pair.label.name,
-        "place": one.pair.place,
-        "sensor": one.sensor,
-        "bands": list(one.bands),
-        "pixels": table.pixels,
-        "unanswered_pixels": unanswered,
-        "overall_accuracy": round(table.overall_accuracy, 4) if table.pixels else None,
-        "warnings": list(one.warnings),
     }

@@ -23,7 +23,9 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, InputMissingError, RadiometryError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes import SceneOptions, block_cache, check_resolution, open_scene
-from geoseg_cli.scenes.geotiff import open_geotiff, read_bands, valid_pixels
+from geoseg_cli.scenes.raster_file import read_bands, valid_numbers
+from geoseg_cli.scenes.single_file import find
+from geoseg_cli.scenes.stack import open_stack
 from tests.conftest import TEN_METRES, MakeScene, write_scene
 
 NAMES = ("B02", "B03", "B04", "B08", "B11", "B12")
@@ -93,7 +95,7 @@ def test_a_scene_says_where_it_lies_and_what_was_decided(make_scene: MakeScene) 
         assert scene.nodata_reason == "nodata tag 0"
         assert scene.radiometry.rung == "option"
         assert scene.warnings == ()
-        assert scene.identity.size_bytes == path.stat().st_size
+        assert scene.identities[path].size_bytes == path.stat().st_size
         assert scene.bands.file_names == ("", "B04", "B03", "B02", "B08")
         assert scene.bands.numbers == (4, 3, 2, 5, None, None)
 
@@ -197,8 +199,8 @@ def test_bands_of_different_types_are_read_as_float32(tmp_path: Path) -> None:
 
 def test_each_band_has_its_own_nodata() -> None:
     pixels = np.array([[[0, 1, 2]], [[0, 1, 2]]], dtype="int16")
-    assert valid_pixels(pixels, (0, 2)).tolist() == [[False, True, False]]
-    assert valid_pixels(pixels, (None, -40_000)).all()
+    assert valid_numbers(pixels, (0, 2)).tolist() == [[[False, True, True]], [[True, True, False]]]
+    assert valid_numbers(pixels, (None, -40_000)).all()
 
 
 def test_many_threads_read_the_same_as_one(make_scene: MakeScene) -> None:
@@ -243,17 +245,18 @@ def test_samples_come_from_all_over_the_scene_and_are_valid(tmp_path: Path) -> N
     dn = np.zeros((1, 900, 700), "uint16")
     dn[0, 890:, 690:] = 3
     dn[0, :5, :5] = 4
-    source = open_geotiff(write_scene(tmp_path / "s.tif", dn, nodata=0))
-    assert set(np.unique(source.sample((1,)))) == {3, 4}
-    source.close()
+    stack = open_stack(find(write_scene(tmp_path / "s.tif", dn, nodata=0)), (1,), 10)
+    assert set(np.unique(stack.sample())) == {3, 4}
+    stack.close()
 
 
 def test_a_scene_that_is_nearly_all_nodata_is_searched_more_closely(tmp_path: Path) -> None:
     dn = np.zeros((1, 2000, 2000), "uint16")
     dn[0, 400:420, 400:420] = 5
-    source = open_geotiff(write_scene(tmp_path / "s.tif", dn, nodata=0, tiled=True, compress="deflate"))
-    assert set(np.unique(source.sample((1,)))) == {5}
-    source.close()
+    path = write_scene(tmp_path / "s.tif", dn, nodata=0, tiled=True, compress="deflate")
+    stack = open_stack(find(path), (1,), 10)
+    assert set(np.unique(stack.sample())) == {5}
+    stack.close()
 
 
 def test_a_scene_that_changed_is_noticed(make_scene: MakeScene) -> None:
@@ -305,7 +308,7 @@ def test_pixels_of_another_size_raise_one_warning(gsd_m: float) -> None:
 def test_pixels_of_a_far_size_are_refused_with_the_cure(gsd_m: float) -> None:
     with pytest.raises(GridError, match="10 m") as caught:
         check_resolution(metric(gsd_m, gsd_m), 10.0)
-    assert "gdalwarp -tr 10 10" in caught.value.hint
+    assert "--gsd 10" in caught.value.hint
 
 
 def test_pixels_that_are_not_square_raise_a_warning() -> None:

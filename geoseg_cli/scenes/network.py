@@ -1,0 +1,85 @@
+"""Rasters on a network: read only when the user allows it, with bounds on time and tries."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import urllib.error
+import urllib.request
+from typing import Final
+
+from geoseg_cli.errors import InputError, InputMissingError, StorageError
+
+_SCHEMES: Final = {"https": "/vsicurl/https://", "http": "/vsicurl/http://", "s3": "/vsis3/", "gs": "/vsigs/"}
+_ADDRESS: Final = re.compile(r"^(https?|s3|gs):/{1,2}(?=[^/])")
+TIMEOUT_S: Final = 30
+GDAL_OPTIONS: Final = {
+    "GDAL_HTTP_TIMEOUT": str(TIMEOUT_S),
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif,.tiff,.TIF,.TIFF,.jp2,.JP2",
+}
+"""GDAL's configuration while a file on a network is open."""
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is an address; ``pathlib`` makes ``https:/`` of ``https://``, which counts as well."""
+    return _ADDRESS.match(name) is not None or name.startswith(("/vsicurl/", "/vsis3/", "/vsigs/"))
+
+
+def gdal_name(address: str, is_allowed: bool) -> str:
+    """What GDAL opens for an address.
+
+    Raises:
+        InputError: Networks are not allowed.
+    """
+    refuse_network(address, is_allowed)
+    match = _ADDRESS.match(address)
+    return address if match is None else _SCHEMES[match[1]] + address[match.end() :]
+
+
+def refuse_network(address: str, is_allowed: bool) -> None:
+    """Refuse an address unless networks are allowed.
+
+    Raises:
+        InputError: They are not.
+    """
+    if not is_allowed:
+        raise InputError(
+            f"{redacted(address)} lies on a network", "add --allow-network, or download it and give the file"
+        )
+
+
+def redacted(address: str) -> str:
+    """An address without its query and without a user's name: both may hold secrets. Other names stay as they are."""
+    if not is_remote(address):
+        return address
+    return re.sub(r"(:/{1,2})[^/@]*@", r"\1", address.split("?", 1)[0])
+
+
+def read_remote(address: str, most_bytes: int, is_allowed: bool) -> bytes:
+    """Fetch a small text from http or https.
+
+    Raises:
+        InputError: Networks are not allowed, the scheme is another, or the text is longer than ``most_bytes``.
+        InputMissingError, StorageError: It is not there, or cannot be fetched.
+    """
+    refuse_network(address, is_allowed)
+    match = _ADDRESS.match(address)
+    if match is None or match[1] not in ("http", "https"):
+        raise InputError(f"{redacted(address)} cannot be fetched", "give an http or https address, or a file")
+    url = f"{match[1]}://{address[match.end() :]}"
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # the scheme was checked above
+            text: bytes = answer.read(most_bytes + 1)
+    except urllib.error.HTTPError as error:
+        raise InputMissingError(f"{redacted(url)}: the server says {error.code}", "check the address") from error
+    except OSError as error:
+        raise StorageError(f"{redacted(url)} cannot be fetched: {error}", "check the network") from error
+    except (http.client.HTTPException, ValueError) as error:
+        # Its text may hold a password out of the address.
+        raise InputError(f"{redacted(url)} cannot be fetched", "give an address without a user's name") from error
+    if len(text) > most_bytes:
+        raise InputError(f"{redacted(url)} is longer than {most_bytes} bytes", "give the scene itself")
+    return text

@@ -1,0 +1,401 @@
+"""Sentinel-2 products in the SAFE format: levels 1C and 2A, as a folder or a zip that nobody has unpacked.
+
+``MTD_MSIL1C.xml`` or ``MTD_MSIL2A.xml`` lists the images and says what their numbers mean (Sentinel-2 Products
+Specification Document, sections on User Product metadata). The images are opened one by one, so that it is plain
+which band is which. ESA writes JPEG 2000; some mirrors write GeoTIFF under the same names, and both are read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+from xml.etree.ElementTree import Element
+
+from geoseg_cli.errors import InputError, InputMissingError, RadiometryError, StorageError
+from geoseg_cli.scenes.archive import Archive, list_archive, refuse_unsafe
+from geoseg_cli.scenes.integrity import FileIdentity
+from geoseg_cli.scenes.product import Driver, Layer, Product, Quality, Statement
+from geoseg_cli.scenes.xml_text import MAX_XML_BYTES, elements, local_name, number, only_text, parse_xml, read_xml
+
+BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+"""Band of each ``band_id`` of the metadata, from 0."""
+
+_METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|S2[A-D]_(OPER|USER)_MTD_SAFL1C_[A-Za-z0-9_]+\.xml", re.IGNORECASE)
+"""The second form is that of products before November 2016."""
+
+_PRODUCT_NAME = re.compile(r"S2[A-D]_(MSIL|OPER_PRD_MSIL|USER_PRD_MSIL)(1C|2A)_")
+_IMAGE = re.compile(r"_(B\d[0-9A]|SCL)(?:_([126]0)m)?$")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_BASELINE = re.compile(r"(\d\d)\.(\d\d)")
+_DRIVERS: tuple[tuple[str, Driver], ...] = ((".jp2", "JP2OpenJPEG"), (".tif", "GTiff"))
+
+_FIRST_BASELINE_WITH_OFFSET = 400
+_AGAIN = "download the product again"
+_DISTRUST = "download the product again, from a source that you trust"
+
+_Level = Literal["L1C", "L2A"]
+_LEVELS: dict[str, _Level] = {"Level-1C_User_Product": "L1C", "Level-2A_User_Product": "L2A"}
+_QUANTIFICATION = {
+    "L1C": ("QUANTIFICATION_VALUE",),
+    "L2A": ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"),
+}
+_OFFSET = {"L1C": "RADIO_ADD_OFFSET", "L2A": "BOA_ADD_OFFSET"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """A file of the product.
+
+    Attributes:
+        file: What GDAL opens.
+        driver: With which driver.
+        member: The file that must not change while it is read.
+    """
+
+    file: str
+    driver: Driver
+    member: Path
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A product that lies unpacked. ``granule`` is the tile that the user named; None for the only one."""
+
+    root: Path
+    metadata: Path
+    granule: str | None = None
+    kind: str = "folder"
+
+    def read_metadata(self) -> Element:
+        self._refuse_escape(self.metadata)
+        return read_xml(self.metadata)
+
+    def image(self, stem: str) -> _Image | None:
+        for ending, driver in _DRIVERS:
+            path = self.root / (stem + ending)
+            try:
+                FileIdentity.of(path)
+            except InputMissingError:
+                continue
+            self._refuse_escape(path)
+            return _Image(str(path), driver, path)
+        return None
+
+    @cached_property
+    def _real_root(self) -> Path:
+        return self.root.resolve()
+
+    def _refuse_escape(self, path: Path) -> None:
+        """Refuse a link that leads out of the product: a product may come from anyone."""
+        if not path.resolve().is_relative_to(self._real_root):
+            raise InputError(
+                f"{path} is a link that leads out of the product", f"copy what it stands for: cp -rL {self.root} COPY"
+            )
+
+
+@dataclass(frozen=True)
+class _Zip:
+    """A product in a zip file. ``prefix`` is the folder of the metadata in it, with a slash at its end."""
+
+    archive: Archive
+    prefix: str
+    metadata: Path
+    granule: str | None = None
+    kind: str = "zip"
+
+    def read_metadata(self) -> Element:
+        refuse_unsafe(self.archive)
+        name = self.prefix + self.metadata.name
+        return parse_xml(self.archive.read(name, MAX_XML_BYTES), str(self.metadata))
+
+    def image(self, stem: str) -> _Image | None:
+        for ending, driver in _DRIVERS:
+            name = f"{self.prefix}{stem}{ending}"
+            if name in self.archive.names:
+                return _Image(self.archive.gdal_name(name), driver, self.archive.path)
+        return None
+
+
+_Files = _Folder | _Zip
+"""The files of a product, wherever they lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What the metadata says.
+
+    Attributes:
+        level: Processing level.
+        name: Product name; ``""`` where it is not one.
+        stems: Names of each band's images by pixel size in metres, 0 where the name has none; SCL is among them.
+        nodata: Number that means nothing; None where none is named.
+    """
+
+    level: _Level
+    name: str
+    stems: Mapping[str, Mapping[int, str]]
+    nodata: float | None
+
+
+def find(path: Path) -> Product | None:
+    """Describe a Sentinel-2 product.
+
+    Args:
+        path: Absolute path of a SAFE folder (of any name), of one of its granule folders, of its
+            ``MTD_MSIL1C.xml`` or ``MTD_MSIL2A.xml``, or of a zip file of it.
+
+    Returns:
+        A layer for each band of which an image is there, the one with the smallest pixels; for level 2A the scene
+        classification as quality band. None where ``path`` is something else.
+
+    Raises:
+        InputError: No image is there, it has several granules, or it is made to lead out of itself.
+        RadiometryError: The metadata contradict themselves about the numbers.
+        AccessError, StorageError: It cannot be read.
+    """
+    files = _locate(path)
+    return None if files is None else _describe(path, files)
+
+
+def _locate(path: Path) -> _Files | None:
+    # os.path.isfile says no where Path.is_file raises.
+    if _METADATA.fullmatch(path.name) and os.path.isfile(path):
+        return _Folder(path.parent, path)
+    if path.suffix.lower() == ".zip" and os.path.isfile(path):
+        return _locate_in_zip(path)
+    if name := _one_metadata_file(_names_in(path), path):
+        return _Folder(path, path / name)
+    if path.parent.name == "GRANULE":
+        root = path.parent.parent
+        if name := _one_metadata_file(_names_in(root), root):
+            return _Folder(root, root / name, path.name)
+    return None
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _locate_in_zip(path: Path) -> _Zip | None:
+    archive = list_archive(path)
+    if archive is None:
+        if _PRODUCT_NAME.match(path.name):
+            raise StorageError(f"{path} is truncated or damaged: it has no readable directory", "download it again")
+        return None
+    name = _one_metadata_file(archive.names, path)
+    if name is None:
+        return None
+    prefix, slash, file_name = name.rpartition("/")
+    return _Zip(archive, prefix + slash, path / file_name)
+
+
+def _one_metadata_file(names: Sequence[str] | frozenset[str], where: Path) -> str | None:
+    """The product metadata among files; None where there are none.
+
+    Raises:
+        InputError: There are several.
+    """
+    found = sorted(name for name in names if _METADATA.fullmatch(name.rpartition("/")[2]))
+    if len(found) > 1:
+        hint = "unpack it and name one product folder" if where.suffix.lower() == ".zip" else "name one of these files"
+        raise InputError(f"{where} holds several products: {', '.join(found)[:300]}", hint)
+    return found[0] if found else None
+
+
+def _describe(path: Path, files: _Files) -> Product:
+    root = files.read_metadata()
+    listed = _listed(root, files)
+    images = {band: found for band in listed.stems if (found := _finest(listed.stems[band], files))}
+    bands = [band for band in BAND_IDS if band in images]
+    if not bands:
+        raise InputError(_no_images(path, listed, files), f"{_AGAIN}, with its images")
+    nodata: float | Literal["file"] = "file" if listed.nodata is None else listed.nodata
+    layers = tuple(Layer(band, images[band][1].file, images[band][1].driver, nodata=nodata) for band in bands)
+    members = (images[band][1].member for band in (*bands, *(["SCL"] if "SCL" in images else [])))
+    first = () if files.kind == "zip" else (files.metadata,)
+    return Product(
+        f"Sentinel-2 {listed.level} SAFE {files.kind}",
+        path,
+        layers,
+        "sentinel-2",
+        _statement(root, listed, bands, files.metadata),
+        _quality(images.get("SCL")),
+        tuple(dict.fromkeys((*first, *members))),
+        listed.name,
+        _warnings(listed, images),
+    )
+
+
+def _quality(found: tuple[int, _Image] | None) -> Quality | None:
+    """Classes 0 (no data) and 1 (saturated or defective) of the scene classification."""
+    if found is None:
+        return None
+    layer = Layer("SCL", found[1].file, found[1].driver, nodata=None)
+    return Quality(layer, (0, 1), 0, "SCL classes 0 and 1")
+
+
+def _finest(stems: Mapping[int, str], files: _Files) -> tuple[int, _Image] | None:
+    """Pixel size in metres and image of the finest that is there."""
+    for size in sorted(stems):
+        image = files.image(stems[size])
+        if image is not None:
+            return size, image
+    return None
+
+
+def _no_images(path: Path, listed: _Listed, files: _Files) -> str:
+    stems = [stem for sizes in listed.stems.values() for stem in sizes.values()]
+    if not stems:
+        return f"{path}: {files.metadata.name} lists no image"
+    return (
+        f"{path}: no image is there; {files.metadata.name} lists {len(stems)} of {', '.join(listed.stems)}"
+        f" ({stems[0]}.jp2 ...)"
+    )
+
+
+def _warnings(listed: _Listed, images: Mapping[str, tuple[int, _Image]]) -> tuple[str, ...]:
+    warnings = []
+    absent = [band for band in listed.stems if band not in images]
+    if absent:
+        warnings.append(f"the product lists images of {', '.join(absent)} that are not there")
+    coarse = [f"{band} at {size} m" for band, (size, _) in images.items() if size > min(listed.stems[band])]
+    if coarse:
+        warnings.append(f"finer images are listed but not there; used are {', '.join(coarse)}")
+    if listed.nodata is None:
+        warnings.append("the product metadata name no nodata number; say so with --nodata 0 if 0 means nothing")
+    return tuple(warnings)
+
+
+def _listed(root: Element, files: _Files) -> _Listed:
+    where = str(files.metadata)
+    level = _LEVELS.get(local_name(root))
+    if level is None:
+        raise InputError(f"{where} is no Sentinel-2 L1C or L2A product metadata: {local_name(root)[:60]}", _AGAIN)
+    name = only_text(root, where, "PRODUCT_URI", "PRODUCT_URI_2A") or ""
+    stems = _stems(_only_granule(_image_names(root, where), files), where)
+    return _Listed(level, name if _PLAIN_NAME.fullmatch(name) else "", stems, _nodata(root, where))
+
+
+def _image_names(root: Element, where: str) -> list[str]:
+    """Names of all images as paths from the product folder, without their endings.
+
+    Raises:
+        InputError: One leads out of the folder.
+    """
+    names = []
+    for granule in elements(root, "Granule", "Granules"):
+        for element in elements(granule, "IMAGE_FILE", "IMAGE_FILE_2A", "IMAGE_ID"):
+            name = (element.text or "").strip()
+            if local_name(element) == "IMAGE_ID":
+                # Until 2016 an image was named without its folder.
+                name = f"GRANULE/{granule.get('granuleIdentifier', '')}/IMG_DATA/{name}"
+            parts = name.split("/")
+            if not all(_PLAIN_NAME.fullmatch(part) and part.strip(".") for part in parts):
+                raise InputError(f"{where}: the image name {name[:120]!r} may lead out of the product", _DISTRUST)
+            names.append(name)
+    return names
+
+
+def _only_granule(names: Sequence[str], files: _Files) -> list[str]:
+    """Names of the images of one tile.
+
+    Raises:
+        InputError: There are several, and the user named none of them.
+    """
+    granules = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in names))
+    if files.granule is not None:
+        granules = [granule for granule in granules if granule == f"GRANULE/{files.granule}"]
+    if len(granules) > 1:
+        unpack = "unpack it and " if files.kind == "zip" else ""
+        raise InputError(
+            f"{files.metadata} holds {len(granules)} granules; geoseg reads one at a time",
+            f"{unpack}name one: {granules[0]} ... {granules[-1]} in the product folder",
+        )
+    return [name for name in names if name.startswith(f"{granules[0]}/")] if granules else []
+
+
+def _stems(names: Sequence[str], where: str) -> dict[str, dict[int, str]]:
+    stems: dict[str, dict[int, str]] = {}
+    for name in names:
+        found = _IMAGE.search(name)
+        if found is None or found[1] not in (*BAND_IDS, "SCL"):
+            continue
+        sizes = stems.setdefault(found[1], {})
+        if sizes.setdefault(int(found[2] or 0), name) != name:
+            raise InputError(f"{where} lists two images of {found[1]}: {name} and another", _AGAIN)
+    return stems
+
+
+def _nodata(root: Element, where: str) -> float | None:
+    for special in elements(root, "Special_Values"):
+        if only_text(special, where, "SPECIAL_VALUE_TEXT") == "NODATA":
+            return number(only_text(special, where, "SPECIAL_VALUE_INDEX"), "NODATA", where)
+    return None
+
+
+def _statement(root: Element, listed: _Listed, bands: Sequence[str], metadata: Path) -> Statement | None:
+    """What the numbers of the bands mean: reflectance = (DN + offset of the band) / quantification.
+
+    Returns:
+        None where a toolbox wrote the product and does not say whether it kept the offset.
+
+    Raises:
+        RadiometryError: The metadata do not say what those of their processing baseline must say.
+    """
+    where, tags, tag = str(metadata), _QUANTIFICATION[listed.level], _OFFSET[listed.level]
+    divisor = number(only_text(root, where, *tags), tags[0], where)
+    if divisor <= 0:
+        raise RadiometryError(f"{where}: {tags[0]} is {divisor:g}, it must be above 0", _AGAIN)
+    baseline = only_text(root, where, "PROCESSING_BASELINE")
+    offsets = _offsets(root, tag, where)
+    if not offsets:
+        if baseline == "99.99":
+            return None
+        _refuse_lost_offsets(baseline, tag, where)
+        reason = f"{1 / divisor:g} x DN, as {metadata.name} of processing baseline {baseline} says: it has no {tag}"
+        return Statement("metadata", reason, (1 / divisor,) * len(bands), (0.0,) * len(bands))
+    lost = [band for band in bands if band not in offsets]
+    if lost:
+        raise RadiometryError(f"{where} gives {tag} for some bands, but not for {', '.join(lost)}", _AGAIN)
+    adds = [offsets[band] for band in bands]
+    stated = " or ".join(f"{1 / divisor:g} x {_shifted(add)}" for add in dict.fromkeys(adds))
+    reason = f"{stated}, as {tag} in {metadata.name} says"
+    return Statement("metadata", reason, (1 / divisor,) * len(bands), tuple(add / divisor for add in adds))
+
+
+def _shifted(add: float) -> str:
+    return f"(DN {'-' if add < 0 else '+'} {abs(add):g})" if add else "DN"
+
+
+def _offsets(root: Element, tag: str, where: str) -> dict[str, float]:
+    """What must be added to the numbers of each band; empty where no band is named."""
+    offsets: dict[str, float] = {}
+    for element in elements(root, tag):
+        band_id = element.get("band_id", "")
+        if not (band_id.isascii() and band_id.isdigit() and int(band_id) < len(BAND_IDS)):
+            raise RadiometryError(f"{where}: {tag} names the unknown band {band_id[:20]!r}", _AGAIN)
+        band, value = BAND_IDS[int(band_id)], number(element.text, tag, where)
+        if offsets.setdefault(band, value) != value:
+            raise RadiometryError(f"{where} gives two values of {tag} for {band}", _AGAIN)
+    return offsets
+
+
+def _refuse_lost_offsets(baseline: str | None, tag: str, where: str) -> None:
+    """Without a list of offsets there is none, but only before baseline 04.00."""
+    found = _BASELINE.fullmatch(baseline or "")
+    if found is None:
+        raise RadiometryError(
+            f"{where} has neither {tag} nor a readable PROCESSING_BASELINE: {str(baseline)[:20]!r}", _AGAIN
+        )
+    if int(found[1] + found[2]) >= _FIRST_BASELINE_WITH_OFFSET:
+        raise RadiometryError(
+            f"{where} contradicts itself: processing baseline {baseline} has offsets, but no {tag} is there", _AGAIN
+        )

@@ -1,0 +1,39 @@
+"""A scene in one raster file: the bands' names are its descriptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geoseg_cli.scenes.network import redacted
+from geoseg_cli.scenes.product import Driver, Layer, Product
+from geoseg_cli.scenes.radiometry import refuse_rendered
+from geoseg_cli.scenes.raster_file import RasterFile, open_raster
+
+_TITLES: dict[Driver, str] = {"GTiff": "GeoTIFF", "JP2OpenJPEG": "JPEG 2000 file", "ENVI": "ENVI file", "VRT": "VRT"}
+
+
+def find(path: Path | str, driver: Driver = "GTiff", max_bytes: int | None = None) -> Product:
+    """Describe a raster file.
+
+    Args:
+        path: Absolute path of a file, or what GDAL calls one on a network.
+        driver: What it is to be read with.
+        max_bytes: Largest uncompressed size that is opened.
+
+    Raises:
+        GeosegError: It cannot be opened, or was rendered for the eye.
+    """
+    file = open_raster(str(path), driver, "auto", max_bytes)
+    members = () if str(path).startswith("/vsi") else (Path(path),)
+    try:
+        refuse_rendered(Path(path), file.dtypes, _has_tags(file))
+        layers = tuple(
+            Layer(name or "", str(path), driver, number) for number, name in enumerate(file.descriptions, start=1)
+        )
+        return Product(_TITLES.get(driver, driver), Path(redacted(str(path))), layers, members=members)
+    finally:
+        file.close()
+
+
+def _has_tags(file: RasterFile) -> bool:
+    return any(scale != 1 for scale in file.scales) or any(file.offsets)

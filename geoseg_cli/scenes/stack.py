@@ -1,0 +1,317 @@
+"""Reads the bands of a product from one file or many, of one pixel size or several, as one stack.
+
+The grid is that of the band whose pixels are nearest to the model's. Coarser bands are repeated, finer ones averaged:
+a pixel's value never depends on the window that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from geoseg_cli.errors import GridError
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.scenes.product import Layer, Product, Quality
+from geoseg_cli.scenes.raster_file import Nodata, RasterFile, open_raster
+
+BoolArray = npt.NDArray[np.bool_]
+
+_SAMPLE_SIDE_PX = 128
+_TOLERANCE_PX = 1e-3
+_MOST_DRIFT_PX = 0.01
+"""By how much pixels that nest may be off at the far end of the scene; coordinates are rounded to far less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """What the user says about pixels that mean nothing; see ``SceneOptions``.
+
+    Attributes:
+        nodata: The number that means nothing; ``"auto"`` for what layers and files say.
+        combine: ``all`` bands must mean something, or ``any`` of them.
+        keeps_saturated: Whether the largest number of an integer type means something.
+    """
+
+    nodata: Nodata = "auto"
+    combine: Literal["all", "any"] = "all"
+    keeps_saturated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Bands of the stack that one file holds.
+
+    Attributes:
+        file: The open file.
+        numbers: Band numbers in the file, from 1.
+        places: Where these bands stand in the stack, from 0; empty for a quality band.
+        enlarge: Rows of the stack per row of the file; 1 where the file is finer.
+        shrink: Rows of the file per row of the stack; 1 where the file is coarser.
+    """
+
+    file: RasterFile
+    numbers: tuple[int, ...]
+    places: tuple[int, ...]
+    enlarge: int = 1
+    shrink: int = 1
+
+    def window(self, window: Window) -> Window:
+        """Pixels of the file that a window of the stack needs."""
+        row, col = (start * self.shrink // self.enlarge for start in (window.row, window.col))
+        stop = [-(-end * self.shrink // self.enlarge) for end in (window.row_stop, window.col_stop)]
+        return Window(row, col, stop[0] - row, stop[1] - col)
+
+    def rows(self, rows: int) -> int:
+        """Most rows of the file that ``rows`` successive rows of the stack touch."""
+        return rows * self.shrink if self.enlarge == 1 else (rows - 2) // self.enlarge + 2 if rows > 1 else 1
+
+    def fit(self, pixels: npt.NDArray[Any], window: Window, is_mask: bool = False) -> npt.NDArray[Any]:
+        """Bring (..., h, w) of the file to the (..., H, W) of a window of the stack."""
+        if self.shrink > 1:
+            blocks = pixels.reshape(*pixels.shape[:-2], window.height, self.shrink, window.width, self.shrink)
+            small = blocks.all(axis=(-3, -1)) if is_mask else blocks.mean(axis=(-3, -1), dtype=np.float32)
+            return np.asarray(small)
+        if self.enlarge > 1:
+            row, col = window.row % self.enlarge, window.col % self.enlarge
+            large = pixels.repeat(self.enlarge, axis=-2).repeat(self.enlarge, axis=-1)
+            return large[..., row : row + window.height, col : col + window.width]
+        return pixels
+
+    def read(self, window: Window, rules: Validity) -> tuple[npt.NDArray[Any], BoolArray]:
+        """(p, H, W) numbers of this file's bands and (H, W) validity in a window of the stack.
+
+        Where any valid band is enough, the numbers are float32 with NaN for those that mean nothing.
+        """
+        where = self.window(window)
+        if rules.combine == "all":
+            pixels, valid = self.file.read(self.numbers, where, rules.keeps_saturated)
+            return self.fit(pixels, window), self.fit(valid, window, is_mask=True)
+        pixels, each = self.file.read_each(self.numbers, where, rules.keeps_saturated)
+        fitted = self.fit(np.where(each, pixels, np.float32(np.nan)).astype(np.float32), window)
+        return fitted, np.isfinite(fitted).any(axis=0)
+
+
+class Stack:
+    """The wanted bands of a product, open. :meth:`read` may be called by many threads at once.
+
+    Attributes:
+        grid: Where the pixels lie.
+        dtypes: Numpy name of each band's dtype as it is stored.
+        scales, offsets: Tags of each band; 1 and 0 where there are none.
+        nodata_reason: Where validity comes from, as a sentence.
+        block_shape: Pixels of the grid's own file that are stored together.
+        warnings: What the user should know.
+        gsd_note: Which bands are stored at another pixel size, as a sentence; None where all have one.
+    """
+
+    def __init__(
+        self, parts: Sequence[_Part], quality: tuple[Quality, _Part] | None, count: int, rules: Validity
+    ) -> None:
+        self._parts, self._quality, self._rules = tuple(parts), quality, rules
+        reference = next(part for part in parts if part.enlarge == part.shrink == 1)
+        self.grid, self.block_shape = reference.file.grid, reference.file.block_shape
+        self.dtypes = _in_order(parts, count, lambda part, number: part.file.dtypes[number - 1])
+        self.scales = _in_order(parts, count, lambda part, number: part.file.scales[number - 1])
+        self.offsets = _in_order(parts, count, lambda part, number: part.file.offsets[number - 1])
+        self.nodata_reason = "; ".join(dict.fromkeys(part.file.nodata_reason for part in parts))
+        if quality:
+            self.nodata_reason += f"; {quality[0].reason}"
+        if rules.combine == "any":
+            self.nodata_reason += "; valid where any band is (--valid any)"
+        if not rules.keeps_saturated:
+            self.nodata_reason += "; saturated numbers are lost"
+        self.warnings: tuple[str, ...] = tuple(
+            dict.fromkeys(warning for part in parts for warning in part.file.warnings)
+        )
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
+        """Read a window of all bands.
+
+        Returns:
+            (P, H, W) stored numbers, float32 where dtypes differ or finer bands were averaged, and (H, W) bool: where
+            no band is nodata, masked, NaN or infinite, nor lost by the product's own quality band.
+
+        Raises:
+            StorageError: A file is truncated or damaged there.
+        """
+        pieces = [part.read(window, self._rules) for part in self._parts]
+        if len(pieces) == 1:
+            pixels, valid = pieces[0][0][np.argsort(self._parts[0].places)], pieces[0][1]
+        else:
+            kinds = {piece.dtype for piece, _ in pieces}
+            dtype = kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)
+            pixels = np.empty((len(self.dtypes), window.height, window.width), dtype)
+            for part, (piece, _) in zip(self._parts, pieces, strict=True):
+                pixels[list(part.places)] = piece
+            join = np.logical_and if self._rules.combine == "all" else np.logical_or
+            valid = join.reduce([valid for _, valid in pieces])
+        return pixels, valid & self._kept(window) if self._quality else valid
+
+    def _kept(self, window: Window) -> BoolArray:
+        """(H, W) bool: what the quality band does not call lost."""
+        assert self._quality is not None
+        quality, part = self._quality
+        values = part.file.read(part.numbers, part.window(window))[0][0]
+        lost = np.isin(values, quality.lost_values)
+        if quality.lost_bits:
+            lost |= (values & values.dtype.type(quality.lost_bits)) != 0
+        return np.asarray(part.fit(~lost, window, is_mask=True))
+
+    def sample(self) -> npt.NDArray[Any]:
+        """Stored numbers (P, n) of valid pixels from windows spread evenly over the scene; n may be 0."""
+        return sample_windows(self.read, self.grid)
+
+    def bytes_in_cache(self, rows: int) -> int:
+        """Bytes that GDAL's block cache needs for ``rows`` successive rows of the stack."""
+        parts = [*self._parts, *([self._quality[1]] if self._quality else [])]
+        return sum(part.file.bytes_in_cache(part.numbers, part.rows(rows)) for part in parts)
+
+    def close(self) -> None:
+        """Close all files."""
+        for part in (*self._parts, *([self._quality[1]] if self._quality else [])):
+            part.file.close()
+
+
+def open_stack(
+    product: Product,
+    numbers: Sequence[int],
+    gsd_m: float,
+    rules: Validity | None = None,
+    max_bytes: int | None = None,
+) -> Stack:
+    """Open the bands of a product that are wanted, and its quality band.
+
+    Args:
+        product: What the layout said.
+        numbers: Numbers of the wanted layers, from 1, in the order of the stack.
+        gsd_m: Pixel size that the model was trained on, in metres: the band that comes nearest gives the grid.
+        rules: What the user says about pixels that mean nothing.
+        max_bytes: Largest uncompressed size of one file that is opened.
+
+    Raises:
+        GeosegError: A file cannot be opened, or the bands do not lie on grids that nest.
+    """
+    rules = rules or Validity()
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, number in enumerate(numbers):
+        layer = product.layers[number - 1]
+        groups.setdefault((layer.file, layer.driver), []).append(place)
+    with ExitStack() as stack:
+        parts = []
+        for places in groups.values():
+            layers = [product.layers[numbers[place] - 1] for place in places]
+            file = _open_layer(layers[0], rules.nodata, max_bytes)
+            stack.callback(file.close)
+            parts.append(_Part(file, tuple(layer.number for layer in layers), tuple(places)))
+        grid = _nearest_grid([part.file.grid for part in parts], gsd_m)
+        fitted = [_nested(part, grid, product) for part in parts]
+        quality = None
+        if product.quality is not None:
+            file = _open_layer(product.quality.layer, None, max_bytes)
+            stack.callback(file.close)
+            quality = (product.quality, _nested(_Part(file, (product.quality.layer.number,), ()), grid, product))
+        made = Stack(fitted, quality, len(numbers), rules)
+        stack.pop_all()
+        return made
+
+
+def sample_windows(read: Callable[[Window], tuple[npt.NDArray[Any], BoolArray]], grid: Grid) -> npt.NDArray[Any]:
+    """Numbers (P, n) of valid pixels from windows spread evenly over a grid; n may be 0.
+
+    Args:
+        read: Gives (P, H, W) numbers and (H, W) bool validity of a window.
+        grid: Where the pixels lie.
+    """
+    # 4 x 4 windows cost at most 16 blocks a band. A scene that is nearly all nodata gets a closer look.
+    for steps in (4, 16):
+        parts = []
+        for window in spread_windows(grid, steps):
+            pixels, valid = read(window)
+            parts.append(pixels[:, valid])
+        found = np.concatenate(parts, axis=1)
+        if found.shape[1] >= 1000:
+            break
+    return found
+
+
+def spread_windows(grid: Grid, steps: int) -> Iterator[Window]:
+    """``steps`` x ``steps`` windows, spread evenly from edge to edge; fewer where they would overlap."""
+    height, width = min(grid.height, _SAMPLE_SIDE_PX), min(grid.width, _SAMPLE_SIDE_PX)
+    rows = {i * (grid.height - height) // (steps - 1) for i in range(steps)}
+    cols = {i * (grid.width - width) // (steps - 1) for i in range(steps)}
+    return (Window(row, col, height, width) for row in sorted(rows) for col in sorted(cols))
+
+
+def _in_order(parts: Sequence[_Part], count: int, value: Any) -> tuple[Any, ...]:
+    """One value per band of the stack."""
+    found: list[Any] = [None] * count
+    for part in parts:
+        for place, number in zip(part.places, part.numbers, strict=True):
+            found[place] = value(part, number)
+    return tuple(found)
+
+
+def _open_layer(layer: Layer, nodata: Nodata, max_bytes: int | None) -> RasterFile:
+    if nodata != "auto" or layer.nodata == "file":
+        return open_raster(layer.file, layer.driver, nodata, max_bytes)
+    return open_raster(layer.file, layer.driver, layer.nodata, max_bytes, says="the product's nodata")
+
+
+def _nearest_grid(grids: Sequence[Grid], gsd_m: float) -> Grid:
+    """The grid whose pixels are nearest to ``gsd_m``; of two the finer, without a CRS the one with most pixels."""
+
+    def distance(grid: Grid) -> tuple[float, int]:
+        steps = grid.gsd_m()
+        size = 1.0 if steps is None else max(max(step, gsd_m) / min(step, gsd_m) for step in steps)
+        return round(size, 3), -grid.height * grid.width
+
+    return min(grids, key=distance)
+
+
+def _nested(part: _Part, grid: Grid, product: Product) -> _Part:
+    """The part with its ratio to the grid.
+
+    Raises:
+        GridError: Its pixels do not nest with those of the grid.
+    """
+    own = part.file.grid
+    if own == grid:
+        return part
+    for enlarge, shrink in _ratios(own, grid):
+        scaled = grid.transform @ grid.transform.scale(enlarge / shrink)
+        near = [abs(a - b) for a, b in zip(own.transform, scaled, strict=True)]
+        step = max(abs(own.transform.a), abs(own.transform.b), abs(own.transform.e))
+        # A difference of the pixels' sides adds up over all of them.
+        drift = max(near[0], near[1], near[3], near[4]) * max(own.height, own.width)
+        is_near = max(near[2], near[5]) <= 0.5 * step * _TOLERANCE_PX and drift <= step * _MOST_DRIFT_PX
+        covers = all(
+            ours * enlarge >= theirs * shrink for ours, theirs in ((own.height, grid.height), (own.width, grid.width))
+        )
+        if own.crs == grid.crs and is_near and covers:
+            return _Part(part.file, part.numbers, part.places, enlarge, shrink)
+    raise GridError(
+        f"{product.path}: {part.file.path.name} does not lie on the grid of the other bands: {_grid_words(own)},"
+        f" they have {_grid_words(grid)}",
+        "bring all bands to one grid: gdalwarp -te LEFT BOTTOM RIGHT TOP -tr X Y FILE",
+    )
+
+
+def _ratios(own: Grid, grid: Grid) -> Iterator[tuple[int, int]]:
+    """How many rows of the grid a row of a file may be, as (enlarge, shrink)."""
+    if not grid.height or not own.height:
+        return
+    size = abs(own.transform.determinant / grid.transform.determinant) ** 0.5
+    yield (max(1, round(size)), 1) if size >= 1 else (1, max(1, round(1 / size)))
+
+
+def _grid_words(grid: Grid) -> str:
+    code = grid.crs.to_string() if grid.crs else "no CRS"
+    step = abs(grid.transform.a) or abs(grid.transform.b)
+    return (
+        f"{grid.height} x {grid.width} px of {step:g} from ({grid.transform.c:g}, {grid.transform.f:g}) in {code[:40]}"
+    )
