@@ -27,8 +27,8 @@ scenes: .venv/development
 	$(BIN)/python sample_scenes/make_scenes.py
 
 bundles: .venv/development
-	$(BIN)/python scripts/train_bundles.py landcover-lale
-	$(BIN)/python scripts/train_bundles.py cloud-mscloudcam
+	for name in landcover-lale landcover-chromaformer landcover-lemevit cloud-lale cloud-mscloudcam; do \
+	    $(BIN)/python scripts/train_bundles.py $$name || exit 1; done
 
 .venv/runtime: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -147,6 +147,7 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         legend=recipe.legend,
         licence=arguments.licence,
         gsd_m=recipe.gsd_m,
+        gsd_range_m=recipe.gsd_range_m,
         tile_px=recipe.tile_px,
         overlap_px=recipe.overlap_px,
         size_multiple=recipe.size_multiple,

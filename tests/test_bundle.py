@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from geoseg_cli.bundle import Bundle, InputSpec, ModelCard, bundle_folders, find_bundle
 from geoseg_cli.catalog import legends
 from geoseg_cli.errors import InputMissingError, ModelError
+from geoseg_cli.training.bundle_recipes import RECIPES
 from tests.fakes.bundles import card_fields
 
 SPEC = InputSpec(("red", "nir", "swir16"), ("nir", "swir16"), (0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
@@ -162,7 +163,7 @@ def test_a_shipped_bundle_is_whole(folder: Path) -> None:
 
 def test_the_shipped_bundles_are_there_and_small() -> None:
     folders = bundle_folders()
-    assert {folder.name for folder in folders} >= {"landcover-lale", "cloud-mscloudcam"}
+    assert {folder.name for folder in folders} == set(RECIPES)
     total = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     assert total <= 40 * 2**20
 

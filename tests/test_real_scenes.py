@@ -19,7 +19,7 @@ from geoseg_cli.errors import BandError, InputError
 from geoseg_cli.predict import PredictOptions, predict_scene
 from geoseg_cli.scenes import SceneOptions
 
-BUNDLES = ("landcover-lale", "cloud-mscloudcam")
+BUNDLES = ("landcover-lale", "cloud-lale")
 
 
 @dataclass(frozen=True)

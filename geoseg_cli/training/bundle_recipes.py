@@ -100,6 +100,7 @@ class BundleRecipe:
         spec: Input contract. Means and deviations were measured on 150 simulated and all real training chips.
         legend: Classes in the order of the outputs.
         gsd_m: Ground sampling distance that the bundle is for.
+        gsd_range_m: Smallest and largest one that it is run at as stored.
         tile_px, overlap_px, size_multiple: Tiling that the bundle asks for.
         augment, train: How to disturb the samples and how to train.
     """
@@ -114,6 +115,7 @@ class BundleRecipe:
     spec: InputSpec
     legend: Legend
     gsd_m: float
+    gsd_range_m: tuple[float, float]
     tile_px: int
     overlap_px: int
     size_multiple: int
@@ -250,7 +252,9 @@ def _library(folder: Path) -> SpectralLibrary:
     return SpectralLibrary.load(folder)
 
 
-_TILING: Final[dict[str, Any]] = {"gsd_m": 10.0, "tile_px": 256, "overlap_px": 64, "size_multiple": 32}
+_TILING: Final[dict[str, Any]] = {
+    "gsd_m": 10.0, "gsd_range_m": (10.0, 30.0), "tile_px": 256, "overlap_px": 64, "size_multiple": 32,
+}  # fmt: skip
 # What the land-cover networks share.
 _LAND_COVER: Final[dict[str, Any]] = {
     "task": "land-cover",

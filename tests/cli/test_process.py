@@ -16,6 +16,8 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
+from geoseg_cli.training.bundle_recipes import RECIPES
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_scenes" / "l2a_12_bands.tif"
 GEOSEG = [sys.executable, "-m", "geoseg_cli"]
@@ -196,7 +198,7 @@ def test_doctor_and_models_report_as_json() -> None:
     assert {engine["name"]: engine["runs"] for engine in doctor["engines"]} == {"torch": True, "onnx": True}
     assert doctor["drivers"]["COG"] is True
     listed = json.loads(subprocess.run([*GEOSEG, "models", "list", "--json"], check=True, capture_output=True).stdout)
-    assert [row["name"] for row in listed] == ["cloud-mscloudcam", "landcover-lale"]
+    assert [row["name"] for row in listed] == sorted(RECIPES)
     card = json.loads(
         subprocess.run([*GEOSEG, "models", "show", "landcover-lale", "--json"], check=True, capture_output=True).stdout
     )
