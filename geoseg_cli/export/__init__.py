@@ -64,7 +64,7 @@ def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pix
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
         staged = {asset: Path(part) / name for asset, name in _FILES.items()}
         _write_weights(module, staged["weights"])
-        write_onnx(module, staged["onnx"], fields.input_spec.channels, fields.size_multiple)
+        write_onnx(module, staged["onnx"], fields.input_spec.channels, fields.size_multiple, stores_halves=True)
         check_parity(module, staged["onnx"], [golden_pixels])
         np.savez_compressed(staged["golden"], pixels=golden_pixels, logits=logits)
         card = Path(part) / CARD_FILE

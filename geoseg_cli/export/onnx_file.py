@@ -43,7 +43,9 @@ FREE_AXES = {0: "batch", 2: "height", 3: "width"}
 """Axes of the input that take any size."""
 
 
-def write_onnx(module: nn.Module, path: Path, channels: int, size_multiple: int = STRIDE_PX) -> None:
+def write_onnx(
+    module: nn.Module, path: Path, channels: int, size_multiple: int = STRIDE_PX, stores_halves: bool = False
+) -> None:
     """Export a network as an ONNX graph in fp32 and compare it with torch.
 
     The graph is compared at three shapes other than the traced one before the file takes its place. Weights over
@@ -54,18 +56,22 @@ def write_onnx(module: nn.Module, path: Path, channels: int, size_multiple: int 
         path: File to write; replaced if it exists.
         channels: C.
         size_multiple: Heights and widths that the network takes are multiples of this.
+        stores_halves: Whether constants that are fp16 numbers are stored as such; the graph computes the same.
 
     Raises:
         ModelError: The network cannot be exported, or the graph answers differently; there is then no new file.
         EngineError: A package that the export needs is not installed.
     """
     from geoseg_cli.export.graph import average_channels_by_product
+    from geoseg_cli.export.small import store_exact_halves
 
     shapes = Shapes.choose(channels, size_multiple)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as part:
         staged = Path(part) / path.name
         model = build_graph(module, shapes.traced)
         average_channels_by_product(model)
+        if stores_halves:
+            store_exact_halves(model)
         save_graph(model, staged, needs_external_data(module))
         check_parity(module, staged, [draw_pixels(shape) for shape in shapes.checked])
         # The graph goes last: it names the file of its weights.
