@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from geoseg_cli.bundle import Bundle, InputSpec, ModelCard, bundle_folders, find_bundle
 from geoseg_cli.catalog import legends
+from geoseg_cli.cli import classify, cloudmask
 from geoseg_cli.errors import InputMissingError, ModelError
 from geoseg_cli.training.bundle_recipes import RECIPES
 from tests.fakes.bundles import card_fields
@@ -155,7 +156,8 @@ def test_a_symlink_out_of_the_bundle_is_refused(tmp_path: Path) -> None:
 def test_a_shipped_bundle_is_whole(folder: Path) -> None:
     bundle = Bundle.open(folder)
     assert bundle.name == folder.name
-    for asset in ("weights", "onnx", "golden"):
+    assert {"weights", "golden"} <= set(bundle.card.assets) <= {"weights", "onnx", "golden"}
+    for asset in bundle.card.assets:
         assert bundle.file(asset).stat().st_size == bundle.card.assets[asset].size
     assert (folder / "README.md").is_file()
     assert 255 not in bundle.legend.values
@@ -165,7 +167,9 @@ def test_the_shipped_bundles_are_there_and_small() -> None:
     folders = bundle_folders()
     assert {folder.name for folder in folders} == set(RECIPES)
     total = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
-    assert total <= 40 * 2**20
+    assert total <= 60 * 2**20
+    defaults = (find_bundle(name) for name in (classify.DEFAULT_MODEL, cloudmask.DEFAULT_MODEL))
+    assert all("onnx" in bundle.card.assets for bundle in defaults)
 
 
 @pytest.mark.parametrize("folder", bundle_folders(), ids=lambda folder: folder.name)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
+from geoseg_cli.bundle import Bundle
 from geoseg_cli.training.bundle_recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,8 +29,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_the_bundles_and_nothing_of_the_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for bundle in RECIPES:
-        for file in ("item.json", "model.onnx", "model.safetensors", "golden.npz", "README.md"):
-            assert f"geoseg_cli/models/{bundle}/{file}" in names
+        for file in Bundle.open(ROOT / "models" / bundle).files:
+            assert f"geoseg_cli/models/{bundle}/{file.name}" in names
     assert {name.split("/")[0] for name in names} == {"geoseg_cli", names[-1].split("/")[0]}
 
 
