@@ -52,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     data = Path(os.environ.get("GEOSEG_REAL_DATA") or beside)
     parser.add_argument("--data", type=Path, default=data, help="folder that holds training/ (GEOSEG_REAL_DATA)")
     parser.add_argument("--minutes", type=float, default=40.0, help="time budget of the training itself")
+    parser.add_argument("--steps", type=int, help="budget in steps instead, for runs that are compared")
     parser.add_argument("--workers", type=int, default=1, help="processes that simulate scenes")
     parser.add_argument("--threads", type=int, default=1, help="threads of the network")
     parser.add_argument("--scenes", type=int, default=2000, help="simulated scenes kept at a time")
@@ -78,8 +79,8 @@ def main() -> int:
     try:
         recipe = recipe_named(arguments.recipe)
         train_options = replace(
-            recipe.train, minutes=arguments.minutes, seed=arguments.seed, precision=arguments.precision,
-            validate_minutes=arguments.validate_minutes,
+            recipe.train, minutes=arguments.minutes, steps=arguments.steps, seed=arguments.seed,
+            precision=arguments.precision, validate_minutes=arguments.validate_minutes,
             learning_rate=arguments.learning_rate or recipe.train.learning_rate,
         )  # fmt: skip
         recipe = replace(recipe, train=train_options)
