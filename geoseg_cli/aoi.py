@@ -7,7 +7,9 @@ pixels whose centres lie in it. Files are read here and not by GDAL: no driver t
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -259,7 +261,11 @@ def _read(path: Path) -> tuple[list[Any], pyproj.CRS]:
             f"ogr2ogr -f GPKG {path.stem}.gpkg {path.name}",
         )
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        # A named pipe would block on open.
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise InputError(f"{path} is no regular file", "save the polygons to a file, and name it")
+        size = status.st_size
         if size > MAX_BYTES:
             raise InputError(f"{path} has {size / 2**20:.0f} MiB, too much for an area", "simplify its polygons")
         return _read_geopackage(path) if kind == ".gpkg" else _read_geojson(path)
@@ -302,6 +308,7 @@ def _geometries(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _read_geopackage(path: Path) -> tuple[list[Any], pyproj.CRS]:
     path.open("rb").close()  # SQLite does not say why it cannot open a file
+    _refuse_unfinished(path)
     uri = f"{path.as_uri()}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as base:
         base.execute("PRAGMA trusted_schema = OFF")  # a view in the file may not call functions with side effects
@@ -319,6 +326,16 @@ def _read_geopackage(path: Path) -> tuple[list[Any], pyproj.CRS]:
         quoted = [name.replace('"', '""') for name in (column, table)]
         blobs = base.execute(f'SELECT "{quoted[0]}" FROM "{quoted[1]}"').fetchall()
         return [_from_blob(blob) for (blob,) in blobs if blob is not None], _geopackage_crs(base, number, path)
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """Refuse a file whose last changes are still in the log of a program: it would be read without them."""
+    log = path.with_name(path.name + "-wal")
+    if os.path.exists(log) and log.stat().st_size:
+        raise InputError(
+            f"{path} has changes that are not in it yet: {log.name} beside it is not empty",
+            f"close the program that has it open, or export it: ogr2ogr -f GPKG area.gpkg {path.name}",
+        )
 
 
 def _geopackage_crs(base: sqlite3.Connection, number: int, path: Path) -> pyproj.CRS:
@@ -424,7 +441,13 @@ def _into_grid(
         source = pyproj.CRS.from_user_input(crs)
     except ProjError as error:
         raise UsageError(f"--bounds-crs {crs} is no CRS", "name one such as EPSG:4326") from error
-    moved = _transformer(source, pyproj.CRS.from_wkt(grid.crs.to_wkt())).transform_bounds(*bounds, densify_pts=21)
+    try:
+        moved = _transformer(source, pyproj.CRS.from_wkt(grid.crs.to_wkt())).transform_bounds(*bounds, densify_pts=21)
+    except ProjError as error:
+        raise UsageError(
+            f"--bounds {stated} in {crs} cannot be brought into the scene's CRS ({error})",
+            "give them in a CRS of two axes, such as EPSG:4326",
+        ) from error
     if not np.isfinite(moved).all() or moved[0] > moved[2]:
         raise UsageError(
             f"--bounds {stated} in {crs} have no place in the scene's CRS", "give bounds nearer to the scene"

@@ -21,6 +21,7 @@ from geoseg_cli.errors import EngineError, UsageError
 from geoseg_cli.grid import Grid
 from geoseg_cli.mosaic import Blend, Mosaic
 from geoseg_cli.orientation import Orientation
+from geoseg_cli.printable import printable
 from geoseg_cli.results.areas import ClassArea
 from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
@@ -457,7 +458,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
         "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
-        "GEOSEG_INPUT": redacted(scene.path.name),
+        "GEOSEG_INPUT": printable(redacted(scene.path.name)),
         "GEOSEG_INPUT_BYTES": str(sum(one.size_bytes for one in scene.identities.values())),
         "GEOSEG_BANDS": json.dumps(decisions["bands"]),
         "GEOSEG_RADIOMETRY": json.dumps(decisions["radiometry"]),

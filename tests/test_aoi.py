@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import struct
 from pathlib import Path
@@ -413,3 +414,29 @@ def test_options_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=text):
         predict_scene(scene[0], tmp_path / "map.tif", fake_bundle(), IdentityEngine(4), options)
+
+
+def test_a_geopackage_that_a_program_is_writing_is_refused(tmp_path: Path) -> None:
+    grid = utm_grid()
+    path = write_geopackage(tmp_path / "a.gpkg", on_map(shapely.box(10, 10, 50, 50), grid))
+    (tmp_path / "a.gpkg-wal").touch()
+    assert load_area(path, grid).has_pixels()
+    writer = sqlite3.connect(path)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("DELETE FROM gpkg_contents")
+    writer.commit()
+    with pytest.raises(InputError, match="changes that are not in it") as caught:
+        load_area(path, grid)
+    assert "close the program" in caught.value.hint
+    writer.close()
+
+
+def test_a_pipe_is_no_area(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.geojson")
+    with pytest.raises(InputError, match="no regular file"):
+        load_area(tmp_path / "a.geojson", utm_grid())
+
+
+def test_bounds_in_a_crs_that_leads_nowhere_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="EPSG:4326\\+5773"):
+        area_of_bounds((3.0, 44.0, 3.1, 44.1), utm_grid(), "EPSG:4326+5773")

@@ -16,8 +16,10 @@ import typer
 from geoseg_cli.cli import classify, cloudmask, doctor, evaluate, export, models, scene, train
 from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
+from geoseg_cli.printable import printable
 
 BUG_EXIT_CODE = 70
+LINES = "\n"
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(
@@ -73,9 +75,9 @@ def _prepare_process() -> None:
 
 
 def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
-    print(f"geoseg: {message}", file=sys.stderr)
+    print(f"geoseg: {printable(message, keep=LINES)}", file=sys.stderr)
     if hint:
-        print(f"  -> {hint}", file=sys.stderr)
+        print(f"  -> {printable(hint, keep=LINES)}", file=sys.stderr)
     sys.exit(exit_code)
 
 

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.errors import GeosegError
+from geoseg_cli.printable import printable
 
 if TYPE_CHECKING:
     from geoseg_cli.predict import PredictReport
+
+
+def tame(error: GeosegError) -> None:
+    """Take from the texts of an error what a terminal would obey."""
+    error.message, error.hint = printable(error.message, keep="\n"), printable(error.hint, keep="\n")
 
 
 class Messages:
@@ -31,19 +37,23 @@ class Messages:
     def note(self, text: str) -> None:
         """One line."""
         if not self._quiet:
-            self._console.print(text, markup=False)
+            self._line(text)
 
     def failure(self, scene: Path, error: GeosegError) -> None:
         """A scene that failed while others go on; shown even when quiet."""
-        self._console.print(f"{scene}: failed (code {error.exit_code}): {error.message}", markup=False)
+        self._line(f"{printable(str(scene))}: failed (code {error.exit_code}): {error.message}")
         if error.hint:
-            self._console.print(f"  -> {error.hint}", markup=False)
+            self._line(f"  -> {error.hint}")
+
+    def _line(self, text: str) -> None:
+        """Names of files may hold what a terminal would obey."""
+        self._console.print(printable(text, keep="\n"), markup=False)
 
     def decisions(self, decisions: dict[str, Any], scene: Path, output: Path) -> None:
         """What was resolved about a scene, and why."""
         height, width = decisions["size_px"]
         tile_height, tile_width = decisions["tile_px"]
-        self.note(f"{scene} -> {output}")
+        self.note(f"{printable(str(scene))} -> {printable(str(output))}")
         self.note(f"  grid: {height} x {width} px, {decisions['crs'] or 'no CRS'}, {_gsd(decisions['gsd_m'])}")
         self.note("  bands: " + ", ".join(_band(row) for row in decisions["bands"]))
         self.note(f"  radiometry: {decisions['radiometry']['reason']}")
@@ -77,6 +87,7 @@ class Messages:
         if self._quiet or not sys.stderr.isatty():
             yield None
             return
+        from rich.markup import escape
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -87,7 +98,7 @@ class Messages:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(title, total=None, rate="")
+            task = bar.add_task(escape(printable(title)), total=None, rate="")
 
             def update(done_px: int, total_px: int) -> None:
                 elapsed = bar.tasks[0].elapsed or 0.0

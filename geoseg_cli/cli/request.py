@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.options import read_gsd, scene_options
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
@@ -174,6 +174,7 @@ def run_request(request: Request) -> None:
             if request.given["json"]:
                 put(json.dumps(_failure(scene, named)) + "\n")
             if len(scenes) == 1:
+                tame(named)
                 raise
             failed += 1
             messages.failure(Path(shown(scene)), named)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geoseg_cli.cli import options as o
+from geoseg_cli.cli.console import tame
 from geoseg_cli.cli.request import put, shown
+from geoseg_cli.errors import GeosegError
+from geoseg_cli.printable import printable
 
 if TYPE_CHECKING:
     from geoseg_cli.scenes.describe import BandDescription, BundleFit, Refusal, SceneDescription
@@ -52,7 +55,11 @@ def info(
     from geoseg_cli.bundle import Bundle, bundle_folders
     from geoseg_cli.scenes.describe import describe_scene
 
-    found = describe_scene(scene, options, [Bundle.open(folder) for folder in bundle_folders()], gsd_m)
+    try:
+        found = describe_scene(scene, options, [Bundle.open(folder) for folder in bundle_folders()], gsd_m)
+    except GeosegError as error:
+        tame(error)
+        raise
     put(json_format.dumps(_fields(scene, found)) + "\n" if json else _text(scene, found))
 
 
@@ -110,7 +117,7 @@ def _refusal_fields(refusal: Refusal | None) -> dict[str, str] | None:
 def _text(scene: Path, found: SceneDescription) -> str:
     from geoseg_cli.scenes.describe import Refusal
 
-    lines = [shown(scene), f"  layout: {found.layout}", f"  grid: {_grid_words(found)}"]
+    lines = [printable(shown(scene)), f"  layout: {found.layout}", f"  grid: {_grid_words(found)}"]
     lines += ["  bands:", *(f"    {_band_words(band)}" for band in found.bands)]
     if found.naming:
         lines += _refusal_lines("bands not decided", found.naming, found)
@@ -122,7 +129,7 @@ def _text(scene: Path, found: SceneDescription) -> str:
     lines += [f"  warning: {warning}" for warning in found.warnings]
     for fit in found.bundles:
         lines += _bundle_lines(fit, found)
-    return "\n".join(lines) + "\n"
+    return "".join(printable(line, keep="\n") + "\n" for line in lines)
 
 
 def _grid_words(found: SceneDescription) -> str:

@@ -45,7 +45,8 @@ class OutputTransaction:
 
         Args:
             targets: Files to publish, in any folders that exist.
-            overwrite: Whether targets may exist. A symbolic link is replaced itself, not what it points to.
+            overwrite: Whether targets may exist. A symbolic link to a file, or to nothing, is replaced itself, not
+                what it points to.
             inputs: Files that are read; none of them may be a target.
         """
         self.targets = tuple(Path(target).absolute() for target in targets)
@@ -246,7 +247,8 @@ def _check_distinct(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
-    if one.exists() and other.exists():
+    # os.path.exists says no where Path.exists raises: to names that are too long.
+    if os.path.exists(one) and os.path.exists(other):
         return os.path.samefile(one, other)
     return os.path.realpath(one) == os.path.realpath(other)
 
@@ -263,7 +265,8 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise OutputError(f"{target}: {error.strerror}", "choose another name") from error
     if target.is_dir():
         raise OutputError(f"{target} is a folder", f"name a file, such as {target / 'map.tif'}")
-    if os.path.lexists(target) and not (target.is_symlink() or target.is_file()):
+    # A link that leads nowhere is replaced; one to /dev/stdout means what it leads to.
+    if os.path.exists(target) and not target.is_file():
         raise OutputError(f"{target} is a device or a pipe", "name a file; a map is written as a whole, not streamed")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessError(f"{target}: no permission to write in {folder}", "choose another folder for the output")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.bundle import InputSpec
-from geoseg_cli.errors import GridError, StorageError
+from geoseg_cli.errors import BandError, GridError, StorageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.bands import BandMatch, drop_bands, match_bands, match_filled, named_by_sensor
 from geoseg_cli.scenes.integrity import FileIdentity
@@ -280,12 +280,26 @@ def match_product(product: Product, spec: InputSpec, options: SceneOptions) -> B
     names: Sequence[str | None] = [layer.name or None for layer in product.layers]
     if options.sensor is not None:
         names = named_by_sensor(options.sensor, names, where)
-    sensor = options.sensor or product.sensor
+    sensor = sensor_of(product, options)
     if options.fill:
         match = match_filled(spec, names, options, where, sensor)
     else:
         match = match_bands(spec, names, options.bands, where, sensor)
     return drop_bands(match, spec, options.drop, where) if options.drop else match
+
+
+def sensor_of(product: Product, options: SceneOptions) -> str | None:
+    """Whose the band names are, as the product or the user says; None where neither does.
+
+    Raises:
+        BandError: The product names another sensor than the user.
+    """
+    if options.sensor is not None and product.sensor is not None and options.sensor != product.sensor:
+        raise BandError(
+            f"{product.path} is a scene of {product.sensor}, --sensor says {options.sensor}",
+            "leave out --sensor; or, if the bands are others than the product says, name them with --bands",
+        )
+    return options.sensor or product.sensor
 
 
 def gather_evidence(product: Product, match: BandMatch, stack: Stack) -> Evidence:
@@ -309,7 +323,8 @@ def _stated(statement: Statement | None, numbers: tuple[int, ...]) -> Claim | No
     offsets = [statement.offsets[number - 1] for number in numbers]
     if None in scales or None in offsets:
         return None
-    return Claim(statement.rung, statement.reason, tuple(map(float, scales)), tuple(map(float, offsets)))  # type: ignore[arg-type]
+    numbers_of = tuple(map(float, scales)), tuple(map(float, offsets))  # type: ignore[arg-type]
+    return Claim(statement.rung, statement.reason, *numbers_of, statement.contradiction)
 
 
 def size_ratio(steps: tuple[float, float], gsd_m: float, gsd_range_m: tuple[float, float] | None = None) -> float:

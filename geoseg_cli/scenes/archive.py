@@ -6,12 +6,14 @@ Nothing is ever unpacked. GDAL reads the images through ``/vsizip/``; Python rea
 from __future__ import annotations
 
 import io
+import os
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from geoseg_cli.errors import AccessError, InputError, StorageError
@@ -151,6 +153,37 @@ def _flaw(member: zipfile.ZipInfo) -> str | None:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"is packed by method {member.compress_type}, not by store or deflate"
     return None
+
+
+def verify_member(gdal_name: str) -> None:
+    """Compare a member with the checksum that the archive states: GDAL does not, and shows damage as pixels.
+
+    Args:
+        gdal_name: ``/vsizip/ARCHIVE/MEMBER``.
+
+    Raises:
+        StorageError: The member is damaged.
+    """
+    rest = gdal_name.removeprefix("/vsizip/")
+    for place in (place for place, sign in enumerate(rest) if sign == "/" and place):
+        path, name = rest[:place], rest[place + 1 :]
+        if path.lower().endswith(".zip") and os.path.isfile(path):
+            status = os.stat(path)
+            _verify(path, name, status.st_size, status.st_mtime_ns)
+            return
+
+
+@lru_cache(maxsize=256)
+def _verify(path: str, name: str, size_bytes: int, mtime_ns: int) -> None:
+    """Once for each member of an archive that nobody changed."""
+    try:
+        with _open(Path(path)) as file, file.open(name) as stream:
+            while stream.read(_CHUNK_BYTES):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise StorageError(f"{path}: its member {name} is damaged ({error})", "copy or download it again") from error
+    except KeyError as error:
+        raise StorageError(f"{path} has no member {name}", "copy or download it again") from error
 
 
 @contextmanager

@@ -40,6 +40,8 @@ _ENDINGS: dict[str, Driver] = {
 
 _OWN_NAME = re.compile(r"(?:b|band)0*(\d{1,2})(a?)", re.IGNORECASE)
 _PIXEL_SIZE = re.compile(r"r?(\d{1,4})m", re.IGNORECASE)
+_OF_BAND = re.compile(r"r?\d{1,4}n?m|sr", re.IGNORECASE)
+"""Words that may differ between the bands of a scene: pixel size, wavelength, and the prefix of Landsat's bands."""
 _NO_BAND = frozenset(
     {"qa", "bqa", "msk", "mask", "preview", "browse", "thumbnail", "thumb", "overview", "quicklook", "ql"}
     | {
@@ -86,7 +88,8 @@ class BandFile:
         name: What the file calls its band: ``B04``, ``SR_B4``, ``red``.
         key: The same for every spelling of that name; sorts in the order of the sensor's bands.
         size_m: Pixel size that the name states (``10m``), or None.
-        scene: The other words of the name that hold four digits or more: dates, tiles, orbits.
+        scene: The other words of the name in lower case, such as dates, tiles and orbits; files of one scene share
+            them. Names of colours beside that of the band (``blue_B02``) and wavelengths are none of them.
     """
 
     path: Path
@@ -193,7 +196,7 @@ def is_thermal_or_pan(name: str, sensor: str | None) -> bool:
 
 
 def refuse_other_scenes(folder: Path, files: Sequence[BandFile]) -> None:
-    """Refuse files whose names tell of different dates, tiles or orbits.
+    """Refuse files whose names differ in more than the band and the pixel size: in date, tile, orbit or place.
 
     Raises:
         InputError: They do.
@@ -323,8 +326,8 @@ def _described(path: Path, driver: Driver, words: Sequence[str]) -> BandFile:
     if key is not None and before.upper() == "SR" and f"sr_{name}".casefold() in known_names():
         name = f"SR_{name}"
     sizes = [int(found[1]) for found in map(_PIXEL_SIZE.fullmatch, words) if found]
-    rest = [other for other in words if other is not word and not _PIXEL_SIZE.fullmatch(other)]
-    scene = tuple(other for other in rest if sum(sign.isdigit() for sign in other) >= 4)
+    rest = (other.casefold() for other in (*words[:place], *words[place + 1 :]))
+    scene = tuple(other for other in rest if not _OF_BAND.fullmatch(other) and other not in known_names())
     return BandFile(path, driver, name, key or (100, word.casefold()), sizes[0] if len(sizes) == 1 else None, scene)
 
 

@@ -17,7 +17,7 @@ from geoseg_cli.catalog import Sensor, common_names, sensors
 from geoseg_cli.errors import BandError, GeosegError, RadiometryError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.orientation import Orientation
-from geoseg_cli.scenes import SceneOptions, check_resolution, gather_evidence, match_product
+from geoseg_cli.scenes import SceneOptions, check_resolution, gather_evidence, match_product, sensor_of
 from geoseg_cli.scenes.bands import SKIP, BandMatch, fitting_sensors, known_names, named_by_sensor
 from geoseg_cli.scenes.layouts import find_product
 from geoseg_cli.scenes.network import is_remote
@@ -194,7 +194,7 @@ def _bands(product: Product, options: SceneOptions) -> tuple[BandDescription, ..
     if options.bands is not None:
         names = [None if name == SKIP else name for name in options.bands]
     known = [name if name and name.casefold() in known_names() else "" for name in names]
-    named = options.sensor or product.sensor
+    named = sensor_of(product, options)
     candidates = (sensors()[named],) if named is not None else fitting_sensors(known)
     return tuple(
         BandDescription(number, name or "", *_meanings(meant, candidates))
@@ -298,7 +298,7 @@ def _fit(product: Product, bundle: Bundle, options: SceneOptions, gsd: Gsd, know
         match = match_product(product, spec, options)
         with _opened(product, match, extras.gsd_m if isinstance(gsd, str) else gsd, options) as stack:
             refused = _radiometry(product, match, stack, options) if isinstance(known, Refusal) else None
-            shown_gsd_m, warnings = _shown(stack.grid, extras.gsd_m, gsd, str(product.path))
+            shown_gsd_m, warnings = _shown(stack.grid, extras.gsd_m, gsd, str(product.path), extras.gsd_range_m)
     except GeosegError as error:
         return BundleFit(bundle.name, extras.task, refusal=Refusal.of(error))
     filled = tuple(name for name, _ in match.filled)
@@ -307,12 +307,14 @@ def _fit(product: Product, bundle: Bundle, options: SceneOptions, gsd: Gsd, know
     return BundleFit(bundle.name, extras.task, absent, filled, shown_gsd_m, refusal, warnings)
 
 
-def _shown(grid: Grid, model_gsd_m: float, gsd: Gsd, where: str) -> tuple[float | None, tuple[str, ...]]:
+def _shown(
+    grid: Grid, model_gsd_m: float, gsd: Gsd, where: str, gsd_range_m: tuple[float, float] | None
+) -> tuple[float | None, tuple[str, ...]]:
     """Pixel size that the network sees, None for that of the grid, and what there is to say about it.
 
     Raises:
         GridError: It is too far from the model's.
     """
-    gsd_m = choose_gsd(grid, model_gsd_m, gsd, where)
+    gsd_m = choose_gsd(grid, model_gsd_m, gsd, where, gsd_range_m)
     shown = grid if gsd_m is None else resampled_grid(grid, gsd_m)
-    return None if shown == grid else gsd_m, check_resolution(shown, model_gsd_m, where)
+    return None if shown == grid else gsd_m, check_resolution(shown, model_gsd_m, where, gsd_range_m)

@@ -74,8 +74,8 @@ class FileIdentity:
         return cls(status.st_size, status.st_mtime_ns)
 
 
-def first_bytes(path: Path) -> bytes:
-    """The first 64 bytes of a regular file.
+def first_bytes(path: Path, count: int = 64) -> bytes:
+    """The first ``count`` bytes of a regular file.
 
     Raises:
         GeosegError: There is none, it may not be read, or it is a device or a pipe.
@@ -86,7 +86,7 @@ def first_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path} is no regular file", "name a file")
         with path.open("rb") as stream:
-            return stream.read(64)
+            return stream.read(count)
 
 
 def is_folder(path: Path) -> bool:

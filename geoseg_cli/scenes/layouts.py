@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from geoseg_cli.errors import InputError, UsageError
-from geoseg_cli.scenes import band_files, hls, landsat, network, planetscope, safe, single_file, stac_item
+from geoseg_cli.scenes import band_files, envi, hls, landsat, network, planetscope, safe, single_file, stac_item
 from geoseg_cli.scenes.integrity import first_bytes, is_folder, is_jpeg2000, is_tiff
 from geoseg_cli.scenes.product import Driver, Product
 
@@ -23,6 +23,8 @@ _FOLDERS: Final[tuple[Find, ...]] = (
     safe.find, landsat.find, hls.find, planetscope.find, band_files.find,
 )  # fmt: skip
 _METADATA: Final[tuple[Find, ...]] = (safe.find, landsat.find, hls.find, planetscope.find)
+_HEAD_BYTES: Final = 1024
+"""As far as GDAL looks for the root of a virtual raster, which may follow a declaration and comments."""
 KNOWN: Final = (
     "a GeoTIFF, COG or JPEG 2000 file, a Sentinel-2 SAFE folder or .zip, a Landsat folder or MTL file, an HLS or"
     " PlanetScope product, a STAC item, or a folder of single-band files"
@@ -45,11 +47,13 @@ def find_product(path: Path, options: SceneOptions) -> Product:
         return _first(_FOLDERS, path) or _unknown_folder(path)
     if not path.exists() and (found := hls.find(path)) is not None:
         return found  # the prefix that the files of a scene share
-    head = first_bytes(path)
+    head = first_bytes(path, _HEAD_BYTES)
     if is_tiff(head):
         return planetscope.find(path) or single_file.find(path, max_bytes=options.max_bytes)
     if is_jpeg2000(head):
         return single_file.find(path, "JP2OpenJPEG", options.max_bytes)
+    if (data := envi.data_file(path)) is not None:
+        return envi.find(path, data, options.max_bytes)
     if (found := _by_content(path, head, options)) is not None:
         return found
     return single_file.find(path, max_bytes=options.max_bytes)  # says what it is instead
@@ -58,7 +62,7 @@ def find_product(path: Path, options: SceneOptions) -> Product:
 def _by_content(path: Path, head: bytes, options: SceneOptions) -> Product | None:
     """Products that are named by a metadata file or an archive, and formats that must be asked for."""
     text = head.lstrip()
-    if text.startswith(b"<VRTDataset"):
+    if text.startswith((b"<", b"\xef\xbb\xbf")) and b"<VRTDataset" in text:
         if "VRT" not in options.drivers:
             raise InputError(
                 f"{path} is a GDAL virtual raster: it can make GDAL read any other file",
@@ -69,8 +73,6 @@ def _by_content(path: Path, head: bytes, options: SceneOptions) -> Product | Non
         return landsat.find(path) or stac_item.find(path, options.allow_network)
     if text.startswith((b"<", b"PK", b"GROUP", b"\xef\xbb\xbf")):
         return _first(_METADATA, path)
-    if path.suffix.lower() == ".hdr" or path.with_suffix(".hdr").is_file():
-        return single_file.find(path, "ENVI", options.max_bytes)
     return None
 
 

@@ -42,12 +42,14 @@ class Statement:
             definition of a product fixes for all its files, known by their names.
         reason: The formula and where it stands, as a part of a sentence.
         scales, offsets: One per layer of the product; None for a layer about which nothing is said.
+        contradiction: What else the metadata say that cannot be true as well, as a part of a sentence.
     """
 
     rung: Literal["metadata", "stac", "product"]
     reason: str
     scales: tuple[float | None, ...]
     offsets: tuple[float | None, ...]
+    contradiction: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,12 +92,14 @@ class Claim:
         rung: Which one.
         reason: The formula and where it stands.
         scales, offsets: Of each present band.
+        contradiction: What the same source says besides that cannot be true as well; ``""`` for nothing.
     """
 
     rung: str
     reason: str
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
+    contradiction: str = ""
 
     def agrees(self, other: Claim) -> bool:
         """Whether both give the same reflectance, to a thousandth of the scale and a tenth of a digital number."""
@@ -181,11 +183,11 @@ def _by_claims(evidence: Evidence) -> Radiometry | None:
     if not claims:
         return None
     first, *others = claims
-    for other in others:
-        if not first.agrees(other):
-            raise RadiometryError(
-                f"{evidence.path}: two sources disagree about the numbers: {first.reason}; but {other.reason}", _HINT
-            )
+    rivals = [first.contradiction, *(other.reason for other in others if not first.agrees(other))]
+    if rival := next(filter(None, rivals), None):
+        raise RadiometryError(
+            f"{evidence.path}: two sources disagree about the numbers: {first.reason}; but {rival}", _HINT
+        )
     return _decided(first)
 
 
@@ -272,9 +274,10 @@ def _by_float_range(evidence: Evidence, sample: npt.NDArray[Any]) -> Radiometry 
 
 def _doubts(decided: Radiometry, evidence: Evidence, sample: npt.NDArray[Any]) -> tuple[str, ...]:
     """What a sample of the numbers says against a decision; it never decides."""
+    overridden = _overridden(decided, evidence)
     if sample.shape[1] == 0:
-        return ()
-    doubts = [*_offset_doubts(decided, evidence, sample)]
+        return overridden
+    doubts = [*overridden, *_offset_doubts(decided, evidence, sample)]
     empty = float((sample == 0).all(axis=0).mean())
     if empty > _UNTAGGED_FILL:
         doubts.append(f"{empty:.0%} of a sample are 0 in all bands: if that is fill, say so with --nodata 0")
@@ -288,6 +291,16 @@ def _doubts(decided: Radiometry, evidence: Evidence, sample: npt.NDArray[Any]) -
     if decided.rung == "option" and evidence.has_tags:
         doubts.append("the bands carry scale or offset tags; --radiometry overrides them")
     return tuple(doubts)
+
+
+def _overridden(decided: Radiometry, evidence: Evidence) -> tuple[str, ...]:
+    """What metadata or a product name say otherwise than the user; tags are told of in any case."""
+    if decided.rung != "option":
+        return ()
+    chosen = Claim(decided.rung, decided.reason, decided.scale, decided.offset)
+    claims = (_by_statement(evidence), _by_baseline(evidence))
+    reason = next((claim.reason for claim in claims if claim is not None and not chosen.agrees(claim)), None)
+    return () if reason is None else (f"--radiometry overrides what the scene says: {reason}",)
 
 
 def _offset_doubts(decided: Radiometry, evidence: Evidence, sample: npt.NDArray[Any]) -> list[str]:

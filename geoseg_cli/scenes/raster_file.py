@@ -7,6 +7,7 @@ GDAL read another one. What GDAL raises becomes an error that names the file, th
 from __future__ import annotations
 
 import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from rasterio.session import DummySession
 
 from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.scenes.archive import verify_member
 from geoseg_cli.scenes.integrity import refuse_others, refuse_others_than
 from geoseg_cli.scenes.network import GDAL_OPTIONS, redacted
 from geoseg_cli.scenes.product import Driver
@@ -38,6 +40,10 @@ MAX_BYTES = 64 * GIB
 
 MAX_INFLATION = 4000
 """Largest ratio of pixels to file; deflate ends at 1032, real scenes near 10."""
+
+
+_MAX_SOURCES = 10_000
+"""Files of a virtual raster that are looked at; a mosaic of a continent has fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,8 @@ def open_raster(
         GeosegError: As :func:`open_geotiff` does.
     """
     path = Path(name)
+    if name.startswith("/vsizip/"):
+        verify_member(name)
     if name.startswith("/vsi"):
         return _open(name, driver, None, (nodata, says), max_bytes)
     path = path.absolute()
@@ -179,7 +187,7 @@ def _open(
     name: str, driver: Driver, size_bytes: int | None, nodata: tuple[Nodata, str], max_bytes: int | None
 ) -> RasterFile:
     path = Path(redacted(name))
-    with _gdal(), _open_errors(path):
+    with _gdal(driver), _open_errors(path):
         dataset = rasterio.open(name, driver=driver, sharing=False)
         try:
             _refuse_giants(dataset, path, size_bytes, max_bytes)
@@ -187,6 +195,26 @@ def _open(
         except BaseException:
             dataset.close()
             raise
+
+
+def vrt_sources(path: Path) -> tuple[Path, ...]:
+    """The files that a GDAL virtual raster is made of, itself first, and theirs where one is virtual as well.
+
+    Files that are not on this machine's disks, or not there, are left out.
+    """
+    found: dict[Path, None] = {}
+    waiting = [path.absolute()]
+    while waiting and len(found) < _MAX_SOURCES:
+        source = waiting.pop(0)
+        if source in found or not source.is_file():
+            continue
+        found[source] = None
+        with source.open("rb") as stream:
+            is_virtual = b"<VRTDataset" in stream.read(1024)
+        if is_virtual:
+            with _gdal(), _open_errors(source), rasterio.open(source, driver="VRT", sharing=False) as dataset:
+                waiting += [Path(name).absolute() for name in dataset.files]
+    return tuple(found)
 
 
 def read_bands(dataset: Any, numbers: Sequence[int], window: Window) -> npt.NDArray[Any]:
@@ -232,12 +260,14 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
 
 
 @contextmanager
-def _gdal() -> Iterator[None]:
+def _gdal(driver: str = "GTiff") -> Iterator[None]:
     """GDAL with nothing but the named file: no siblings, no credentials, warnings to rasterio's logger.
 
-    What it may fetch is decided before; here are the bounds on its time and tries.
+    An ENVI file is nothing without its header, which lies beside it. What GDAL may fetch is decided before; here are
+    the bounds on its time and tries.
     """
-    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", **GDAL_OPTIONS}
+    siblings = "TRUE" if driver == "ENVI" else "EMPTY_DIR"
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": siblings, "GDAL_PAM_ENABLED": "NO", **GDAL_OPTIONS}
     with rasterio.Env(session=DummySession(), **options):
         yield
 
@@ -352,8 +382,9 @@ def grid_warnings(grid: Grid) -> tuple[str, ...]:
 def _ignored_sidecars(path: Path) -> tuple[str, ...]:
     """Files beside the scene that GDAL would have read with it; they can come from anyone and are not read."""
     endings = (".aux.xml", ".msk")
-    found = [path.name + ending for ending in endings if path.with_name(path.name + ending).exists()]
-    found += [name for name in (path.stem + ".tfw", path.stem + ".tifw") if path.with_name(name).exists()]
+    # os.path.exists says no where Path.exists raises: to names that are too long.
+    found = [path.name + ending for ending in endings if os.path.exists(path.with_name(path.name + ending))]
+    found += [name for name in (path.stem + ".tfw", path.stem + ".tifw") if os.path.exists(path.with_name(name))]
     if not found:
         return ()
     return (f"{', '.join(found)} beside the scene is not read; gdal_translate makes one file of them",)

@@ -154,7 +154,8 @@ class Resampled:
         """Read a window of shown pixels.
 
         Returns:
-            (P, H, W) float32 numbers, 0 where invalid, and (H, W) bool validity.
+            (P, H, W) float32 numbers, 0 where invalid, and (H, W) bool validity. NaN where only other bands have
+            a number, as in the source.
         """
         first, stop = self._cols.reach(window.col, window.col_stop)
         numbers_a_row = max(window.width, stop - first) * max(1, self._rows.stored // self._rows.shown)
@@ -182,8 +183,14 @@ class Resampled:
         weights = _sum(_sum(valid.astype(np.float64), down, 0), across, 1)
         numbers = np.zeros((len(pixels), *shown.shape), np.float32)
         for number, plane in zip(numbers, pixels, strict=True):  # plane by plane: float64 is large
-            total = _sum(_sum(np.where(valid, plane, 0).astype(np.float64), down, 0), across, 1)
-            np.divide(total, weights, out=number, where=shown, casting="same_kind")
+            known, parts = valid, weights
+            if plane.dtype.kind == "f" and np.isnan(plane[valid]).any():
+                # One band of several has nothing here (--valid any): it takes no part in its average.
+                known = valid & ~np.isnan(plane)
+                parts = _sum(_sum(known.astype(np.float64), down, 0), across, 1)
+                number[shown & (parts == 0)] = np.nan
+            total = _sum(_sum(np.where(known, plane, 0).astype(np.float64), down, 0), across, 1)
+            np.divide(total, parts, out=number, where=shown & (parts > 0), casting="same_kind")
         return numbers, shown
 
     def bytes_in_cache(self, rows: int) -> int:
@@ -318,7 +325,7 @@ def choose_gsd(
         Metres, or None where the scene is shown as it is stored.
 
     Raises:
-        UsageError: ``wish`` is not a size.
+        UsageError: ``wish`` is not a size, or more than four times off those of the model.
         GridError: ``auto``, and pixels are more than four times larger or smaller than the model's.
     """
     if wish == "native":
@@ -326,6 +333,7 @@ def choose_gsd(
     if wish != "auto":
         if not (math.isfinite(wish) and wish > 0):
             raise UsageError(f"--gsd {wish:g} is no pixel size", "use auto, native, or metres above 0")
+        _refuse_far_wish(wish, model_gsd_m, gsd_range_m)
         return wish
     steps = grid.gsd_m()
     if steps is None:
@@ -339,6 +347,17 @@ def choose_gsd(
         f" {model_gsd_m:g} m of the model",
         f"--gsd {model_gsd_m:g} resamples it all the same; a result from much larger pixels is not to be trusted",
     )
+
+
+def _refuse_far_wish(wish: float, model_gsd_m: float, gsd_range_m: tuple[float, float] | None) -> None:
+    """Refuse a pixel size that the model cannot use, before it makes a grid that nothing could hold."""
+    low, high = gsd_range_m or (model_gsd_m, model_gsd_m)
+    if not low <= wish * FAR_GSD or not wish <= high * FAR_GSD:
+        learned = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+        raise UsageError(
+            f"--gsd {wish:g}: the model was trained on pixels of {learned}, that is more than {FAR_GSD:g} times off",
+            f"use --gsd auto, or --gsd {model_gsd_m:g}",
+        )
 
 
 def show_at(scene: Scene, gsd_m: float | None) -> tuple[Scene, Resampled | None]:

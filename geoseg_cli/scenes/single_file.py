@@ -7,7 +7,7 @@ from pathlib import Path
 from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.product import Driver, Layer, Product
 from geoseg_cli.scenes.radiometry import refuse_rendered
-from geoseg_cli.scenes.raster_file import RasterFile, open_raster
+from geoseg_cli.scenes.raster_file import RasterFile, open_raster, vrt_sources
 
 _TITLES: dict[Driver, str] = {"GTiff": "GeoTIFF", "JP2OpenJPEG": "JPEG 2000 file", "ENVI": "ENVI file", "VRT": "VRT"}
 
@@ -24,8 +24,8 @@ def find(path: Path | str, driver: Driver = "GTiff", max_bytes: int | None = Non
         GeosegError: It cannot be opened, or was rendered for the eye.
     """
     file = open_raster(str(path), driver, "auto", max_bytes)
-    members = () if str(path).startswith("/vsi") else (Path(path),)
     try:
+        members = _members(path, driver)
         refuse_rendered(Path(path), file.dtypes, _has_tags(file))
         layers = tuple(
             Layer(name or "", str(path), driver, number) for number, name in enumerate(file.descriptions, start=1)
@@ -33,6 +33,13 @@ def find(path: Path | str, driver: Driver = "GTiff", max_bytes: int | None = Non
         return Product(_TITLES.get(driver, driver), Path(redacted(str(path))), layers, members=members)
     finally:
         file.close()
+
+
+def _members(path: Path | str, driver: Driver) -> tuple[Path, ...]:
+    """Files on disk that the pixels come from."""
+    if str(path).startswith("/vsi"):
+        return ()
+    return vrt_sources(Path(path)) if driver == "VRT" else (Path(path),)
 
 
 def _has_tags(file: RasterFile) -> bool:

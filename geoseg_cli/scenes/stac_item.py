@@ -29,6 +29,7 @@ _DRIVERS: Final[dict[str, Driver]] = {
     "image/jp2": "JP2OpenJPEG",
 }
 _ENDINGS: Final[dict[str, Driver]] = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
+_FIRST_BASELINE_WITH_OFFSET: Final = (4, 0)
 _NOT_BANDS: Final = {"thumbnail", "overview", "visual", "metadata", "date"}
 """Roles, and names of assets, of pictures and papers; Planetary Computer says ``data`` of a picture named visual."""
 
@@ -39,7 +40,8 @@ class _Band:
 
     Attributes:
         layer: Where it is; its name is the common one.
-        scale, offset: What the item says of its numbers; None for nothing.
+        scale, offset: What the item says of its numbers; None for nothing, or for something that is no number.
+            An offset that is not there is 0.
         own_names: What item and asset call it besides.
     """
 
@@ -119,7 +121,8 @@ def _bands(key: str, asset: Any, item: Mapping[str, Any], where: str) -> Iterato
         name = details.get("eo:common_name") or details.get("common_name") or asset.get("eo:common_name")
         if not isinstance(name, str) or name.casefold() not in common_names():
             continue
-        scale, offset = (_number(details, asset, word) for word in ("scale", "offset"))
+        scale = _number(details, asset, "scale")
+        offset = _number(details, asset, "offset") if _says(details, asset, "offset") else 0.0
         nodata = _number(details, asset, "nodata")
         layer = Layer(name.casefold(), asset["href"], driver, number, "file" if nodata is None else nodata)
         # A scale of 0 is none: the ladder of radiometry then asks the user.
@@ -151,6 +154,11 @@ def _number(band: Mapping[str, Any], asset: Mapping[str, Any], word: str) -> flo
         if isinstance(value := holder.get(key), int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     return None
+
+
+def _says(band: Mapping[str, Any], asset: Mapping[str, Any], word: str) -> bool:
+    """Whether something stands where :func:`_number` looks, a number or not."""
+    return any(holder.get(key) is not None for holder in (band, asset) for key in (word, f"raster:{word}"))
 
 
 def _told_apart(bands: list[_Band]) -> list[_Band]:
@@ -211,10 +219,25 @@ def _statement(item: Mapping[str, Any], bands: list[_Band]) -> Statement | None:
     else:
         reason, offsets = (
             "as raster:scale and raster:offset of the STAC item say",
-            tuple(b.offset or 0.0 for b in bands),
+            tuple(band.offset for band in bands),
         )
-    formulas = {f"{s:g} x number {o:+g}" for s, o in zip(scales, offsets, strict=True) if s is not None}
-    return Statement("stac", f"{'; '.join(sorted(formulas))}, {reason}", scales, offsets)
+    pairs = [pair for pair in zip(scales, offsets, strict=True) if None not in pair]
+    formulas = {f"{scale:g} x number {offset:+g}" for scale, offset in pairs}
+    contradiction = "" if is_applied is True else _baseline_contradiction(item, pairs)
+    return Statement("stac", f"{'; '.join(sorted(formulas))}, {reason}", scales, offsets, contradiction)
+
+
+def _baseline_contradiction(item: Mapping[str, Any], pairs: list[tuple[float | None, float | None]]) -> str:
+    """What the processing baseline of Sentinel-2 says against the offsets; ``""`` where they go together."""
+    baseline = item["properties"].get("s2:processing_baseline")
+    found = re.fullmatch(r"(\d{1,2})\.(\d{2})", baseline) if isinstance(baseline, str) else None
+    if found is None or baseline == "99.99" or not pairs:
+        return ""
+    has_offset = (int(found[1]), int(found[2])) >= _FIRST_BASELINE_WITH_OFFSET
+    if all(bool(offset) is has_offset for _, offset in pairs):
+        return ""
+    said = "carry the +1000" if has_offset else "carry no offset"
+    return f"numbers of s2:processing_baseline {baseline} {said}, and nothing says that it was changed since"
 
 
 def _quality(item: Mapping[str, Any], path: Path | str, allow_network: bool) -> Quality | None:
@@ -229,12 +252,23 @@ def _quality(item: Mapping[str, Any], path: Path | str, allow_network: bool) -> 
     return Quality(layer, (0, 1), 0, "SCL classes 0 and 1")
 
 
+def _is_text(href: str) -> bool:
+    """Whether all of it are characters: JSON can hold halves of surrogate pairs, which no file is called by."""
+    try:
+        href.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _located(href: str, item: Path | str, allow_network: bool) -> str:
     """What GDAL opens for a link of an item.
 
     Raises:
         InputError: It leads out of the item's folder, or to a network that is not allowed.
     """
+    if not _is_text(href):
+        raise InputError(f"{redacted(str(item))}: the link {ascii(href)[:200]} is no text", "correct it in the item")
     if href.startswith("/vsi"):
         raise InputError(f"{redacted(str(item))}: {redacted(href)} is no link", "give it as an address, or as a file")
     if is_remote(str(item)):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.errors import GridError
+from geoseg_cli.errors import GridError, InputError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.product import Layer, Product, Quality
 from geoseg_cli.scenes.raster_file import Nodata, RasterFile, open_raster
@@ -74,8 +74,7 @@ class _Part:
         """Bring (..., h, w) of the file to the (..., H, W) of a window of the stack."""
         if self.shrink > 1:
             blocks = pixels.reshape(*pixels.shape[:-2], window.height, self.shrink, window.width, self.shrink)
-            small = blocks.all(axis=(-3, -1)) if is_mask else blocks.mean(axis=(-3, -1), dtype=np.float32)
-            return np.asarray(small)
+            return np.asarray(blocks.all(axis=(-3, -1)) if is_mask else _averaged(blocks))
         if self.enlarge > 1:
             row, col = window.row % self.enlarge, window.col % self.enlarge
             large = pixels.repeat(self.enlarge, axis=-2).repeat(self.enlarge, axis=-1)
@@ -207,6 +206,7 @@ def open_stack(
             layers = [product.layers[numbers[place] - 1] for place in places]
             file = _open_layer(layers[0], rules.nodata, max_bytes)
             stack.callback(file.close)
+            _refuse_absent_bands(file, layers, product)
             parts.append(_Part(file, tuple(layer.number for layer in layers), tuple(places)))
         grid = _nearest_grid([part.file.grid for part in parts], gsd_m)
         fitted = [_nested(part, grid, product) for part in parts]
@@ -214,6 +214,7 @@ def open_stack(
         if product.quality is not None:
             file = _open_layer(product.quality.layer, None, max_bytes)
             stack.callback(file.close)
+            _refuse_unfit_quality(file, product.quality, product)
             quality = (product.quality, _nested(_Part(file, (product.quality.layer.number,), ()), grid, product))
         made = Stack(fitted, quality, len(numbers), rules)
         stack.pop_all()
@@ -247,6 +248,18 @@ def spread_windows(grid: Grid, steps: int) -> Iterator[Window]:
     return (Window(row, col, height, width) for row in sorted(rows) for col in sorted(cols))
 
 
+def _averaged(blocks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """(..., H, W) averages of (..., H, n, W, n); NaN takes no part, and is what a block of nothing else becomes."""
+    average = np.asarray(blocks.mean(axis=(-3, -1), dtype=np.float32))
+    holes = np.isnan(average)
+    if holes.any():
+        numbers = np.moveaxis(blocks, -3, -2)[holes].reshape(np.count_nonzero(holes), -1)
+        known = ~np.isnan(numbers)
+        total = np.where(known, numbers, 0).sum(axis=1, dtype=np.float32)
+        average[holes] = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
+    return average
+
+
 def _in_order(parts: Sequence[_Part], count: int, value: Any) -> tuple[Any, ...]:
     """One value per band of the stack."""
     found: list[Any] = [None] * count
@@ -260,6 +273,25 @@ def _open_layer(layer: Layer, nodata: Nodata, max_bytes: int | None) -> RasterFi
     if nodata != "auto" or layer.nodata == "file":
         return open_raster(layer.file, layer.driver, nodata, max_bytes)
     return open_raster(layer.file, layer.driver, layer.nodata, max_bytes, says="the product's nodata")
+
+
+def _refuse_absent_bands(file: RasterFile, layers: Sequence[Layer], product: Product) -> None:
+    """Refuse metadata that list more bands than a file has."""
+    most = max(layer.number for layer in layers)
+    if most > len(file.dtypes):
+        raise InputError(
+            f"{product.path} lists band {most} of {file.path.name}, which has {len(file.dtypes)}",
+            "download the product again",
+        )
+
+
+def _refuse_unfit_quality(file: RasterFile, quality: Quality, product: Product) -> None:
+    """Refuse a quality band without the whole numbers whose bits or values tell what is lost."""
+    if quality.layer.number > len(file.dtypes) or np.dtype(file.dtypes[quality.layer.number - 1]).kind not in "iu":
+        raise InputError(
+            f"{product.path}: the quality band {file.path.name} holds {file.dtypes[0]} numbers, it needs whole ones",
+            "download the product again, or take this file out of it",
+        )
 
 
 def _nearest_grid(grids: Sequence[Grid], gsd_m: float) -> Grid:

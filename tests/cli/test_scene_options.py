@@ -428,3 +428,37 @@ def test_the_example_of_the_page_about_scenes_prints_what_stands_there(
     command, _, expected = block.partition("\n")
     monkeypatch.chdir(PAGE.parents[1])
     assert run(*command.split()).out == expected
+
+
+ESCAPES = "a\x1b]0;owned\x07\x1b[31m\u202e.tif"
+"""A name that a terminal would take for orders."""
+
+
+def test_control_characters_in_a_name_reach_neither_the_terminal_nor_the_map(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    scene = tmp_path / ESCAPES
+    random_scene(scene, 20, 30)
+    given = (scene, "--model", model, "-o", tmp_path / "map.tif")
+    done = run("cloudmask", *given, "-v")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'map.tif'}\n")
+    assert "a\\x1b]0;owned\\x07\\x1b[31m\\u202e.tif" in done.err
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.tags()["GEOSEG_INPUT"] == "a\\x1b]0;owned\\x07\\x1b[31m\\u202e.tif"
+    again = run("cloudmask", *given)
+    gone = run("cloudmask", tmp_path / "b\x1b[2J.tif", "--model", model)
+    several = run("cloudmask", tmp_path / "b\x1b[2J.tif", tmp_path / "c\x1b[2J.tif", "--model", model)
+    told = run("scene", "info", scene)
+    refused = run("scene", "info", tmp_path / "b\x1b[2J.tif")
+    assert (again.code, gone.code, several.code, told.code, refused.code) == (73, 66, 1, 0, 66)
+    for one in (done, again, gone, several, told, refused):
+        assert not {"\x1b", "\x07", "\u202e"} & set(one.out + one.err)
+
+
+def test_a_name_that_is_too_long_for_the_map_is_told(run: Run, model: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "a.tif"
+    random_scene(scene, 20, 30)
+    for options in ((), ("--dry-run",), ("--overwrite",)):
+        done = run("cloudmask", scene, "--model", model, "-o", tmp_path / f"{'m' * 300}.tif", *options)
+        assert done.code == 73
+        assert "too long" in done.err

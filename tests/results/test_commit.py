@@ -462,3 +462,21 @@ def test_without_hard_links_files_are_published_all_the_same(tmp_path, monkeypat
         with pytest.raises(OutputError):
             transaction.commit()
     assert (tmp_path / "c.tif").read_text() == "theirs"
+
+
+def test_a_link_to_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for end in ("/dev/null", tmp_path / "pipe"):
+        link = tmp_path / "link.tif"
+        link.symlink_to(end)
+        with pytest.raises(OutputError, match="device or a pipe"), OutputTransaction([link], overwrite=True):
+            pass
+        assert link.is_symlink()
+        link.unlink()
+
+
+def test_a_name_that_no_file_system_takes_is_an_output_error(tmp_path):
+    (tmp_path / "scene.tif").touch()
+    target = tmp_path / ("m" * 300 + ".tif")
+    with pytest.raises(OutputError, match="too long"), OutputTransaction([target], inputs=[tmp_path / "scene.tif"]):
+        pass

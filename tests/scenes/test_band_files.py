@@ -339,3 +339,36 @@ def test_the_real_landsat_folder_with_a_band_in_two_grids_is_read_as_a_list(real
     numbers = read_numbers(product, "red", "nir")[0]
     for plane, number in zip(numbers, (4, 5), strict=True):
         assert (plane == tifffile.imread(folder / f"L8-B{number}-Elkton-VA.tiff")).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("site_2020-01-05_B02.tif", "site_2020-07-09_B03.tif"),
+        ("T32UMA_B02.tif", "T33UMA_B03.tif"),
+        ("jan_B02.tif", "jul_B03.tif"),
+        ("north_red.tif", "south_nir.tif"),
+    ],
+)
+def test_names_that_differ_in_more_than_the_band_are_of_different_scenes(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    write_band(tmp_path / first, plane_of(1))
+    write_band(tmp_path / second, plane_of(2))
+    with pytest.raises(InputError, match="different scenes"):
+        band_files.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x_blue_B02.tif", "x_green_B03.tif"),
+        ("x_B02_490nm.tif", "x_B03_560nm.tif"),
+        ("X_B02_10m.tif", "x_B05_20m.tif"),
+        ("L8_SR_B2.tif", "L8_SR_B3.tif"),
+    ],
+)
+def test_names_may_differ_in_what_belongs_to_the_band(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for value, name in enumerate(names):
+        write_band(tmp_path / name, plane_of(value))
+    assert len(found(tmp_path).layers) == 2

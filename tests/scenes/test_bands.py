@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import BandError
+from geoseg_cli.scenes import SceneOptions, match_product
 from geoseg_cli.scenes.bands import match_bands
+from geoseg_cli.scenes.product import Layer, Product
 
 # Written down here again, from the Sentinel-2 and Landsat handbooks, so that the data file is checked too.
 S2 = {
@@ -214,3 +217,11 @@ def test_names_that_two_products_give_to_other_bands_are_ambiguous() -> None:
     """HLS L30 calls near infrared B05, which is a red edge of Sentinel-2, and cirrus B09."""
     with pytest.raises(BandError, match="ambiguous"):
         match_bands(BGRN, ("B02", "B03", "B04", "B05", "B06", "B07"))
+
+
+def test_a_sensor_other_than_the_product_s_own_is_refused() -> None:
+    spec = InputSpec(("red",), (), (0.0,), (1.0,))
+    product = Product("test", Path("/scene"), (Layer("B4", "/scene/B4.tif"),), "landsat-8")
+    assert match_product(product, spec, SceneOptions(sensor="landsat-8")).held_names == ("red",)
+    with pytest.raises(BandError, match="is a scene of landsat-8, --sensor says landsat-5"):
+        match_product(product, spec, SceneOptions(sensor="landsat-5"))

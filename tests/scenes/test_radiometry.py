@@ -242,3 +242,11 @@ def test_the_reason_names_the_product_but_no_folder() -> None:
     reason = decide_radiometry("auto", evidence(path=BASELINE_5)).reason
     assert "05.09" in reason
     assert "/data" not in reason
+
+
+def test_metadata_that_say_otherwise_than_the_user_are_mentioned() -> None:
+    stated = Claim("metadata", "0.0001 x (DN - 1000), as X says", (1e-4,) * 2, (-0.1,) * 2)
+    decided = decide_radiometry("dn", evidence(stated=stated))
+    assert decided.rung == "option"
+    assert any("overrides what the scene says: 0.0001 x (DN - 1000), as X says" in text for text in decided.warnings)
+    assert not any("overrides" in text for text in decide_radiometry("dn-1000", evidence(stated=stated)).warnings)

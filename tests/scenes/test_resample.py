@@ -427,3 +427,31 @@ def test_a_real_scene_of_6_m_pixels_gets_a_map_on_them(tmp_path: Path, real_data
 )
 def test_a_model_of_several_pixel_sizes_sees_those_between_as_they_are(step_m: float, shown_m: float | None) -> None:
     assert choose_gsd(utm_grid(50, 50, step_m), 10.0, "auto", gsd_range_m=(10.0, 30.0)) == shown_m
+
+
+@given(
+    rows=st.integers(2, 9), cols=st.integers(2, 9), size_m=st.sampled_from([5.0, 20.0, 30.0]), seed=st.integers(0, 9)
+)
+def test_a_number_that_one_band_lacks_takes_no_part_in_its_average(
+    rows: int, cols: int, size_m: float, seed: int
+) -> None:
+    source = source_of(rows, cols, seed=seed)
+    source.pixels = source.pixels.astype(np.float32)
+    whole = Resampled(source, size_m)
+    lost = np.random.default_rng(seed).random((rows, cols)) < 0.4
+    source.pixels[0][lost] = np.nan
+    pixels, valid = whole.read(whole.grid.window)
+    only = source_of(rows, cols, seed=seed)
+    only.pixels, only.valid = only.pixels.astype(np.float32), ~lost
+    alone = Resampled(only, size_m)
+    right, has_any = alone.read(alone.grid.window)
+    assert valid.all()
+    assert not np.isnan(pixels[1]).any()
+    np.testing.assert_array_equal(pixels[0][has_any], right[0][has_any])
+
+
+@pytest.mark.parametrize("wish", [1e-320, 1e-7, 2.4, 41.0, 1e300])
+def test_a_wished_size_far_off_the_model_s_is_refused_before_anything_is_planned(wish: float) -> None:
+    with pytest.raises(UsageError, match="more than 4 times off"):
+        choose_gsd(utm_grid(5, 5), 10.0, wish)
+    assert choose_gsd(utm_grid(5, 5), 10.0, 41.0, gsd_range_m=(10.0, 30.0)) == 41.0

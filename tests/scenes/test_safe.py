@@ -9,6 +9,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -717,3 +718,18 @@ def test_no_real_file_ends_in_anything_but_a_product_or_a_named_error(real_data:
     for path in sorted((real_data / "safe").rglob("*")):
         if path.is_dir() or path.suffix == ".xml":
             assert is_product_or_named_error(path)
+
+
+def test_a_damaged_member_of_a_zip_is_named_before_its_pixels_are_read(tmp_path: Path) -> None:
+    images = native_images("L2A", np.random.default_rng(3))
+    packed = zip_folder(write_safe(tmp_path, Text(adds=ALL_MINUS_1000), images), tmp_path / "a.zip")
+    with zipfile.ZipFile(packed) as file:
+        member = next(one for one in file.infolist() if "_B04_" in one.filename)
+    data = bytearray(packed.read_bytes())
+    data[member.header_offset + 30 + len(member.filename) + member.compress_size - 40] ^= 0x10
+    packed.write_bytes(data)
+    spec = InputSpec(("red",), (), (0.0,), (1.0,))
+    with pytest.raises(StorageError, match=r"_B04_10m\.jp2 is damaged"):
+        open_scene(packed, spec)
+    # A band that is not used is not looked at.
+    open_scene(packed, replace(spec, bands=("nir",))).close()

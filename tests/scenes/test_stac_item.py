@@ -393,3 +393,51 @@ def test_whatever_stands_in_an_item_it_is_described_or_refused(tmp_path: Path, a
         return
     assert found is not None
     assert found.layers
+
+
+def told(folder: Path, band: dict[str, Any], properties: dict[str, Any] | None = None) -> Path:
+    write_planes(folder, "red")
+    asset = {"href": "red.tif", "type": COG, "eo:bands": [{"common_name": "red"}], "raster:bands": [band]}
+    return write_item(folder, {"red": asset}, properties)
+
+
+RED = InputSpec(("red",), (), (0.0,), (1.0,))
+
+
+@pytest.mark.parametrize("word", ["scale", "offset"])
+def test_a_scale_or_offset_that_is_no_number_says_nothing(tmp_path: Path, word: str) -> None:
+    path = told(tmp_path, {"scale": 1e-4, "offset": -0.1, word: "-0.1"})
+    with pytest.raises(RadiometryError, match="nothing says"):
+        open_scene(path, RED)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "offset", "applied", "agree"),
+    [
+        ("05.09", 0.0, None, False),
+        ("04.00", 0.0, False, False),
+        ("05.09", 0.0, True, True),
+        ("05.09", -0.1, None, True),
+        ("03.01", 0.0, None, True),
+        ("02.14", -0.1, None, False),
+        ("99.99", 0.0, None, True),
+    ],
+)
+def test_offset_and_processing_baseline_of_an_item_must_go_together(
+    tmp_path: Path, baseline: str, offset: float, applied: bool | None, agree: bool
+) -> None:
+    properties = {"s2:processing_baseline": baseline, "earthsearch:boa_offset_applied": applied}
+    path = told(tmp_path, {"scale": 1e-4, "offset": offset}, properties)
+    if agree:
+        open_scene(path, RED).close()
+        return
+    with pytest.raises(RadiometryError, match=f"two sources disagree.*{baseline}"):
+        open_scene(path, RED)
+    with open_scene(path, RED, SceneOptions(radiometry="dn-1000")) as scene:
+        assert scene.radiometry.rung == "option"
+
+
+def test_half_of_a_surrogate_pair_in_a_link_is_refused(tmp_path: Path) -> None:
+    path = write_item(tmp_path, {"red": {"href": "\udc80.tif", "type": COG, "eo:bands": [{"common_name": "red"}]}})
+    with pytest.raises(InputError, match="is no text"):
+        find(path)

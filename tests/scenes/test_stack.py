@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoseg_cli.errors import GridError, InputMissingError, StorageError
+from geoseg_cli.errors import GridError, InputError, InputMissingError, StorageError
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes.product import Layer, Product, Quality
 from geoseg_cli.scenes.stack import Stack, Validity, open_stack
@@ -277,3 +278,29 @@ def test_the_sample_holds_valid_numbers_alone(tmp_path: Path) -> None:
     stack.close()
     assert found.size
     assert set(found.ravel().tolist()) == {9}
+
+
+def test_a_lost_number_takes_no_part_in_the_average_of_a_finer_band(tmp_path: Path) -> None:
+    fine = numbers(10).astype(np.float32)
+    fine[0, 0, 1] = fine[0, 2:4, 2:4] = np.nan
+    layers = [Layer("", write(tmp_path, "coarse", numbers(20), 20)), Layer("", write(tmp_path, "fine", fine, 10))]
+    with closing(open_stack(product(*layers), (1, 2), 20, Validity(combine="any"))) as stack:
+        pixels, valid = stack.read(stack.grid.window)
+    assert valid.all()
+    right = ours(np.nan_to_num(fine), 10, 20)[0]
+    assert pixels[1, 0, 0] == np.float32(right[0, 0] * 4 / 3)
+    assert np.isnan(pixels[1, 1, 1])
+    right[0, 0], right[1, 1] = pixels[1, 0, 0], np.nan
+    np.testing.assert_allclose(pixels[1], right, rtol=1e-6)
+
+
+def test_metadata_that_list_more_bands_than_a_file_has_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "one", numbers(10))
+    with pytest.raises(InputError, match=r"lists band 2 of one\.tif, which has 1"):
+        open_stack(product(Layer("", path), Layer("", path, number=2)), (1, 2), 10)
+
+
+def test_a_quality_band_of_floats_is_refused(tmp_path: Path) -> None:
+    quality = Quality(Layer("QA", write(tmp_path, "qa", numbers(10).astype(np.float32)), nodata=None), (), 1, "fill")
+    with pytest.raises(InputError, match="holds float32 numbers"):
+        open_stack(product(Layer("", write(tmp_path, "a", numbers(10))), quality=quality), (1,), 10)
