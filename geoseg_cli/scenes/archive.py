@@ -44,6 +44,11 @@ class _BoundedFile(io.FileIO):
     """A file of which nobody can ask for gigabytes at once."""
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes.
+
+        Raises:
+            zipfile.BadZipFile: More was asked for than the directory of an honest archive takes.
+        """
         wanted = _MAX_READ_BYTES + 1 if size is None or size < 0 else size
         data = super().read(wanted) if wanted <= _MAX_READ_BYTES + 1 else None
         if data is None or len(data) > _MAX_READ_BYTES:

@@ -418,6 +418,7 @@ def _packings(array: DataArray) -> tuple[_Packing, _Packing]:
     """
 
     def packing(held: Mapping[Any, Any]) -> _Packing:
+        """Scale and offset of each band, 1 and 0 where nothing is said."""
         names = (("scale_factor", "scales", 1.0), ("add_offset", "offsets", 0.0))
         each = (held.get(one, held.get(many, default)) for one, many, default in names)
         return _Packing(*(_per_band(array, value) for value in each))

@@ -72,10 +72,20 @@ class _Folder:
     kind: str = "folder"
 
     def read_metadata(self) -> Element:
+        """The parsed product metadata.
+
+        Raises:
+            InputError: The file leads out of the product, or is no XML that may be read.
+        """
         self._refuse_escape(self.metadata)
         return read_xml(self.metadata)
 
     def image(self, stem: str) -> _Image | None:
+        """The image of a name without its ending; None where there is none.
+
+        Raises:
+            InputError: It leads out of the product.
+        """
         for ending, driver in _DRIVERS:
             path = self.root / (stem + ending)
             try:
@@ -114,6 +124,11 @@ class _Zip:
         return parse_xml(self.archive.read(name, MAX_XML_BYTES), str(self.metadata))
 
     def image(self, stem: str) -> _Image | None:
+        """The image of a name without its ending; None where there is none.
+
+        Raises:
+            InputError: It leads out of the product.
+        """
         for ending, driver in _DRIVERS:
             name = f"{self.prefix}{stem}{ending}"
             if name in self.archive.names:

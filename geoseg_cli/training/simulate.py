@@ -206,7 +206,7 @@ def choose_air(rng: np.random.Generator, climate: Climate, relief: float, sun: S
     is_high = relief > 0.1 or rng.random() < 0.1
     return Atmosphere(
         sun_zenith_rad=sun.zenith_rad,
-        # Median 0.08; about one scene in 30 lies in smoke, smog or dust of more than 0.5.
+        # Median 0.08; about one scene in 50 lies in smoke, smog or dust of more than 0.5.
         aerosol_depth=float(np.clip(rng.lognormal(np.log(0.08), 0.9), 0.02, 1.2)),
         angstrom=float(rng.uniform(0.2, 1.0) if climate.dryness > 0.7 else rng.uniform(0.9, 1.7)),
         vapour_cm=float(vapour * rng.lognormal(0, 0.4)),
