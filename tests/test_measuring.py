@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 LAND = legends()["esa-worldcover"].subset(LAND_VALUES)
 CLOUDS = legends()["cloudsen12"].subset(CLOUD_VALUES)
-NAMES = ("validation_cases", "figures", "left_out", "rivals", "band_sets", "aims", "evaluate_bundles")
+NAMES = ("validation_cases", "figures", "left_out", "rivals", "band_sets", "aims", "evaluate_bundles", "train_bundles")
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +220,13 @@ def test_the_card_tells_whether_a_scene_was_trained_on(scripts: SimpleNamespace)
     assert not scripts.left_out.was_trained_on(record | {"left_out": ["ukis-landsat5"]}, "ukis-landsat5")
     assert scripts.left_out.was_trained_on(record | {"left_out": ["ukis-landsat5"]}, "ukis-landsat7")
     assert not scripts.left_out.was_trained_on({}, "alberta")
+
+
+def test_weights_that_saw_a_scene_cannot_begin_a_training_without_it(scripts: SimpleNamespace) -> None:
+    folder = ROOT / "models" / "cloud-mscloudcam"
+    scripts.train_bundles.check_unseen(folder, [])
+    with pytest.raises(UsageError, match="has learned from ukis-landsat5"):
+        scripts.train_bundles.check_unseen(folder, ["ukis-landsat5"])
 
 
 def test_figures_of_a_scene_that_was_trained_on_are_not_taken_over(scripts: SimpleNamespace) -> None:
