@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,26 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.options import read_gsd, scene_options
+from geoseg_cli.cli.scene_paths import is_address, is_product, place_and_stem, scenes_in, shown
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
     from geoseg_cli.predict import Job, PredictOptions
-    from geoseg_cli.scenes.product import Product
 
-SCENE_SUFFIXES = (".tif", ".tiff", ".jp2")
-OUTPUT_STEMS = ("_landcover", "_cloudmask")
 SOME_FAILED_EXIT_CODE = 1
-
-_METADATA_FILE = re.compile(
-    r"(?P<mtd>MTD_MSIL(?:1C|2A)\.xml|S2[A-D]_(?:OPER|USER)_MTD_SAFL1C_.*\.xml)|(?P<mtl>.*_|)MTL\.(?:txt|json|xml)",
-    re.IGNORECASE,
-)
-_KNOWN_ENDINGS = re.compile(
-    r"(?:\.tiff?|\.jp2|\.j2k|\.json|\.xml|\.txt|\.vrt|\.hdr|\.img|\.dat|\.bsq|\.bil|\.bip)$|(?:\.safe)?(?:\.zip)?$",
-    re.IGNORECASE,
-)
-"""Names of products hold dots that end nothing: ``HLS.S30.T10TEM.2023123T190911.v2.0``."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +81,7 @@ class Request:
 
     def _inside(self, folder: Path) -> list[Path]:
         """The scenes in a folder; at least one."""
-        inside = _scenes_in(folder)
+        inside = scenes_in(folder)
         if not inside:
             raise InputMissingError(
                 f"no GeoTIFF, JPEG 2000, Sentinel-2, Landsat or HLS scenes in folder {folder}",
@@ -273,119 +260,6 @@ class _Runner:
             self._messages.note(f"  {line}")
 
 
-def place_and_stem(scene: Path) -> tuple[Path, str]:
-    """Folder and stem of the outputs of a scene where the user names none.
-
-    Nothing goes into a product's own folder: outputs of a product folder, or of its metadata file, lie beside the
-    folder and are called like it. Those of an address lie in the current folder.
-    """
-    if _is_remote(scene):
-        return Path(), _stem(shown(scene).rstrip("/").rpartition("/")[2])
-    if os.path.isdir(scene):
-        folder = scene if scene.name not in ("", "..") else scene.resolve()
-        return _outside(folder.parent), _stem(folder.name)
-    found = _METADATA_FILE.fullmatch(scene.name)
-    folder = scene.parent if scene.parent.name not in ("", "..") else scene.parent.resolve()
-    if found is None or (found["mtd"] is None and _holds_several(scene.parent)):
-        name = scene.name if found is None else found["mtl"].rstrip("_") or scene.name
-        return _outside(scene.parent), _stem(name)
-    return _outside(folder.parent), _stem(folder.name)
-
-
-def _outside(folder: Path) -> Path:
-    """The folder itself, or that around the Sentinel-2 product that it belongs to."""
-    absolute = folder.absolute()
-    for part in (absolute, *absolute.parents):
-        if part.suffix.lower() == ".safe":
-            return part.parent
-        if part.name == "GRANULE" and any(_METADATA_FILE.fullmatch(name) for name in _names_in(part.parent)):
-            return part.parent.parent
-    return folder
-
-
-def _names_in(folder: Path) -> list[str]:
-    """Names of what lies in a folder; none where nobody may look."""
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _stem(name: str) -> str:
-    return _KNOWN_ENDINGS.sub("", name) or name
-
-
-def _holds_several(folder: Path) -> bool:
-    """Whether a folder holds the MTL files of several scenes."""
-    found = filter(None, map(_METADATA_FILE.fullmatch, _names_in(folder)))
-    return len({match["mtl"].casefold() for match in found if match["mtl"] is not None}) > 1
-
-
-def _is_remote(scene: Path) -> bool:
-    from geoseg_cli.scenes.network import is_remote
-
-    return is_remote(str(scene))
-
-
-def shown(scene: Path) -> str:
-    """A scene as messages and reports call it: addresses whole, and without what may be secret in them."""
-    from geoseg_cli.scenes.network import redacted
-
-    if not _is_remote(scene):
-        return str(scene)
-    # A path makes one slash of two; without both, a user's name and password are not found.
-    return redacted(re.sub(r"^([a-z0-9]+):/{1,2}", r"\1://", str(scene)))
-
-
-def is_product(folder: Path) -> bool:
-    """Whether a folder is one scene: a known product, or one that is meant to be and cannot be read.
-
-    A folder of several scenes is none.
-    """
-    from geoseg_cli.scenes import band_files
-
-    return _is_named_product(folder) or _is_found(band_files.find, folder)
-
-
-def _is_named_product(folder: Path) -> bool:
-    """Whether the names of files in a folder, and not only their bands, tell that it is one product."""
-    from geoseg_cli.scenes import hls, landsat, planetscope, safe
-
-    if any(_is_found(find, folder) for find in (safe.find, landsat.find, hls.find)):
-        return True
-    # Scenes of other names may lie beside one of PlanetScope; its usable data masks (UDM) belong to it.
-    rasters = [name for name in _names_in(folder) if name.lower().endswith(SCENE_SUFFIXES) and "udm" not in name]
-    return len(rasters) == 1 and _is_found(planetscope.find, folder)
-
-
-def _is_found(find: Callable[[Path], Product | None], path: Path) -> bool:
-    try:
-        return find(path.absolute()) is not None
-    except GeosegError:
-        return True  # opening it tells what is wrong, and the remedy
-
-
-def _scenes_in(folder: Path) -> list[Path]:
-    """Scenes directly in a folder by name, without geoseg's own outputs."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _is_scene(path))
-
-
-def _is_scene(path: Path) -> bool:
-    """Whether something in a folder of scenes is one of them."""
-    from geoseg_cli.scenes import safe
-
-    if os.path.isfile(path):
-        if path.suffix.lower() == ".zip":
-            return _is_found(safe.find, path)
-        return path.suffix.lower() in SCENE_SUFFIXES and not path.stem.endswith(OUTPUT_STEMS)
-    if path.suffix.lower() == ".safe":
-        return os.path.isdir(path)
-    # A folder that nobody may look into is not taken for a product.
-    if not os.path.isdir(path) or not os.access(path, os.R_OK | os.X_OK):
-        return False
-    return _is_named_product(path)
-
-
 def _further_decisions(decisions: dict[str, Any]) -> list[str]:
     """What was decided about a scene that is not taken as it is stored, whole."""
     lines = []
@@ -402,7 +276,7 @@ def _further_decisions(decisions: dict[str, Any]) -> list[str]:
 
 def _scene_field(scene: Path) -> dict[str, str]:
     """The scene's name for a report where the library's may hold a secret."""
-    return {"scene": shown(scene)} if _is_remote(scene) else {}
+    return {"scene": shown(scene)} if is_address(scene) else {}
 
 
 def _failure(scene: Path, error: GeosegError) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg_cli.catalog import sensors
-from geoseg_cli.cli.request import Request, place_and_stem
+from geoseg_cli.cli.request import Request
+from geoseg_cli.cli.scene_paths import place_and_stem
 from geoseg_cli.errors import InputError, InputMissingError, UsageError
 from geoseg_cli.predict import PredictOptions
 from geoseg_cli.scenes import SceneOptions
