@@ -77,11 +77,16 @@ class InputSpec:
         assert sum(present) == reflectance.shape[-3]
         lead, size = reflectance.shape[:-3], reflectance.shape[-2:]
         planes = np.zeros((*lead, self.channels, *size), dtype=np.float32)
+        holes = None if valid.all() else ~valid
         held = np.flatnonzero(present)
-        mean = np.asarray(self.mean, np.float32)[held, None, None]
-        inverse = 1 / np.asarray(self.stddev, np.float32)[held, None, None]
-        scores = (np.clip(reflectance, *CLIP_REFLECTANCE) - mean) * inverse
-        planes[..., held, :, :] = np.where(valid[..., None, :, :], scores, np.float32(0))
+        # Band by band and in place: one plane of a tile stays in the processor's cache.
+        for plane, band in enumerate(held):
+            scores = planes[..., band, :, :]
+            np.clip(reflectance[..., plane, :, :], *CLIP_REFLECTANCE, out=scores)
+            scores -= np.float32(self.mean[band])
+            scores *= 1 / np.float32(self.stddev[band])
+            if holes is not None:
+                np.copyto(scores, 0, where=holes)
         for plane, band in enumerate(self.optional, start=len(self.bands)):
             planes[..., plane, :, :] = present[self.bands.index(band)]
         return planes

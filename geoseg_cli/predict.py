@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from geoseg_cli.ahead import ahead
 from geoseg_cli.aoi import Area, area_of_bounds, cropped, cropped_grid, load_area, only_inside
-from geoseg_cli.batches import batches
+from geoseg_cli.batches import Batch, FloatArray, batches
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import Engine
 from geoseg_cli.errors import EngineError, UsageError
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 MAX_NOT_FINITE = 0.001
 """Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
+
+_WAITING_BATCHES = 2
+"""Batches that may wait for the engine, and answers that may wait to be blended."""
 
 BAND_DESCRIPTIONS = {"land-cover": "land_cover", "cloud": "cloud_mask"}
 
@@ -289,18 +293,28 @@ class JobRun:
             yield rows
 
     def _finished(self) -> Iterator[Rows]:
-        job, clock, turn_back = self._job, self._clock, self._job.orientation.turn_back
+        clock, turn_back = self._clock, self._job.orientation.turn_back
+        with ahead(self._answers(), _WAITING_BATCHES, "geoseg-run") as answers:
+            for batch, logits in answers:
+                self.tiles_run += len(batch.tiles)
+                for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
+                    answer = turn_back(tile_logits, tile.window), turn_back(valid, tile.window)
+                    yield from clock.iterate("blend", self._mosaic.add(tile, *answer))
+        yield from clock.iterate("blend", self._mosaic.finish())
+
+    def _answers(self) -> Generator[tuple[Batch, FloatArray], None, None]:
+        """What the engine says to each batch; the next batches are made beside it."""
+        with ahead(self._batches(), _WAITING_BATCHES, "geoseg-cut") as made:
+            for batch in self._clock.iterate("read", made):
+                with self._clock("run"):
+                    logits = self._engine.run(batch.pixels)
+                yield batch, logits
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        job = self._job
         size = job.options.batch or self._engine.batch_tiles
         keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
-        made = batches(job.view, job.plan, job.bundle.input_spec, size, keep, job.orientation)
-        for batch in clock.iterate("read", made):
-            with clock("run"):
-                logits = self._engine.run(batch.pixels)
-            self.tiles_run += len(batch.tiles)
-            for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
-                answer = turn_back(tile_logits, tile.window), turn_back(valid, tile.window)
-                yield from clock.iterate("blend", self._mosaic.add(tile, *answer))
-        yield from clock.iterate("blend", self._mosaic.finish())
+        yield from batches(job.view, job.plan, job.bundle.input_spec, size, keep, job.orientation)
 
 
 def predict_scene(

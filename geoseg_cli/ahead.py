@@ -1,0 +1,95 @@
+"""Stages that run beside each other: an iterator in a thread of its own, a bounded number of items ahead."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@contextmanager
+def ahead(source: Generator[T, None, None], depth: int, name: str) -> Iterator[Iterator[T]]:
+    """Run a generator in a thread of its own.
+
+    Order is kept. An error of the generator is raised at the next item that is asked for, also where finished items
+    still wait. Leaving the block closes the generator and waits for its thread, at most for the item being made.
+
+    Args:
+        source: Makes the items; runs in the new thread only.
+        depth: Finished items that may wait; the generator pauses when there are as many.
+        name: Of the thread.
+    """
+    stage = _Stage(source, depth, name)
+    try:
+        yield stage
+    finally:
+        stage.stop()
+
+
+class _Stage(Generic[T]):
+    """The thread and what it has made; an iterator for one consumer."""
+
+    def __init__(self, source: Generator[T, None, None], depth: int, name: str) -> None:
+        self._source, self._depth = source, depth
+        self._made: deque[T] = deque()
+        self._error: BaseException | None = None
+        self._is_stopped = self._is_done = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> _Stage[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._changed:
+            self._changed.wait_for(lambda: self._made or self._is_done)
+            if self._error is not None:
+                raise self._error
+            if not self._made:
+                raise StopIteration
+            item = self._made.popleft()
+            self._changed.notify_all()
+            return item
+
+    def stop(self) -> None:
+        """End the thread; items that wait are dropped."""
+        with self._changed:
+            self._is_stopped = True
+            self._made.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for item in self._source:
+                if not self._put(item):
+                    break
+                del item  # the consumer alone decides how long it lives
+        except BaseException as error:  # it is the consumer's to handle
+            self._error = error
+        finally:
+            self._finish()
+
+    def _put(self, item: T) -> bool:
+        """Hand an item over; False once nobody wants more."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._made) < self._depth or self._is_stopped)
+            if self._is_stopped:
+                return False
+            self._made.append(item)
+            self._changed.notify_all()
+            return True
+
+    def _finish(self) -> None:
+        try:
+            self._source.close()
+        except BaseException as error:
+            self._error = self._error or error
+        with self._changed:
+            self._is_done = True
+            self._changed.notify_all()
