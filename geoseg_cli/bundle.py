@@ -80,11 +80,11 @@ class InputSpec:
         holes = None if valid.all() else ~valid
         held = np.flatnonzero(present)
         # Band by band and in place: one plane of a tile stays in the processor's cache.
-        for plane, band in enumerate(held):
-            scores = planes[..., band, :, :]
-            np.clip(reflectance[..., plane, :, :], *CLIP_REFLECTANCE, out=scores)
-            scores -= np.float32(self.mean[band])
-            scores *= 1 / np.float32(self.stddev[band])
+        for source, place in enumerate(held):
+            scores = planes[..., place, :, :]
+            np.clip(reflectance[..., source, :, :], *CLIP_REFLECTANCE, out=scores)
+            scores -= np.float32(self.mean[place])
+            scores *= 1 / np.float32(self.stddev[place])
             if holes is not None:
                 np.copyto(scores, 0, where=holes)
         for plane, band in enumerate(self.optional, start=len(self.bands)):

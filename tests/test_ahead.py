@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import pytest
 from hypothesis import given
@@ -59,10 +59,11 @@ def test_an_error_is_raised_before_items_that_wait() -> None:
         finally:
             failed.set()
 
-    with pytest.raises(OSError, match="disk gone"), ahead(source(), 5, "test") as items:
+    with ahead(source(), 5, "test") as items:
         assert failed.wait(5)
         time.sleep(0.05)
-        next(items)
+        with pytest.raises(OSError, match="disk gone"):
+            next(items)
 
 
 def test_leaving_the_block_closes_the_generator_in_its_own_thread() -> None:
@@ -76,13 +77,17 @@ def test_leaving_the_block_closes_the_generator_in_its_own_thread() -> None:
 def test_an_error_of_the_consumer_stops_all_stages() -> None:
     log: list[str] = []
 
-    def second() -> Iterator[int]:
+    def second() -> Generator[int, None, None]:
         with ahead(count(1000, log), 2, "first") as items:
             yield from items
 
-    with pytest.raises(ZeroDivisionError), ahead(second(), 2, "second") as items:  # type: ignore[arg-type]
-        next(items)
-        raise ZeroDivisionError
+    def consume() -> None:
+        with ahead(second(), 2, "second") as items:
+            next(items)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        consume()
     assert log == ["first"]
     assert not {"first", "second"} & {thread.name for thread in threading.enumerate()}
 
@@ -94,6 +99,10 @@ def test_an_error_while_closing_is_not_raised_over_that_of_the_consumer() -> Non
         finally:
             raise ValueError("late")
 
-    with pytest.raises(KeyError), ahead(source(), 1, "test") as items:
-        next(items)
-        raise KeyError
+    def consume() -> None:
+        with ahead(source(), 1, "test") as items:
+            next(items)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        consume()
