@@ -27,6 +27,7 @@ from rasterio.transform import Affine
 
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Window
+from geoseg_cli.memory import SPARE_CACHE_BYTES
 from geoseg_cli.scenes import SceneOptions, block_cache, open_scene
 
 NAMES = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -163,7 +164,7 @@ def measure(case: Case, pixels: npt.NDArray[Any], strip: int) -> None:
     options = OPTIONS if len(case.files) > 1 else SceneOptions(names, "dn")
     start = time.perf_counter()
     # Opening counts: it decodes blocks for the decision on radiometry, and they stay in GDAL's cache.
-    with open_scene(case.scene, spec, options) as scene, block_cache(scene, strip):
+    with open_scene(case.scene, spec, options) as scene, block_cache(scene.size_in_cache(strip) + SPARE_CACHE_BYTES):
         seconds += time.perf_counter() - start
         for row in range(0, scene.grid.height, strip):
             window = Window(row, 0, min(strip, scene.grid.height - row), scene.grid.width)

@@ -20,6 +20,7 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import Engine
 from geoseg_cli.errors import EngineError, UsageError
 from geoseg_cli.grid import Grid
+from geoseg_cli.memory import Load, MemoryPlan, fair_share_bytes, plan_memory, refuse_excess
 from geoseg_cli.mosaic import Blend, Mosaic
 from geoseg_cli.orientation import Orientation
 from geoseg_cli.printable import printable
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 MAX_NOT_FINITE = 0.001
 """Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
-
-_WAITING_BATCHES = 2
-"""Batches that may wait for the engine, and answers that may wait to be blended."""
 
 BAND_DESCRIPTIONS = {"land-cover": "land_cover", "cloud": "cloud_mask"}
 
@@ -68,6 +66,8 @@ class PredictOptions:
         area: File of polygons; pixels outside become nodata.
         crop: Outputs end where ``bounds`` or ``area`` end.
         probabilities, confidence: Further rasters to write.
+        max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
+            is free.
         creation_options: GDAL creation options of the COG, case kept.
         overwrite: Whether existing outputs may be replaced.
         written_at: Time stamp in the outputs; None is now.
@@ -85,6 +85,7 @@ class PredictOptions:
     crop: bool = False
     probabilities: Path | None = None
     confidence: Path | None = None
+    max_memory_bytes: int | None = None
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
     written_at: datetime | None = None
@@ -122,6 +123,34 @@ class Job:
         if self.options.crop and self.area is not None:
             return cropped_grid(self.scene.grid, self.area.window)
         return self.scene.grid
+
+    def memory(self, batch_tiles: int) -> MemoryPlan:
+        """How much memory the job will take.
+
+        Args:
+            batch_tiles: Tiles that the engine likes to get together; counts unless the user said how many.
+
+        Raises:
+            UsageError: The user allows less than the smallest plan needs.
+        """
+        options, plan = self.options, self.plan
+        classes, rasters = len(self.bundle.legend.classes), len(_targets(Path(), options))
+        load = Load(
+            width=self.view.grid.width,
+            tile_height=plan.tile_height,
+            tile_width=plan.tile_width,
+            stored_bytes=self.view.pixel_bytes,
+            channels=self.bundle.input_spec.channels,
+            classes=classes,
+            output_bands=rasters + (classes if options.probabilities else 0),
+            output_width=self.grid.width,
+            cache_bytes=self.view.size_in_cache(plan.tile_height),
+        )
+        limit = options.max_memory_bytes or fair_share_bytes()
+        chosen = plan_memory(load, options.batch or batch_tiles, limit, options.batch is not None)
+        if options.max_memory_bytes is not None:
+            refuse_excess(chosen)
+        return chosen
 
     def decisions(self) -> dict[str, Any]:
         """What was resolved and why, in plain types."""
@@ -162,6 +191,7 @@ class PredictReport:
         outputs: ``labels`` and, where asked for, ``probabilities`` and ``confidence``.
         decisions: What was resolved and why.
         engine: Name, device and precision that really ran.
+        memory: What the run was planned to take.
         tiles_run: Tiles that went through the engine.
         seconds: Wall time per stage: read (waited for), run, blend, write, commit, total.
         areas: Pixels, share of the valid pixels and hectares per class.
@@ -171,6 +201,7 @@ class PredictReport:
     outputs: dict[Kind, Path]
     decisions: dict[str, Any]
     engine: dict[str, str]
+    memory: MemoryPlan
     tiles_run: int
     seconds: dict[str, float]
     areas: tuple[ClassArea, ...]
@@ -183,6 +214,7 @@ class PredictReport:
             "outputs": {kind: str(path) for kind, path in self.outputs.items()},
             **self.decisions,
             "engine": self.engine,
+            "memory": self.memory.to_json(),
             "tiles_run": self.tiles_run,
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
             "valid_pixels": self.valid_pixels,
@@ -228,6 +260,7 @@ class JobRun:
         clock: Counts the seconds of the stages read, run and blend.
 
     Attributes:
+        memory: What the job is planned to take; decides how long the queues are.
         tiles_run: Tiles that went through the engine so far.
     """
 
@@ -245,6 +278,7 @@ class JobRun:
         self._clock = clock or _Clock("read", "run", "blend")
         self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, with_probabilities, temperature)
         self._answered = 0
+        self.memory = job.memory(engine.batch_tiles)
         self.tiles_run = 0
 
     @property
@@ -294,7 +328,7 @@ class JobRun:
 
     def _finished(self) -> Iterator[Rows]:
         clock, turn_back = self._clock, self._job.orientation.turn_back
-        with ahead(self._answers(), _WAITING_BATCHES, "geoseg-run") as answers:
+        with ahead(self._answers(), self.memory.waiting, "geoseg-run") as answers:
             for batch, logits in answers:
                 self.tiles_run += len(batch.tiles)
                 for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
@@ -304,7 +338,7 @@ class JobRun:
 
     def _answers(self) -> Generator[tuple[Batch, FloatArray], None, None]:
         """What the engine says to each batch; the next batches are made beside it."""
-        with ahead(self._batches(), _WAITING_BATCHES, "geoseg-cut") as made:
+        with ahead(self._batches(), self.memory.waiting, "geoseg-cut") as made:
             for batch in self._clock.iterate("read", made):
                 with self._clock("run"):
                     logits = self._engine.run(batch.pixels)
@@ -312,9 +346,8 @@ class JobRun:
 
     def _batches(self) -> Generator[Batch, None, None]:
         job = self._job
-        size = job.options.batch or self._engine.batch_tiles
         keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
-        yield from batches(job.view, job.plan, job.bundle.input_spec, size, keep, job.orientation)
+        yield from batches(job.view, job.plan, job.bundle.input_spec, self.memory.batch, keep, job.orientation)
 
 
 def predict_scene(
@@ -355,9 +388,13 @@ def predict_scene(
         )
         if announce:
             announce(job)
-        stack.enter_context(block_cache(job.view, job.plan.tile_height))
+        run = JobRun(job, engine, options.probabilities is not None, clock=clock)
+        stack.enter_context(block_cache(run.memory.cache_bytes))
         writer = stack.enter_context(MapWriter(_map_spec(job, engine), targets, transaction))
-        tiles_run, not_finite = _compute(job, engine, writer, clock, progress)
+        with run.rows(progress) as finished:
+            for rows in finished:
+                with clock("write"):
+                    writer.write(rows)
         with clock("commit"):
             writer.finish()
             job.scene.refuse_change()
@@ -367,22 +404,13 @@ def predict_scene(
         outputs=targets,
         decisions=decisions,
         engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
-        tiles_run=tiles_run,
+        memory=run.memory,
+        tiles_run=run.tiles_run,
         seconds=clock.seconds,
         areas=areas,
         valid_pixels=valid_pixels,
-        not_finite=not_finite,
+        not_finite=run.not_finite,
     )
-
-
-def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progress: Progress | None) -> tuple[int, int]:
-    """Run all batches through engine and mosaic into the writer; returns tiles run and non-finite pixels."""
-    run = JobRun(job, engine, job.options.probabilities is not None, clock=clock)
-    with run.rows(progress) as finished:
-        for rows in finished:
-            with clock("write"):
-                writer.write(rows)
-    return run.tiles_run, run.not_finite
 
 
 def check_outputs(job: Job, output: Path) -> None:

@@ -21,6 +21,7 @@ def command(
     overlap: o.OverlapPx = None,
     blend: o.BlendName = "hann",
     batch: o.BatchSize = "auto",
+    max_memory: o.MaxMemory = "auto",
     bands: o.Bands = None,
     radiometry: o.RadiometryName = "auto",
     nodata: o.Nodata = "auto",

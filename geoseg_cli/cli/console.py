@@ -12,6 +12,7 @@ from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
 
 if TYPE_CHECKING:
+    from geoseg_cli.memory import MemoryPlan
     from geoseg_cli.predict import PredictReport
 
 
@@ -63,6 +64,14 @@ class Messages:
         for warning in decisions["warnings"]:
             self.note(f"  warning: {warning}")
 
+    def memory(self, plan: MemoryPlan) -> None:
+        """What a run would take, part by part."""
+        limit = "what is free is not known" if plan.limit_bytes is None else f"of {_mib(plan.limit_bytes)}"
+        self.note(f"  memory: {_mib(plan.total_bytes)} {limit}, beside interpreter, libraries and weights")
+        for part, size in plan.parts.items():
+            self.note(f"    {part}: {_mib(size)}")
+        self.note(f"    batches of {plan.batch} tiles, {plan.waiting} may wait")
+
     def areas(self, report: PredictReport) -> None:
         """Table of classes of a finished map."""
         if self._quiet:
@@ -106,6 +115,10 @@ class Messages:
                 bar.update(task, completed=done_px, total=total_px, rate=rate)
 
             yield update
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:,.0f} MiB"
 
 
 def _gsd(gsd_m: list[float] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -147,6 +148,15 @@ BatchSize = Annotated[
         metavar="N|auto",
         help="Tiles that travel together; never changes the map.",
         rich_help_panel=MODEL,
+    ),
+]
+MaxMemory = Annotated[
+    str,
+    typer.Option(
+        "--max-memory",
+        metavar="auto|SIZE",
+        rich_help_panel=MODEL,
+        help="What the run may take beside the network itself: 800M, 2G, ...; auto is half of what is free.",
     ),
 ]
 Bands = Annotated[
@@ -295,6 +305,17 @@ def read_gsd(text: str) -> float | Literal["auto", "native"]:
     if metres is None or metres <= 0:
         raise UsageError(f"--gsd {text!r} is no pixel size", "use auto, native, or metres above 0, such as --gsd 10")
     return metres
+
+
+def read_size(text: str) -> int | None:
+    """Bytes as ``--max-memory`` says; None for auto."""
+    if text == "auto":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = float(match[1]) * 1024.0 ** " KMGT".index(match[2].upper() or " ") if match else 0.0
+    if not 1 <= size < 2**63:
+        raise UsageError(f"--max-memory {text!r} is no size", "use auto, or a number of bytes such as 800M or 2G")
+    return int(size)
 
 
 def read_fill(items: Sequence[str]) -> tuple[tuple[str, float], ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.cli.console import Messages, tame
-from geoseg_cli.cli.options import read_gsd, scene_options
+from geoseg_cli.cli.options import read_gsd, read_size, scene_options
 from geoseg_cli.cli.scene_paths import is_address, is_product, place_and_stem, scenes_in, shown
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
@@ -132,6 +132,7 @@ class Request:
             crop=given["crop"],
             probabilities=given["probabilities"],
             confidence=given["confidence"],
+            max_memory_bytes=read_size(given["max_memory"]),
             creation_options=dict(_creation_option(item) for item in given["co"] or ()),
             overwrite=given["overwrite"],
             written_at=_source_date(),
@@ -227,13 +228,16 @@ class _Runner:
         return engine
 
     def _plan(self, scene: Path) -> dict[str, Any]:
+        from geoseg_cli.engines.devices import usable_cores
         from geoseg_cli.predict import check_outputs, open_job
 
         output, options = self._request.output_of(scene), self._request.predict_options()
         with open_job(scene, self._bundle, options) as job:
             check_outputs(job, output)
             self._announce(job, scene, output)
-            return {"output": str(output), **job.decisions(), **_scene_field(scene)}
+            memory = job.memory(usable_cores())
+            self._messages.memory(memory)
+            return {"output": str(output), **job.decisions(), "memory": memory.to_json(), **_scene_field(scene)}
 
     def _predict(self, scene: Path) -> dict[str, Any]:
         from geoseg_cli.predict import predict_scene

@@ -115,9 +115,13 @@ def score_pair(
 ) -> PairScores:
     """Predict one image and count; memory is that of a strip of tiles, whatever the image's height."""
     scores = Scores.empty(bundle.legend)
-    with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.view, job.plan.tile_height):
+    with _open_pair(pair, bundle, options) as (job, labels):
         run = JobRun(job, engine, with_probabilities=True)
-        with (progress_of or _silence)(pair) as progress, run.rows(progress) as finished:
+        with (
+            block_cache(run.memory.cache_bytes),
+            (progress_of or _silence)(pair) as progress,
+            run.rows(progress) as finished,
+        ):
             for rows in finished:
                 scores = total_scores((scores, *_score(rows, labels, bundle.legend)))
         job.scene.refuse_change()
@@ -249,9 +253,13 @@ def _sample_logits(
     """(K, N) logits, up to a constant per pixel, and (N,) true outputs of a share of the labelled pixels."""
     rng = np.random.default_rng(SEED)
     drawn, targets = [], []
-    with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.view, job.plan.tile_height):
+    with _open_pair(pair, bundle, options) as (job, labels):
         run = JobRun(job, engine, with_probabilities=True, temperature=1.0)
-        with (progress_of or _silence)(pair) as progress, run.rows(progress) as finished:
+        with (
+            block_cache(run.memory.cache_bytes),
+            (progress_of or _silence)(pair) as progress,
+            run.rows(progress) as finished,
+        ):
             for rows in finished:
                 assert rows.probabilities is not None
                 truth = _truth(rows, labels, slice(0, rows.labels.shape[0]))

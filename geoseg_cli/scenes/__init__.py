@@ -43,12 +43,6 @@ FAR_GSD = 4.0
 SQUARE = 1.05
 """Ratio of pixel height and width up to which pixels count as square."""
 
-SPARE_CACHE_BYTES = 32 * 2**20
-"""Room for the blocks that are being written."""
-
-MIN_CACHE_BYTES, MAX_CACHE_BYTES = 64 * 2**20, 512 * 2**20
-"""Bounds of GDAL's block cache; beyond the upper one a scene is read slower, not with more memory."""
-
 
 @dataclass(frozen=True, slots=True)
 class SceneOptions:
@@ -198,6 +192,11 @@ class Scene:
             instead = np.asarray(self.instead, np.float32)[:, None, None]
             reflectance = np.where(np.isnan(reflectance), instead, reflectance)
         return self.bands.with_filled(reflectance)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Most bytes that a pixel of :meth:`read` takes, its validity included."""
+        return 4 * len(self.bands.held_names) + 1
 
     def size_in_cache(self, rows: int = 1) -> int:
         """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
@@ -370,19 +369,11 @@ def check_resolution(
 
 
 @contextmanager
-def block_cache(scene: Scene, rows: int) -> Iterator[None]:
-    """Size GDAL's block cache for reading strips of ``rows`` pixel rows: each block is decoded once, and no more
-    memory is taken. Without it GDAL takes 5 % of the machine's memory.
-
-    Args:
-        scene: What is read.
-        rows: Pixel rows that are read together.
-    """
+def block_cache(size_bytes: int) -> Iterator[None]:
+    """Give GDAL's block cache a size; without it GDAL takes 5 % of the machine's memory."""
     import rasterio
     from rasterio.session import DummySession
 
-    needed = scene.size_in_cache(rows) + SPARE_CACHE_BYTES
-    size = min(max(needed, MIN_CACHE_BYTES), MAX_CACHE_BYTES)
     # Without a session of ours rasterio would look for credentials in the environment.
-    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=size):
+    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=size_bytes):
         yield

@@ -539,3 +539,26 @@ def test_pixels_below_a_transparent_alpha_band_are_nodata(
         file.write(planes)
     assert run("cloudmask", path, "--model", model, "--radiometry", "dn", "-q").code == 0
     np.testing.assert_array_equal(read(tmp_path / "alpha_cloudmask.tif")[0], np.where(opaque, labels, 255))
+
+
+def test_a_dry_run_tells_what_memory_the_run_would_take(run: Run, scene: Path, model: Path) -> None:
+    done = run("cloudmask", scene, "--model", model, "--dry-run", "--max-memory", "1.5G")
+    assert "MiB of 1,536 MiB" in done.err
+    assert "two strips of the scene:" in done.err
+    plan = json.loads(run("cloudmask", scene, "--model", model, "--dry-run", "--json", "--batch", 3).out)["memory"]
+    assert plan["batch"] == 3
+    assert plan["total_bytes"] == sum(plan["parts_bytes"].values())
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1G", "0", "1e400", "2X"])
+def test_memory_that_is_no_size_is_refused(run: Run, scene: Path, model: Path, text: str) -> None:
+    done = run("cloudmask", scene, "--model", model, "--max-memory", text)
+    assert done.code == 2
+    assert "is no size" in done.err
+
+
+def test_too_little_memory_is_refused_before_anything_is_written(run: Run, scene: Path, model: Path) -> None:
+    done = run("cloudmask", scene, "--model", model, "--max-memory", "1M")
+    assert done.code == 2
+    assert "use --max-memory" in done.err
+    assert names(scene.parent) == {"scene.tif"}

@@ -230,7 +230,7 @@ def test_the_cache_size_counts_the_blocks_that_rows_touch(make_scene: MakeScene)
 def test_the_cache_is_limited_while_reading_and_given_back_after(make_scene: MakeScene) -> None:
     path = make_scene(noise(6, 40, 40), bands=NAMES)
     before = get_gdal_config("GDAL_CACHEMAX")
-    with open_scene(path, SIX, DN) as scene, block_cache(scene, 512):
+    with open_scene(path, SIX, DN) as scene, block_cache(64 << 20):
         assert get_gdal_config("GDAL_CACHEMAX") == 64 << 20
         scene.read(scene.grid.window)
         assert get_gdal_config("GDAL_CACHEMAX") == 64 << 20

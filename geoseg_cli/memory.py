@@ -1,0 +1,203 @@
+"""How much memory a run will take, planned before anything is allocated.
+
+Everything that grows with the scene grows with its width alone; the parts are counted here one by one, so that
+queues, batch and GDAL's block cache can be chosen to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from geoseg_cli.errors import UsageError
+
+MIB = 2**20
+FAIR_SHARE = 0.5
+"""Share of the free memory that a run plans with unless it is told how much it may take."""
+
+MIN_CACHE_BYTES, MAX_CACHE_BYTES = 64 * MIB, 512 * MIB
+"""Bounds of GDAL's block cache; beyond the upper one a scene is read slower, not with more memory."""
+
+LEAST_CACHE_BYTES = 16 * MIB
+"""What the cache shrinks to where memory is short: blocks are then decoded more than once."""
+
+SPARE_CACHE_BYTES = 32 * MIB
+"""Room in the cache for the blocks that are being written."""
+
+NETWORK_BYTES_PER_PX = 1_500
+"""Working memory of a network per pixel of each tile that it runs at a time; measured, see benchmarks/README.md."""
+
+MOST_WAITING = 2
+"""Batches that wait for the engine, and answers that wait to be blended, where there is room for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What decides how much memory a run takes.
+
+    Attributes:
+        width: Columns of the scene as the network sees it.
+        tile_height, tile_width: Pixels of a tile.
+        stored_bytes: Bytes per pixel of the bands that are read, with their validity.
+        channels: Planes of the network's input.
+        classes: Planes of its answer.
+        output_bands: Planes of uint8 that are written.
+        output_width: Columns of the outputs.
+        cache_bytes: Block cache with which no block is decoded twice.
+    """
+
+    width: int
+    tile_height: int
+    tile_width: int
+    stored_bytes: int
+    channels: int
+    classes: int
+    output_bands: int
+    output_width: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a run will take at most, apart from the interpreter, the libraries and the weights.
+
+    Attributes:
+        load: What is to be done.
+        batch: Tiles that travel together.
+        waiting: Batches that may wait for the engine, and answers that may wait to be blended.
+        cache_bytes: GDAL's block cache.
+        limit_bytes: What the run may take; None where nobody knows how much is free.
+    """
+
+    load: Load
+    batch: int
+    waiting: int
+    cache_bytes: int
+    limit_bytes: int | None
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """Bytes by what they are for."""
+        load = self.load
+        strip_px = load.tile_height * load.width
+        tile_px = load.tile_height * load.tile_width * self.batch
+        # Beside those that wait one is being made and one is being used.
+        held = self.waiting + 2
+        return {
+            "two strips of the scene": 2 * strip_px * load.stored_bytes,
+            "batches": held * tile_px * (4 * load.channels + 1),
+            "answers": held * tile_px * 4 * load.classes,
+            "network": tile_px * NETWORK_BYTES_PER_PX,
+            "blending": strip_px * (4 * load.classes + 5),
+            "rows being written": (load.tile_height + 512) * load.output_width * (load.output_bands + 6),
+            "block cache": self.cache_bytes,
+        }
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of all parts."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the sum is within the limit."""
+        return self.limit_bytes is None or self.total_bytes <= self.limit_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan in plain types."""
+        return {
+            "limit_bytes": self.limit_bytes,
+            "total_bytes": self.total_bytes,
+            "parts_bytes": dict(self.parts),
+            "batch": self.batch,
+            "waiting_batches": self.waiting,
+        }
+
+
+def plan_memory(load: Load, batch: int, limit_bytes: int | None, is_batch_fixed: bool = False) -> MemoryPlan:
+    """Choose queues, batch and cache so that a run fits into its memory.
+
+    First the queues shrink, then the batch, which changes speed alone; then the cache, where blocks are decoded
+    again. Tiles never do: they change the map.
+
+    Args:
+        load: What is to be done.
+        batch: Tiles that travel together if there is room.
+        limit_bytes: What the run may take; None for no limit.
+        is_batch_fixed: Whether the user asked for this batch.
+
+    Returns:
+        The first plan that fits, or the smallest; see :attr:`MemoryPlan.fits`.
+    """
+    wanted = min(max(load.cache_bytes + SPARE_CACHE_BYTES, MIN_CACHE_BYTES), MAX_CACHE_BYTES)
+    chosen = MemoryPlan(load, batch, MOST_WAITING, wanted, limit_bytes)
+    for smaller in _ever_smaller(chosen, is_batch_fixed):
+        chosen = smaller
+        if chosen.fits:
+            break
+    return chosen
+
+
+def _ever_smaller(plan: MemoryPlan, is_batch_fixed: bool) -> Iterator[MemoryPlan]:
+    yield plan
+    while plan.waiting > 1:
+        plan = replace(plan, waiting=plan.waiting - 1)
+        yield plan
+    while plan.batch > 1 and not is_batch_fixed:
+        plan = replace(plan, batch=plan.batch // 2)
+        yield plan
+    while plan.cache_bytes > LEAST_CACHE_BYTES:
+        plan = replace(plan, cache_bytes=max(LEAST_CACHE_BYTES, plan.cache_bytes // 2))
+        yield plan
+
+
+def refuse_excess(plan: MemoryPlan) -> None:
+    """Stop where even the smallest plan is above what the user allowed.
+
+    Raises:
+        UsageError: It is; the message names what it would need.
+    """
+    if plan.fits or plan.limit_bytes is None:
+        return
+    largest = max(plan.parts, key=lambda part: plan.parts[part])
+    raise UsageError(
+        f"--max-memory {plan.limit_bytes / MIB:.0f}M is too little: at the least {plan.total_bytes / MIB:.0f} MiB are"
+        f" needed, most of it for {largest}",
+        f"use --max-memory {-(-plan.total_bytes // MIB)}M or more, or a smaller --tile, which may change the map",
+    )
+
+
+def fair_share_bytes() -> int | None:
+    """What a run may take where nobody says how much; None where the system does not tell what is free."""
+    free = free_memory_bytes()
+    return None if free is None else int(free * FAIR_SHARE)
+
+
+def free_memory_bytes() -> int | None:
+    """Memory that could be taken now: what the system calls available, or what is left of a container's limit."""
+    known = [size for size in (_available(), _left_in_container()) if size is not None]
+    return min(known) if known else None
+
+
+def _available(path: Path = Path("/proc/meminfo")) -> int | None:
+    """``MemAvailable`` of Linux (proc(5))."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _left_in_container(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Limit less use of the control group (Linux cgroup v2); file pages that nobody uses can be had at once."""
+    try:
+        limit, used, stat = (
+            (folder / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current", "memory.stat")
+        )
+        idle = [line.split()[1] for line in stat.splitlines() if line.startswith("inactive_file ")]
+        return None if limit.strip() == "max" else max(0, int(limit) - int(used) + sum(map(int, idle)))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,107 @@
+"""The memory plan: what it counts, what it gives up first, and when it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoseg_cli.errors import UsageError
+from geoseg_cli.memory import (
+    LEAST_CACHE_BYTES,
+    MAX_CACHE_BYTES,
+    MIB,
+    Load,
+    _available,
+    _left_in_container,
+    plan_memory,
+    refuse_excess,
+)
+
+# 13 bands of uint16 at 10 980 columns, ten classes.
+LOAD = Load(
+    width=10_980,
+    tile_height=256,
+    tile_width=256,
+    stored_bytes=27,
+    channels=15,
+    classes=10,
+    output_bands=1,
+    output_width=10_980,
+    cache_bytes=80 * MIB,
+)
+
+
+def test_a_whole_sentinel_2_scene_takes_less_than_one_gigabyte() -> None:
+    assert plan_memory(LOAD, 2, None).total_bytes < 1e9
+
+
+def test_parts_are_those_that_a_person_would_count() -> None:
+    parts = plan_memory(LOAD, 2, None).parts
+    assert parts["two strips of the scene"] == 2 * 256 * 10_980 * 27
+    assert parts["answers"] == 4 * 2 * 256 * 256 * 10 * 4
+    assert parts["block cache"] == (80 + 32) * MIB
+
+
+def test_queues_are_given_up_before_the_batch_and_the_batch_before_the_cache() -> None:
+    full = plan_memory(LOAD, 8, None)
+    seen = []
+    for limit in range(full.total_bytes, 0, -5 * MIB):
+        plan = plan_memory(LOAD, 8, limit)
+        seen.append((plan.waiting, plan.batch, plan.cache_bytes))
+    assert seen[0] == (2, 8, 112 * MIB)
+    assert seen[-1] == (1, 1, LEAST_CACHE_BYTES)
+    assert seen == sorted(seen, reverse=True)
+    assert all(batch == 1 for _, batch, cache in seen if cache < 112 * MIB)
+
+
+def test_a_batch_that_the_user_asked_for_stays() -> None:
+    assert plan_memory(LOAD, 8, 1, is_batch_fixed=True).batch == 8
+
+
+def test_the_cache_has_an_upper_bound() -> None:
+    assert plan_memory(replace(LOAD, cache_bytes=10_000 * MIB), 2, None).cache_bytes == MAX_CACHE_BYTES
+
+
+@given(
+    width=st.integers(1, 200_000),
+    tile=st.integers(1, 40),
+    batch=st.integers(1, 64),
+    limit=st.integers(1, 2**40),
+    cache=st.integers(0, 2**34),
+)
+def test_a_plan_fits_or_is_the_smallest_there_is(width: int, tile: int, batch: int, limit: int, cache: int) -> None:
+    load = replace(LOAD, width=width, tile_height=32 * tile, tile_width=32 * tile, cache_bytes=cache)
+    plan = plan_memory(load, batch, limit)
+    smallest = plan_memory(load, batch, 1)
+    assert plan.fits == (plan.total_bytes <= limit)
+    assert plan.total_bytes >= smallest.total_bytes
+    if not plan.fits:
+        assert plan == replace(smallest, limit_bytes=limit)
+
+
+def test_too_little_is_refused_with_the_size_that_would_do() -> None:
+    plan = plan_memory(LOAD, 2, 50 * MIB)
+    with pytest.raises(UsageError, match="--max-memory 50M is too little") as caught:
+        refuse_excess(plan)
+    enough = int(caught.value.hint.split("--max-memory ")[1].split("M")[0])
+    refuse_excess(plan_memory(LOAD, 2, enough * MIB))
+    assert not plan_memory(LOAD, 2, (enough - 1) * MIB).fits
+
+
+def test_free_memory_is_what_linux_calls_available(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable:   7 kB\n")
+    assert _available(tmp_path / "meminfo") == 7 * 1024
+    assert _available(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize(("limit", "left"), [("1000", 1000 - 700 + 300), ("max", None), ("600", 200), ("100", 0)])
+def test_a_container_leaves_its_limit_less_what_is_in_use(tmp_path: Path, limit: str, left: int | None) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 300\n")
+    assert _left_in_container(tmp_path) == left
+    assert _left_in_container(tmp_path / "nothing") is None
