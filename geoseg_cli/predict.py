@@ -18,6 +18,7 @@ from geoseg_cli.aoi import Area, area_of_bounds, cropped, cropped_grid, load_are
 from geoseg_cli.batches import Batch, FloatArray, batches
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import Engine
+from geoseg_cli.engines.turned import Augmentation, TurnedEngine
 from geoseg_cli.errors import EngineError, UsageError
 from geoseg_cli.grid import Grid
 from geoseg_cli.memory import Load, MemoryPlan, fair_share_bytes, plan_memory, refuse_excess
@@ -57,6 +58,7 @@ class PredictOptions:
     Attributes:
         tile_px, overlap_px: None takes what the bundle's card states.
         blend: How overlapping tiles are merged.
+        tta: Test-time augmentation: answers averaged over four (``flip``) or eight (``d4``) views of each tile.
         batch: Tiles that go through the engine together; None lets the engine choose. Never changes the map.
         scene: How the scene is read.
         gsd: Pixel size that the network sees: metres, ``auto`` (the model's where the scene's differs by more than
@@ -76,6 +78,7 @@ class PredictOptions:
     tile_px: int | None = None
     overlap_px: int | None = None
     blend: Blend = "hann"
+    tta: Augmentation = "none"
     batch: int | None = None
     scene: SceneOptions = field(default_factory=SceneOptions)
     gsd: Gsd = "auto"
@@ -177,6 +180,7 @@ class Job:
             "tile_px": [self.plan.tile_height, self.plan.tile_width],
             "overlap_px": self.plan.rows.overlap,
             "blend": self.options.blend,
+            "tta": self.options.tta,
             "temperature": self.bundle.card.extras.temperature,
             "batch": self.options.batch or "auto",
             "warnings": list(self.warnings),
@@ -274,7 +278,8 @@ class JobRun:
     ) -> None:
         if temperature is None:
             temperature = job.bundle.card.extras.temperature
-        self._job, self._engine = job, engine
+        self._job = job
+        self._engine = engine if job.options.tta == "none" else TurnedEngine(engine, job.options.tta)
         self._clock = clock or _Clock("read", "run", "blend")
         self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, with_probabilities, temperature)
         self._answered = 0
@@ -510,6 +515,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_TILE": f"{job.plan.tile_height} {job.plan.tile_width}",
         "GEOSEG_OVERLAP": str(job.plan.rows.overlap),
         "GEOSEG_BLEND": job.options.blend,
+        "GEOSEG_TTA": job.options.tta,
         "GEOSEG_TEMPERATURE": f"{job.bundle.card.extras.temperature:g}",
         "GEOSEG_ENGINE": engine.name,
         "GEOSEG_DEVICE": engine.device,

@@ -85,6 +85,19 @@ def test_an_engine_that_returns_its_input_gives_back_the_scene(
         np.testing.assert_array_equal(read(output)[0], expected)
 
 
+@pytest.mark.parametrize(("tta", "views"), [("none", 1), ("flip", 4), ("d4", 8)])
+def test_augmentation_asks_the_engine_for_every_view_and_is_tagged(workdir: Path, tta: Any, views: int) -> None:
+    scene, output = workdir / "scene.tif", workdir / "map.tif"
+    expected = random_scene(scene, 70, 50)
+    engine = IdentityEngine(4)
+    report = predict_scene(scene, output, fake_bundle(), engine, PredictOptions(tile_px=32, overlap_px=8, tta=tta))
+    np.testing.assert_array_equal(read(output)[0], expected)
+    assert sum(engine.batches) == views * report.tiles_run
+    with rasterio.open(output) as made:
+        assert made.tags()["GEOSEG_TTA"] == tta
+    assert report.to_json()["tta"] == tta
+
+
 @pytest.mark.parametrize(
     "transform",
     [

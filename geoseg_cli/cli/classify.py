@@ -20,6 +20,7 @@ def command(
     tile: o.TilePx = None,
     overlap: o.OverlapPx = None,
     blend: o.BlendName = "hann",
+    tta: o.Tta = "none",
     batch: o.BatchSize = "auto",
     max_memory: o.MaxMemory = "auto",
     bands: o.Bands = None,

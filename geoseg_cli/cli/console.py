@@ -60,7 +60,8 @@ class Messages:
         self.note(f"  radiometry: {decisions['radiometry']['reason']}")
         self.note(f"  nodata: {decisions['nodata']}")
         tiles = f"{decisions['tiles']} of {tile_height} x {tile_width} px, overlap >= {decisions['overlap_px']} px"
-        self.note(f"  tiles: {tiles}, {decisions['blend']} blend, batch {decisions['batch']}")
+        views = "" if decisions["tta"] == "none" else f", {decisions['tta']} augmentation"
+        self.note(f"  tiles: {tiles}, {decisions['blend']} blend{views}, batch {decisions['batch']}")
         for warning in decisions["warnings"]:
             self.note(f"  warning: {warning}")
 

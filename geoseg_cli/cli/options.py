@@ -141,6 +141,15 @@ BlendName = Annotated[
     Literal["hann", "linear", "trim"],
     typer.Option("--blend", help="How overlaps are merged.", rich_help_panel=MODEL),
 ]
+Tta = Annotated[
+    Literal["none", "flip", "d4"],
+    typer.Option(
+        "--tta",
+        help="Test-time augmentation: average over four (flip) or eight (d4) views of each tile, at as many times the"
+        " work.",
+        rich_help_panel=MODEL,
+    ),
+]
 BatchSize = Annotated[
     str,
     typer.Option(

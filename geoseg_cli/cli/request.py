@@ -123,6 +123,7 @@ class Request:
             tile_px=given["tile"],
             overlap_px=given["overlap"],
             blend=given["blend"],
+            tta=given["tta"],
             batch=read_batch(given["batch"]),
             scene=scene_options(given),
             gsd=read_gsd(given["gsd"]),
