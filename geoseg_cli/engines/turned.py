@@ -50,7 +50,7 @@ class TurnedEngine:
 
 def _turned(run: Callable[[FloatArray], FloatArray], pixels: FloatArray, view: int) -> FloatArray:
     """The answer to one view, turned back; bits of ``view``: left to right, top to bottom, transposed."""
-    mirrored = [axis for bit, axis in ((1, -1), (2, -2)) if view & bit]
+    mirrored = tuple(axis for bit, axis in ((1, -1), (2, -2)) if view & bit)
     shown = np.flip(pixels, mirrored)
     if view & 4:
         shown = shown.swapaxes(-1, -2)
