@@ -26,8 +26,9 @@ LEAST_CACHE_BYTES = 16 * MIB
 SPARE_CACHE_BYTES = 32 * MIB
 """Room in the cache for the blocks that are being written."""
 
-NETWORK_BYTES_PER_PX = 1_500
-"""Working memory of a network per pixel of each tile that it runs at a time; measured, see benchmarks/README.md."""
+NETWORK_BYTES_PER_PX = 1_000
+"""Working memory of a network per pixel of each tile that it runs at a time; 240 (LALE, ONNX Runtime) to 960
+(ChromaFormer, torch) were measured for the shipped bundles."""
 
 MOST_WAITING = 2
 """Batches that wait for the engine, and answers that wait to be blended, where there is room for them."""
@@ -46,6 +47,7 @@ class Load:
         output_bands: Planes of uint8 that are written.
         output_width: Columns of the outputs.
         cache_bytes: Block cache with which no block is decoded twice.
+        tiles_at_once: Tiles that the engine runs at the same time, however many it gets together.
     """
 
     width: int
@@ -57,6 +59,7 @@ class Load:
     output_bands: int
     output_width: int
     cache_bytes: int
+    tiles_at_once: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +85,15 @@ class MemoryPlan:
         """Bytes by what they are for."""
         load = self.load
         strip_px = load.tile_height * load.width
-        tile_px = load.tile_height * load.tile_width * self.batch
+        one_tile_px = load.tile_height * load.tile_width
+        tile_px = one_tile_px * self.batch
         # Beside those that wait one is being made and one is being used.
         held = self.waiting + 2
         return {
             "two strips of the scene": 2 * strip_px * load.stored_bytes,
             "batches": held * tile_px * (4 * load.channels + 1),
             "answers": held * tile_px * 4 * load.classes,
-            "network": tile_px * NETWORK_BYTES_PER_PX,
+            "network": one_tile_px * min(self.batch, load.tiles_at_once) * NETWORK_BYTES_PER_PX,
             "blending": strip_px * (4 * load.classes + 5),
             "rows being written": (load.tile_height + 512) * load.output_width * (load.output_bands + 6),
             "block cache": self.cache_bytes,

@@ -148,6 +148,7 @@ class Job:
             output_bands=rasters + (classes if options.probabilities else 0),
             output_width=self.grid.width,
             cache_bytes=self.view.size_in_cache(plan.tile_height),
+            tiles_at_once=batch_tiles,
         )
         limit = options.max_memory_bytes or fair_share_bytes()
         chosen = plan_memory(load, options.batch or batch_tiles, limit, options.batch is not None)

@@ -32,6 +32,7 @@ LOAD = Load(
     output_bands=1,
     output_width=10_980,
     cache_bytes=80 * MIB,
+    tiles_at_once=2,
 )
 
 
@@ -44,6 +45,10 @@ def test_parts_are_those_that_a_person_would_count() -> None:
     assert parts["two strips of the scene"] == 2 * 256 * 10_980 * 27
     assert parts["answers"] == 4 * 2 * 256 * 256 * 10 * 4
     assert parts["block cache"] == (80 + 32) * MIB
+
+
+def test_tiles_that_wait_for_their_turn_take_no_working_memory() -> None:
+    assert plan_memory(LOAD, 2, None).parts["network"] == plan_memory(LOAD, 64, None).parts["network"]
 
 
 def test_queues_are_given_up_before_the_batch_and_the_batch_before_the_cache() -> None:
