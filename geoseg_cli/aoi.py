@@ -30,6 +30,9 @@ from geoseg_cli.rows import Rows
 
 BoolArray = npt.NDArray[np.bool_]
 
+Bounds = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
+
 MAX_BYTES = 256 * 2**20
 """Largest file of polygons that is read; borders of all countries in full detail have less."""
 
@@ -184,13 +187,11 @@ def load_area(path: Path, grid: Grid) -> PolygonArea:
     return area
 
 
-def area_of_bounds(
-    bounds: tuple[float, float, float, float], grid: Grid, crs: str | None = None, where: str = "the scene"
-) -> Area:
+def area_of_bounds(bounds: Bounds, grid: Grid, crs: str | None = None, where: str = "the scene") -> Area:
     """The part of a grid inside a rectangle of map coordinates.
 
     Args:
-        bounds: Left, bottom, right, top.
+        bounds: Left, bottom, right, top; in degrees left is above right where they cross the 180th meridian.
         grid: The scene's.
         crs: What the four numbers are in, such as ``EPSG:4326`` (longitude first); None for the scene's CRS.
         where: What the error message calls the scene.
@@ -200,23 +201,32 @@ def area_of_bounds(
         whose centres lie in it. Bounds in another CRS are widened to a rectangle in the scene's.
 
     Raises:
-        UsageError: The bounds miss the scene, or ``crs`` is none.
+        UsageError: The bounds miss the scene, or are empty, or ``crs`` is none.
         GridError: The scene has no CRS but ``crs`` is given.
     """
     stated = " ".join(f"{number:.15g}" for number in bounds)
-    if crs is not None:
-        bounds = _into_grid(bounds, crs, grid, stated)
+    parts = _in_grid_crs(bounds, crs, grid, stated)
     t = grid.transform
     if (t.b or t.d) and (t.a or t.e):
-        area: Area = PolygonArea(_in_pixels(shapely.box(*bounds), grid), grid)
+        boxes = shapely.union_all([shapely.box(*part) for part in parts])
+        area: Area = PolygonArea(_in_pixels(boxes, grid), grid)
     else:
-        area = WindowArea(grid.window_of_bounds(*bounds))
+        area = _joined([grid.window_of_bounds(*part) for part in parts], grid)
     if not area.window.height or not area.window.width:
         raise UsageError(
             f"--bounds {stated} miss {where}",
             "give left bottom right top in the scene's CRS, or name theirs with --bounds-crs",
         )
     return area
+
+
+def _joined(windows: list[Window], grid: Grid) -> Area:
+    """The pixels of windows that overlap or lie apart."""
+    kept = [window for window in windows if window.height and window.width]
+    if len(kept) < 2:
+        return WindowArea(kept[0] if kept else windows[0])
+    boxes = shapely.union_all([shapely.box(one.col, one.row, one.col_stop, one.row_stop) for one in kept])
+    return PolygonArea(boxes, grid)
 
 
 def only_inside(finished: Iterator[Rows], area: Area, nodata: int) -> Iterator[Rows]:
@@ -432,15 +442,58 @@ def _surroundings(grid: Grid, target: pyproj.CRS, crs: pyproj.CRS) -> Any:
     )
 
 
-def _into_grid(
-    bounds: tuple[float, float, float, float], crs: str, grid: Grid, stated: str
-) -> tuple[float, float, float, float]:
+def _in_grid_crs(bounds: Bounds, crs: str | None, grid: Grid, stated: str) -> list[Bounds]:
+    """The rectangle in the scene's CRS: one, or several where it crosses the 180th meridian or degrees go on there.
+
+    Raises:
+        UsageError: Left lies above right and that means nothing, or as :func:`_into_grid`.
+    """
+    source = _crs_of_bounds(crs, grid)
+    in_degrees = source is not None and source.is_geographic
+    left, _, right, _ = bounds
+    if left > right and not in_degrees:
+        raise UsageError(
+            f"--bounds {stated} are empty: left is above right",
+            "only in degrees that means across the 180th meridian: add --bounds-crs EPSG:4326",
+        )
+    is_split = in_degrees and (left > right or crs is not None)
+    halves = _on_both_sides(bounds) if is_split else [bounds]
+    if crs is not None:
+        assert source is not None
+        halves = [_into_grid(half, source, crs, grid, stated) for half in halves]
+    if grid.crs is None or not grid.crs.is_geographic:
+        return halves
+    # A raster in degrees may go on at 181 where bounds say -179.
+    return [(one[0] + turn, one[1], one[2] + turn, one[3]) for one in halves for turn in (-360, 0, 360)]
+
+
+def _on_both_sides(bounds: Bounds) -> list[Bounds]:
+    """Bounds in degrees, cut where they cross the 180th meridian, with every longitude from -180 to 180."""
+    left, bottom, right, top = bounds
+    width = right - left if right > left else right - left + 360
+    if width >= 360:
+        return [(-180, bottom, 180, top)]
+    left = (left + 180) % 360 - 180
+    if left + width <= 180:
+        return [(left, bottom, left + width, top)]
+    return [(left, bottom, 180, top), (-180, bottom, left + width - 360, top)]
+
+
+def _crs_of_bounds(crs: str | None, grid: Grid) -> pyproj.CRS | None:
+    """What the four numbers are in; None where nothing tells."""
+    if crs is None:
+        return None if grid.crs is None else pyproj.CRS.from_wkt(grid.crs.to_wkt())
     if grid.crs is None:
         raise GridError("the scene has no CRS, so --bounds-crs means nothing", "leave out --bounds-crs")
     try:
-        source = pyproj.CRS.from_user_input(crs)
+        return pyproj.CRS.from_user_input(crs)
     except ProjError as error:
         raise UsageError(f"--bounds-crs {crs} is no CRS", "name one such as EPSG:4326") from error
+
+
+def _into_grid(bounds: Bounds, source: pyproj.CRS, crs: str, grid: Grid, stated: str) -> Bounds:
+    """A rectangle around the bounds in the scene's CRS."""
+    assert grid.crs is not None
     try:
         moved = _transformer(source, pyproj.CRS.from_wkt(grid.crs.to_wkt())).transform_bounds(*bounds, densify_pts=21)
     except ProjError as error:

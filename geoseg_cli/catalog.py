@@ -119,12 +119,23 @@ class Sensor:
         bands: Its bands.
         only_when_named: Whether band names alone never speak for it: another sensor has the same, or its names are
             common ones.
+        platforms, instruments, constellations: What STAC items call its satellites, and what they carry.
+        collections: How the names of STAC collections of its scenes begin.
     """
 
     name: str
     title: str
     bands: tuple[Band, ...]
     only_when_named: bool = False
+    platforms: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    constellations: tuple[str, ...] = ()
+    collections: tuple[str, ...] = ()
+
+    def near(self, wavelength_nm: float) -> tuple[Band, ...]:
+        """Bands whose centre a stated wavelength may be, within :func:`wavelength_tolerance`."""
+        far = wavelength_tolerance()
+        return tuple(b for b in self.bands if abs(wavelength_nm - b.wavelength_nm) <= far * b.wavelength_nm)
 
     def find(self, name: str) -> Band | None:
         """The band that answers to ``name``, or None."""
@@ -140,7 +151,14 @@ def legends() -> dict[str, Legend]:
 @cache
 def sensors() -> dict[str, Sensor]:
     """All sensors of ``data/sensors.toml`` by name."""
-    return {name: _sensor(name, table) for name, table in _toml("sensors.toml").items()}
+    tables = {name: table for name, table in _toml("sensors.toml").items() if isinstance(table, dict)}
+    return {name: _sensor(name, table) for name, table in tables.items()}
+
+
+@cache
+def wavelength_tolerance() -> float:
+    """How far a stated wavelength may lie off a band's centre, as a part of it."""
+    return float(_toml("sensors.toml")["wavelength_tolerance"])
 
 
 @cache
@@ -164,7 +182,9 @@ def _legend(name: str, table: dict[str, Any]) -> Legend:
 
 def _sensor(name: str, table: dict[str, Any]) -> Sensor:
     bands = tuple(_band(row) for row in table["bands"])
-    return Sensor(name, table["title"], bands, table.get("only_when_named", False))
+    kinds = ("platforms", "instruments", "constellations", "collections")
+    listed = (tuple(table.get(kind, ())) for kind in kinds)
+    return Sensor(name, table["title"], bands, table.get("only_when_named", False), *listed)
 
 
 def _band(row: dict[str, Any]) -> Band:

@@ -303,6 +303,59 @@ def test_bounds_that_miss_the_scene_are_refused(transform: Affine, crs: str | No
         area_of_bounds((1.0, 2.0, 3.0, 4.0), utm_grid(transform=transform), crs, "scene.tif")
 
 
+ACROSS = [
+    Grid(CRS.from_epsg(32701), Affine(100, 0, 100_000, 0, -100, 8_160_000), 500, 1600),
+    Grid(CRS.from_epsg(32760), Affine(100, 0, 740_000, 0, -100, 8_160_000), 500, 1600),
+    Grid(CRS.from_epsg(3832), Affine(100, 0, 3_200_000, 0, -100, -1_850_000), 900, 1800),  # centred on 150 degrees east
+    Grid(CRS.from_epsg(4326), Affine(0.001, 0, 179, 0, -0.001, -16.5), 700, 2000),
+    Grid(CRS.from_epsg(4326), Affine(0.001, 0, -181, 0, -0.001, -16.5), 700, 2000),
+    Grid(CRS.from_epsg(4326), Affine(0.001, 0, -180, 0, -0.001, -16.5), 700, 1000),
+    Grid(CRS.from_epsg(3857), Affine(100, 0, 20_037_508.34 - 100_000, 0, -100, -1_850_000), 900, 1000),
+    Grid(CRS.from_epsg(4326), Affine(0.1, 0, -180, 0, -0.1, -10), 100, 3600),  # around the globe
+]
+
+
+@pytest.mark.parametrize("sides", [(179.6, -179.7), (179.6, 180.3), (-180.4, -179.7)], ids=str)
+@pytest.mark.parametrize("grid", ACROSS, ids=lambda grid: f"{grid.crs}-{grid.transform.c:g}")
+def test_bounds_across_the_180th_meridian_take_in_both_sides_and_no_more(
+    grid: Grid, sides: tuple[float, float]
+) -> None:
+    mask = area_of_bounds((sides[0], -17.0, sides[1], -16.8), grid, "EPSG:4326").mask(grid.window)
+    to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    rows, cols = np.mgrid[: grid.height, : grid.width]
+    lon, lat = to_degrees.transform(*(grid.transform @ (cols + 0.5, rows + 0.5)))
+    east = (lon - 179.6) % 360
+    inside = (east < 0.7) & (lat > -17.0) & (lat < -16.8)
+    assert inside.any()
+    assert (mask | ~inside).all()
+    assert grid.crs is not None
+    # A rectangle around the bounds in UTM, where meridians lean by 0.9 degrees, is wider than one in degrees.
+    steps = 0.1 if grid.transform.a == 0.1 else 0.02 if grid.crs.to_epsg() in (32701, 32760) else 0.002
+    around = ((east + steps) % 360 < 0.7 + 2 * steps) & (lat > -17.0 - steps) & (lat < -16.8 + steps)
+    assert not (mask & ~around).any()
+
+
+@given(st.floats(-400, 400), st.floats(0.01, 359), st.floats(-179.9, 179.9))
+def test_a_longitude_lies_between_bounds_however_these_are_counted(left: float, width: float, longitude: float) -> None:
+    """On a raster around the globe, whatever multiple of 360 degrees stands in the bounds."""
+    grid = Grid(CRS.from_epsg(4326), Affine(0.5, 0, -180, 0, -0.5, 1), 4, 720)
+    east = (longitude - left) % 360
+    assume(min(abs(east - width), east, 360 - east) > 0.5)
+    column = int((longitude + 180) // 0.5)
+    short = [(side + 180) % 360 - 180 for side in (left, left + width)]
+    for sides in ([left, left + width], short):
+        mask = area_of_bounds((sides[0], -1, sides[1], 1), grid, "EPSG:4326").mask(Window(1, column, 1, 1))
+        assert mask.item() == (east < width)
+
+
+def test_left_above_right_is_empty_where_numbers_are_no_degrees() -> None:
+    with pytest.raises(UsageError, match="left is above right") as refusal:
+        area_of_bounds((500_900, 4_899_000, 500_100, 4_900_000), utm_grid())
+    assert "180th meridian" in refusal.value.hint
+    with pytest.raises(UsageError, match="miss the scene"):
+        area_of_bounds((179.0, 40.0, -179.0, 50.0), utm_grid(), "EPSG:4326")
+
+
 def test_an_unknown_crs_of_bounds_is_refused() -> None:
     with pytest.raises(UsageError, match="EPSG:99"):
         area_of_bounds((0, 0, 1, 1), utm_grid(), "EPSG:99")

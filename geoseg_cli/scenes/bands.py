@@ -260,7 +260,7 @@ def _agreed(spec: InputSpec, names: tuple[str, ...], where: str, known: str | No
     if known is None:
         candidates = fitting_sensors(names)
     else:
-        candidates = (sensors()[known],) if _fits(sensors()[known], names) else ()
+        candidates = (sensors()[known],) if fits(sensors()[known], names) else ()
     if not candidates:
         raise BandError(
             f"{where}: no sensor has these bands, each once\n{_listing(names)}", _say_bands(spec, len(names))
@@ -290,10 +290,10 @@ def _missing(spec: InputSpec, match: BandMatch) -> set[str]:
 def fitting_sensors(names: Sequence[str]) -> tuple[Sensor, ...]:
     """Sensors that have all these bands, each once; common names fit every sensor, ``""`` is no name."""
     able = (sensor for sensor in sensors().values() if not sensor.only_when_named)
-    return tuple(sensor for sensor in able if _fits(sensor, tuple(names)))
+    return tuple(sensor for sensor in able if fits(sensor, tuple(names)))
 
 
-def _fits(sensor: Sensor, names: tuple[str, ...]) -> bool:
+def fits(sensor: Sensor, names: tuple[str, ...]) -> bool:
     """Whether each name is a band of this sensor or a common name, and no band is named twice."""
     bands = [(name, sensor.find(name)) for name in names if name]
     if any(band is None and name.casefold() not in _common() for name, band in bands):

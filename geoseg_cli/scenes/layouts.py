@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from geoseg_cli.errors import InputError, UsageError
-from geoseg_cli.scenes import band_files, envi, hls, landsat, network, planetscope, safe, single_file, stac_item
+from geoseg_cli.scenes import (
+    aws_tile,
+    band_files,
+    envi,
+    hls,
+    landsat,
+    network,
+    planetscope,
+    safe,
+    single_file,
+    stac_item,
+)
 from geoseg_cli.scenes.integrity import first_bytes, is_folder, is_jpeg2000, is_tiff
 from geoseg_cli.scenes.product import Driver, Product
 
@@ -20,14 +31,14 @@ if TYPE_CHECKING:
 Find = Callable[[Path], Product | None]
 
 _FOLDERS: Final[tuple[Find, ...]] = (
-    safe.find, landsat.find, hls.find, planetscope.find, band_files.find,
+    safe.find, aws_tile.find, landsat.find, hls.find, planetscope.find, band_files.find,
 )  # fmt: skip
-_METADATA: Final[tuple[Find, ...]] = (safe.find, landsat.find, hls.find, planetscope.find)
+_METADATA: Final[tuple[Find, ...]] = (safe.find, aws_tile.find, landsat.find, hls.find, planetscope.find)
 _HEAD_BYTES: Final = 1024
 """As far as GDAL looks for the root of a virtual raster, which may follow a declaration and comments."""
 KNOWN: Final = (
-    "a GeoTIFF, COG or JPEG 2000 file, a Sentinel-2 SAFE folder or .zip, a Landsat folder or MTL file, an HLS or"
-    " PlanetScope product, a STAC item, or a folder of single-band files"
+    "a GeoTIFF, COG or JPEG 2000 file, a Sentinel-2 SAFE folder or .zip, a tile folder of the Sentinel-2 archive on"
+    " AWS, a Landsat folder or MTL file, an HLS or PlanetScope product, a STAC item, or a folder of single-band files"
 )
 
 
@@ -70,7 +81,7 @@ def _by_content(path: Path, head: bytes, options: SceneOptions) -> Product | Non
             )
         return single_file.find(path, "VRT", options.max_bytes)
     if text.startswith(b"{"):
-        return landsat.find(path) or stac_item.find(path, options.allow_network)
+        return landsat.find(path) or aws_tile.find(path) or stac_item.find(path, options.allow_network)
     if text.startswith((b"<", b"PK", b"GROUP", b"\xef\xbb\xbf")):
         return _first(_METADATA, path)
     return None

@@ -1,6 +1,9 @@
 """PlanetScope scenes: one GeoTIFF of four or eight bands, with an XML file for the radiance products.
 
-Names, band orders, scale and fill are those of Planet's PSScene item description and imagery product specifications.
+Names, band orders, scale and fill are those of Planet's PSScene item description and imagery product specifications,
+and so are the masks that may lie beside an image: the last of the eight bands of ``udm2`` is the older mask ``udm``,
+whose bit 0 is set where nothing was imaged. Its bit 1 is cloud, and the others are of single bands of four and five:
+they say nothing of images of eight.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Literal
 from geoseg_cli.errors import InputError
 from geoseg_cli.scenes.band_files import driver_of, member_file, names_in
 from geoseg_cli.scenes.bands import known_names
-from geoseg_cli.scenes.product import Layer, Product, Statement
+from geoseg_cli.scenes.product import Layer, Product, Quality, Statement
 from geoseg_cli.scenes.radiometry import refuse_rendered
 from geoseg_cli.scenes.raster_file import open_raster
 from geoseg_cli.scenes.xml_text import elements, only_text, read_xml
@@ -40,6 +43,16 @@ _XML = re.compile(
     r"(?:(?P<scene>.+?)_)??(?:3[AB]_)?(?P<kind>AnalyticMS|(?:ortho_)?analytic_[48]b)(?P<rest>(?:_[A-Za-z0-9]+)*)\.xml",
     re.IGNORECASE,
 )
+_MASK = re.compile(
+    r"(?:(?P<scene>.+?)_)??(?:3[AB]_)?(?:(?:ortho_)?(?P<kind>udm2)|AnalyticMS_DN_(?P<old>udm))"
+    r"(?P<rest>(?:_[A-Za-z0-9]+)*)\.tiff?",
+    re.IGNORECASE,
+)
+_MASK_BANDS = {"udm2": 8, "udm": 1}
+_BLACKFILL = 1
+_TOOLS = frozenset({"clip", "file", "format", "reproject", "cog"})
+"""Words of what was done to the files of an order: an image and a mask of the same ground have the same."""
+
 _REST = frozenset({"sr", "4b", "8b", "harmonized", "clip", "file", "format", "reproject", "cog", "metadata", "xml"})
 """Words that may follow; others, as in AnalyticMS_DN_udm, name other products."""
 
@@ -125,7 +138,37 @@ def _described(path: Path, image: Path) -> Product:
     if is_original and is_surface:
         statement = _surface(len(names))
     title = f"PlanetScope {'surface reflectance' if is_surface else 'radiance'} product"
-    return Product(title, path, layers, None, statement, members=(image, *([xml] if xml else [])), warnings=warnings)
+    quality = _quality(image) if is_original else None
+    mask = Path(quality.layer.file) if quality else None
+    members = tuple(member for member in (image, xml, mask) if member)
+    return Product(title, path, layers, None, statement, quality, members, warnings=warnings)
+
+
+def _quality(image: Path) -> Quality | None:
+    """The mask beside an image, the newer of two; None where there is none of the same scene and cut.
+
+    Raises:
+        InputError: There are two of one kind, or it has another number of bands than such masks have.
+    """
+    tools = (_words(_IMAGE, image.name) or frozenset()) & _TOOLS
+    found: dict[str, str] = {}
+    for name in names_in(image.parent):
+        match = _MASK.fullmatch(name)
+        if match is None or (match["scene"] or "") != _scene(_IMAGE, image.name):
+            continue
+        kind, words = (match["kind"] or match["old"]).casefold(), set(match["rest"].casefold().split("_")[1:])
+        if words == tools and (other := found.setdefault(kind, name)) != name:
+            raise InputError(f"{image}: both {other} and {name} may be its mask", "keep only the one that came with it")
+    kind = next((kind for kind in _MASK_BANDS if kind in found), None)
+    if kind is None:
+        return None
+    path = member_file(image.parent, found[kind], "a link in it")
+    file = open_raster(str(path), "GTiff")
+    file.close()
+    if len(file.dtypes) != _MASK_BANDS[kind]:
+        raise InputError(f"{path} has {len(file.dtypes)} bands, such a mask has {_MASK_BANDS[kind]}", _AGAIN)
+    layer = Layer("udm1", str(path), number=_MASK_BANDS[kind], nodata=None)
+    return Quality(layer, (), _BLACKFILL, f"blackfill bit of {path.name}")
 
 
 def _names(image: Path, descriptions: tuple[str | None, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

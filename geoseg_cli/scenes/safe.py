@@ -1,8 +1,8 @@
 """Sentinel-2 products in the SAFE format: levels 1C and 2A, as a folder or a zip that nobody has unpacked.
 
-``MTD_MSIL1C.xml`` or ``MTD_MSIL2A.xml`` lists the images and says what their numbers mean (Sentinel-2 Products
-Specification Document, sections on User Product metadata). The images are opened one by one, so that it is plain
-which band is which. ESA writes JPEG 2000; some mirrors write GeoTIFF under the same names, and both are read.
+``MTD_MSIL1C.xml`` or ``MTD_MSIL2A.xml`` lists the images and says what their numbers mean. The images are
+opened one by one, so that it is plain which band is which. ESA writes JPEG 2000; some mirrors write GeoTIFF under the
+same names, and both are read.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Literal
 from xml.etree.ElementTree import Element
 
-from geoseg_cli.errors import InputError, InputMissingError, RadiometryError, StorageError
+from geoseg_cli.errors import InputError, InputMissingError, StorageError
 from geoseg_cli.scenes.archive import Archive, list_archive, refuse_unsafe
 from geoseg_cli.scenes.integrity import FileIdentity
-from geoseg_cli.scenes.product import Driver, Layer, Product, Quality, Statement
-from geoseg_cli.scenes.xml_text import MAX_XML_BYTES, elements, local_name, number, only_text, parse_xml, read_xml
-
-BAND_IDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-"""Band of each ``band_id`` of the metadata, from 0."""
+from geoseg_cli.scenes.product import Driver, Layer, Product
+from geoseg_cli.scenes.sentinel2_metadata import (
+    BAND_IDS,
+    Level,
+    level_of,
+    name_of,
+    nodata_of,
+    scene_classification,
+    statement_of,
+)
+from geoseg_cli.scenes.xml_text import MAX_XML_BYTES, elements, local_name, parse_xml, read_xml
 
 _METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|S2[A-D]_(OPER|USER)_MTD_SAFL1C_[A-Za-z0-9_]+\.xml", re.IGNORECASE)
 """The second form is that of products before November 2016."""
@@ -31,20 +37,10 @@ _METADATA = re.compile(r"MTD_MSIL(1C|2A)\.xml|S2[A-D]_(OPER|USER)_MTD_SAFL1C_[A-
 _PRODUCT_NAME = re.compile(r"S2[A-D]_(MSIL|OPER_PRD_MSIL|USER_PRD_MSIL)(1C|2A)_")
 _IMAGE = re.compile(r"_(B\d[0-9A]|SCL)(?:_([126]0)m)?$")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_BASELINE = re.compile(r"(\d\d)\.(\d\d)")
 _DRIVERS: tuple[tuple[str, Driver], ...] = ((".jp2", "JP2OpenJPEG"), (".tif", "GTiff"))
 
-_FIRST_BASELINE_WITH_OFFSET = 400
 _AGAIN = "download the product again"
 _DISTRUST = "download the product again, from a source that you trust"
-
-_Level = Literal["L1C", "L2A"]
-_LEVELS: dict[str, _Level] = {"Level-1C_User_Product": "L1C", "Level-2A_User_Product": "L2A"}
-_QUANTIFICATION = {
-    "L1C": ("QUANTIFICATION_VALUE",),
-    "L2A": ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"),
-}
-_OFFSET = {"L1C": "RADIO_ADD_OFFSET", "L2A": "BOA_ADD_OFFSET"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +147,7 @@ class _Listed:
         nodata: Number that means nothing; None where none is named.
     """
 
-    level: _Level
+    level: Level
     name: str
     stems: Mapping[str, Mapping[int, str]]
     nodata: float | None
@@ -241,20 +237,12 @@ def _describe(path: Path, files: _Files) -> Product:
         path,
         layers,
         "sentinel-2",
-        _statement(root, listed, bands, files.metadata),
-        _quality(images.get("SCL")),
+        statement_of(root, listed.level, bands, files.metadata),
+        scene_classification(images["SCL"][1].file, images["SCL"][1].driver) if "SCL" in images else None,
         tuple(dict.fromkeys((*first, *members))),
         listed.name,
         _warnings(listed, images),
     )
-
-
-def _quality(found: tuple[int, _Image] | None) -> Quality | None:
-    """Classes 0 (no data) and 1 (saturated or defective) of the scene classification."""
-    if found is None:
-        return None
-    layer = Layer("SCL", found[1].file, found[1].driver, nodata=None)
-    return Quality(layer, (0, 1), 0, "SCL classes 0 and 1")
 
 
 def _finest(stems: Mapping[int, str], files: _Files) -> tuple[int, _Image] | None:
@@ -291,12 +279,9 @@ def _warnings(listed: _Listed, images: Mapping[str, tuple[int, _Image]]) -> tupl
 
 def _listed(root: Element, files: _Files) -> _Listed:
     where = str(files.metadata)
-    level = _LEVELS.get(local_name(root))
-    if level is None:
-        raise InputError(f"{where} is no Sentinel-2 L1C or L2A product metadata: {local_name(root)[:60]}", _AGAIN)
-    name = only_text(root, where, "PRODUCT_URI", "PRODUCT_URI_2A") or ""
+    level = level_of(root, where)
     stems = _stems(_only_granule(_image_names(root, where), files), where)
-    return _Listed(level, name if _PLAIN_NAME.fullmatch(name) else "", stems, _nodata(root, where))
+    return _Listed(level, name_of(root, where), stems, nodata_of(root, where))
 
 
 def _image_names(root: Element, where: str) -> list[str]:
@@ -347,70 +332,3 @@ def _stems(names: Sequence[str], where: str) -> dict[str, dict[int, str]]:
         if sizes.setdefault(int(found[2] or 0), name) != name:
             raise InputError(f"{where} lists two images of {found[1]}: {name} and another", _AGAIN)
     return stems
-
-
-def _nodata(root: Element, where: str) -> float | None:
-    for special in elements(root, "Special_Values"):
-        if only_text(special, where, "SPECIAL_VALUE_TEXT") == "NODATA":
-            return number(only_text(special, where, "SPECIAL_VALUE_INDEX"), "NODATA", where)
-    return None
-
-
-def _statement(root: Element, listed: _Listed, bands: Sequence[str], metadata: Path) -> Statement | None:
-    """What the numbers of the bands mean: reflectance = (DN + offset of the band) / quantification.
-
-    Returns:
-        None where a toolbox wrote the product and does not say whether it kept the offset.
-
-    Raises:
-        RadiometryError: The metadata do not say what those of their processing baseline must say.
-    """
-    where, tags, tag = str(metadata), _QUANTIFICATION[listed.level], _OFFSET[listed.level]
-    divisor = number(only_text(root, where, *tags), tags[0], where)
-    if divisor <= 0:
-        raise RadiometryError(f"{where}: {tags[0]} is {divisor:g}, it must be above 0", _AGAIN)
-    baseline = only_text(root, where, "PROCESSING_BASELINE")
-    offsets = _offsets(root, tag, where)
-    if not offsets:
-        if baseline == "99.99":
-            return None
-        _refuse_lost_offsets(baseline, tag, where)
-        reason = f"{1 / divisor:g} x DN, as {metadata.name} of processing baseline {baseline} says: it has no {tag}"
-        return Statement("metadata", reason, (1 / divisor,) * len(bands), (0.0,) * len(bands))
-    lost = [band for band in bands if band not in offsets]
-    if lost:
-        raise RadiometryError(f"{where} gives {tag} for some bands, but not for {', '.join(lost)}", _AGAIN)
-    adds = [offsets[band] for band in bands]
-    stated = " or ".join(f"{1 / divisor:g} x {_shifted(add)}" for add in dict.fromkeys(adds))
-    reason = f"{stated}, as {tag} in {metadata.name} says"
-    return Statement("metadata", reason, (1 / divisor,) * len(bands), tuple(add / divisor for add in adds))
-
-
-def _shifted(add: float) -> str:
-    return f"(DN {'-' if add < 0 else '+'} {abs(add):g})" if add else "DN"
-
-
-def _offsets(root: Element, tag: str, where: str) -> dict[str, float]:
-    """What must be added to the numbers of each band; empty where no band is named."""
-    offsets: dict[str, float] = {}
-    for element in elements(root, tag):
-        band_id = element.get("band_id", "")
-        if not (band_id.isascii() and band_id.isdigit() and int(band_id) < len(BAND_IDS)):
-            raise RadiometryError(f"{where}: {tag} names the unknown band {band_id[:20]!r}", _AGAIN)
-        band, value = BAND_IDS[int(band_id)], number(element.text, tag, where)
-        if offsets.setdefault(band, value) != value:
-            raise RadiometryError(f"{where} gives two values of {tag} for {band}", _AGAIN)
-    return offsets
-
-
-def _refuse_lost_offsets(baseline: str | None, tag: str, where: str) -> None:
-    """Without a list of offsets there is none, but only before baseline 04.00."""
-    found = _BASELINE.fullmatch(baseline or "")
-    if found is None:
-        raise RadiometryError(
-            f"{where} has neither {tag} nor a readable PROCESSING_BASELINE: {str(baseline)[:20]!r}", _AGAIN
-        )
-    if int(found[1] + found[2]) >= _FIRST_BASELINE_WITH_OFFSET:
-        raise RadiometryError(
-            f"{where} contradicts itself: processing baseline {baseline} has offsets, but no {tag} is there", _AGAIN
-        )

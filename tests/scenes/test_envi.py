@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from geoseg_cli.bundle import InputSpec
-from geoseg_cli.errors import InputError, InputMissingError, StorageError
+from geoseg_cli.errors import BandError, InputError, InputMissingError, StorageError
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes import SceneOptions, open_scene
 from tests.conftest import TEN_METRES
@@ -107,3 +107,44 @@ def test_a_mask_beside_the_numbers_is_not_read(tmp_path: Path) -> None:
         file.write(np.zeros((1, 7, 9), np.uint8))
     with pytest.raises(InputError, match=r"scene\.dat\.msk"):
         open_scene(data, SPEC, AS_DN)
+
+
+def with_header(path: Path, more: str, has_names: bool = False) -> Path:
+    header = path.with_suffix(".hdr")
+    text = header.read_text()
+    header.write_text((text if has_names else text.replace("band names = {B08,\nB04}\n", "")) + more)
+    return path
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "wavelength = {833.0,\n 665}\nwavelength units = Nanometers\n",
+        "wavelength units = Micrometers\nWavelength = { 0.842, 0.66 }\n",
+        "wavelength = {0.833, 0.665}\nwavelength units = um\n",
+    ],
+)
+def test_bands_without_names_are_told_by_their_wavelengths(tmp_path: Path, more: str) -> None:
+    np.testing.assert_array_equal(pixels_of(with_header(write_envi(tmp_path), more)), numbers()[::-1])
+
+
+def test_names_count_where_wavelengths_stand_behind_them(tmp_path: Path) -> None:
+    """GDAL says ``B08 (443 Nanometers)``; the name decides, the wavelength does not."""
+    more = "wavelength = {443, 490}\nwavelength units = Nanometers\n"
+    np.testing.assert_array_equal(pixels_of(with_header(write_envi(tmp_path), more, True)), numbers()[::-1])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "wavelength = {0.833, 0.665}\n",
+        "wavelength = {833, 665}\nwavelength units = Index\n",
+        "wavelength = {833, 665, 560}\nwavelength units = Nanometers\n",
+        "wavelength = {833, red}\nwavelength units = Nanometers\n",
+        "wavelength = {665, 664}\nwavelength units = Nanometers\n",
+    ],
+    ids=["no unit", "no wavelength", "one too many", "no number", "two of one band"],
+)
+def test_wavelengths_that_leave_doubt_name_no_band(tmp_path: Path, more: str) -> None:
+    with pytest.raises(BandError, match="no band has a name that is known"):
+        open_scene(with_header(write_envi(tmp_path), more), SPEC, AS_DN)

@@ -175,7 +175,7 @@ def test_zeros_are_lost_pixels(tmp_path: Path) -> None:
 
 def test_a_folder_of_one_image_is_that_image(tmp_path: Path) -> None:
     make_image(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif", 4)
-    make_image(tmp_path / f"{SCENE}_3B_udm2.tif", 8)
+    make_mask(tmp_path / f"{SCENE}_3B_udm2.tif")
     product = found(tmp_path)
     assert {layer.file for layer in product.layers} == {str(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif")}
 
@@ -228,3 +228,74 @@ def test_an_eight_bit_picture_under_a_products_name_is_refused(tmp_path: Path) -
     write_scene(path, np.full((4, 6, 6), 25, np.uint8))
     with pytest.raises(InputError, match="8-bit rendered image"):
         planetscope.find(path)
+
+
+def make_mask(path: Path, count: int = 8) -> npt.NDArray[np.bool_]:
+    """A mask whose last band has every bit somewhere; where bit 0 is set nothing was imaged."""
+    bits = np.random.default_rng(9).integers(0, 256, (6, 6)).astype(np.uint8)
+    planes = np.random.default_rng(10).integers(0, 2, (count, 6, 6)).astype(np.uint8)
+    planes[-1] = bits
+    write_scene(path, planes)
+    return bits % 2 == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "count"),
+    [
+        ("3B_AnalyticMS_SR.tif", "3B_udm2.tif", 8),
+        ("3B_AnalyticMS_SR_8b_harmonized_clip.tif", "3B_udm2_clip.tif", 8),
+        ("ortho_analytic_8b_sr.tif", "ortho_udm2.tif", 8),
+        ("3B_AnalyticMS_SR_clip.tif", "3B_AnalyticMS_DN_udm_clip.tif", 1),
+    ],
+)
+def test_where_nothing_was_imaged_pixels_are_lost_and_clouds_are_not(
+    tmp_path: Path, image: str, mask: str, count: int
+) -> None:
+    make_image(tmp_path / f"{SCENE}_{image}", 8 if "8b" in image else 4)
+    blackfill = make_mask(tmp_path / f"{SCENE}_{mask}", count)
+    product = found(tmp_path / f"{SCENE}_{image}")
+    np.testing.assert_array_equal(read_numbers(product, "red", "nir", gsd_m=3.0)[1], ~blackfill)
+    assert tmp_path / f"{SCENE}_{mask}" in product.members
+    assert product.quality is not None
+    assert mask in product.quality.reason
+
+
+def test_of_two_masks_the_newer_is_taken(tmp_path: Path) -> None:
+    make_image(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif", 4)
+    blackfill = make_mask(tmp_path / f"{SCENE}_3B_udm2.tif")
+    write_scene(tmp_path / f"{SCENE}_3B_AnalyticMS_DN_udm.tif", np.ones((1, 6, 6), np.uint8))
+    product = found(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif")
+    np.testing.assert_array_equal(read_numbers(product, "red", gsd_m=3.0)[1], ~blackfill)
+
+
+@pytest.mark.parametrize(
+    "mask", [f"{SCENE}_3B_udm2_clip.tif", "20210826_153054_80_2442_3B_udm2.tif", f"{SCENE}_3B_AnalyticMS_udm.tif"]
+)
+def test_a_mask_of_another_scene_or_cut_says_nothing(tmp_path: Path, mask: str) -> None:
+    make_image(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif", 4)
+    make_mask(tmp_path / mask)
+    assert found(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif").quality is None
+
+
+def test_a_mask_with_other_bands_is_refused(tmp_path: Path) -> None:
+    make_image(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif", 4)
+    make_mask(tmp_path / f"{SCENE}_3B_udm2.tif", 7)
+    with pytest.raises(InputError, match="has 7 bands, such a mask has 8"):
+        planetscope.find(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif")
+
+
+def test_a_mask_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "scene"
+    make_image(folder / f"{SCENE}_3B_AnalyticMS_SR.tif", 4)
+    make_mask(tmp_path / "mask.tif")
+    (folder / f"{SCENE}_3B_udm2.tif").symlink_to(tmp_path / "mask.tif")
+    with pytest.raises(InputError, match="leads out of its folder"):
+        planetscope.find(folder / f"{SCENE}_3B_AnalyticMS_SR.tif")
+
+
+def test_two_masks_of_one_kind_are_refused(tmp_path: Path) -> None:
+    make_image(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif", 4)
+    for name in ("3B_udm2.tif", "ortho_udm2.tif"):
+        make_mask(tmp_path / f"{SCENE}_{name}")
+    with pytest.raises(InputError, match="may be its mask"):
+        planetscope.find(tmp_path / f"{SCENE}_3B_AnalyticMS_SR.tif")

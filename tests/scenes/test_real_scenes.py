@@ -182,6 +182,7 @@ REFUSED_FOLDERS = [
     ("awkward/swath_edge", "bands of different sensors"),
     ("scenes/s2_l1c_18SVG_20160112_20m_60m", "missing bands blue, green, red"),
     ("safe/S2*", "no image is there"),
+    ("safe/aws/*", "a tile of the Sentinel-2 archive on AWS, and no image is there"),
     ("*", "is a folder, and not one of a known product"),
 ]
 

@@ -25,7 +25,8 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import EngineError, GeosegError, InputError, RadiometryError, StorageError
 from geoseg_cli.scenes import Scene, archive, open_scene, xml_text
 from geoseg_cli.scenes.product import Product
-from geoseg_cli.scenes.safe import BAND_IDS, find
+from geoseg_cli.scenes.safe import find
+from geoseg_cli.scenes.sentinel2_metadata import BAND_IDS
 from geoseg_cli.scenes.stack import open_stack
 from tests.scenes.safe_fixtures import (
     ALL_MINUS_1000,

@@ -91,7 +91,9 @@ def earth_search(folder: Path, offset: float, is_applied: bool | None) -> tuple[
     }
     assets["thumbnail"] = {"href": "thumbnail.jpg", "type": "image/jpeg", "roles": ["thumbnail"]}
     assets["granule_metadata"] = {"href": "metadata.xml", "type": "application/xml", "roles": ["metadata"]}
-    properties = {} if is_applied is None else {"earthsearch:boa_offset_applied": is_applied}
+    properties: dict[str, Any] = {"platform": "sentinel-2b", "constellation": "sentinel-2", "instruments": ["msi"]}
+    if is_applied is not None:
+        properties["earthsearch:boa_offset_applied"] = is_applied
     return write_item(folder, assets, properties), planes
 
 
@@ -123,6 +125,7 @@ def test_files_of_tiff_are_preferred_to_those_of_jpeg_2000(tmp_path: Path) -> No
     assert found is not None
     assert {layer.driver for layer in found.layers} == {"GTiff"}
     assert len(found.layers) == 10
+    assert (found.sensor, found.warnings) == ("sentinel-2", ())
 
 
 def planetary_computer(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -137,7 +140,8 @@ def planetary_computer(folder: Path) -> tuple[Path, dict[str, Any]]:
     three = [{"name": name, "common_name": commons[name]} for name in ("B04", "B03", "B02")]
     assets["visual"] = {"href": "TCI.tif", "type": COG, "roles": ["data"], "eo:bands": three}
     assets["SCL"] = {"href": "SCL.tif", "type": COG, "roles": ["data"]}
-    return write_item(folder, assets, {"s2:processing_baseline": "05.09"}), planes
+    properties = {"platform": "Sentinel-2B", "constellation": "Sentinel 2", "instruments": ["msi"]}
+    return write_item(folder, assets, {"s2:processing_baseline": "05.09", **properties}), planes
 
 
 def test_an_item_that_does_not_say_what_its_numbers_mean_is_refused(tmp_path: Path) -> None:
@@ -179,7 +183,7 @@ def landsat(folder: Path) -> tuple[Path, dict[str, Any]]:
         }
     assets["qa_pixel"] = {"href": "qa.tif", "type": COG, "roles": ["cloud"], "raster:bands": [{"unit": "bit index"}]}
     assets["mtl.json"] = {"href": "mtl.json", "type": "application/json", "roles": ["metadata"]}
-    return write_item(folder, assets, {"platform": "landsat-8"}), planes
+    return write_item(folder, assets, {"platform": "landsat-8", "instruments": ["oli", "tirs"]}), planes
 
 
 def test_landsat_numbers_are_scaled_as_the_raster_extension_says(tmp_path: Path) -> None:
@@ -376,17 +380,30 @@ def test_a_scale_that_says_nothing_leaves_the_numbers_undecided(tmp_path: Path, 
 
 
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["red", "http://[", "a\0b.tif", "%00", "", COG]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "scale", "x"]), inner),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.just(10**400)
+    | st.sampled_from(["red", "http://[", "a\0b.tif", "%00", "", COG]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "scale", "x", "center_wavelength", "eo:center_wavelength"]), inner)
+    ),
     max_leaves=6,
 )
 FIELDS = ("href", "type", "roles", "eo:bands", "bands", "raster:bands", "nodata", "eo:common_name", "raster:scale")
+WHOSE = ("platform", "instruments", "constellation")
 
 
-@given(st.dictionaries(st.sampled_from(["red", "scl", "B04"]), st.dictionaries(st.sampled_from(FIELDS), JUNK) | JUNK))
+@given(
+    st.dictionaries(st.sampled_from(["red", "scl", "B04"]), st.dictionaries(st.sampled_from(FIELDS), JUNK) | JUNK),
+    st.dictionaries(st.sampled_from(WHOSE), JUNK | st.sampled_from(["landsat-8", "msi", ["oli"]])),
+)
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_stands_in_an_item_it_is_described_or_refused(tmp_path: Path, assets: dict[str, Any]) -> None:
-    path = write_item(tmp_path, assets)
+def test_whatever_stands_in_an_item_it_is_described_or_refused(
+    tmp_path: Path, assets: dict[str, Any], properties: dict[str, Any]
+) -> None:
+    path = write_item(tmp_path, assets, properties)
     try:
         found = find(path)
     except GeosegError:
@@ -435,6 +452,14 @@ def test_offset_and_processing_baseline_of_an_item_must_go_together(
         open_scene(path, RED)
     with open_scene(path, RED, SceneOptions(radiometry="dn-1000")) as scene:
         assert scene.radiometry.rung == "option"
+
+
+@pytest.mark.parametrize("word", ["nodata", "scale", "offset", "eo:center_wavelength"])
+def test_a_whole_number_that_no_float_can_be_says_nothing(tmp_path: Path, word: str) -> None:
+    path = told(tmp_path, {"scale": 1e-4, word: 10**400})
+    found = find(path)
+    assert found is not None
+    assert found.layers[0].nodata == "file"
 
 
 def test_half_of_a_surrogate_pair_in_a_link_is_refused(tmp_path: Path) -> None:
