@@ -328,7 +328,8 @@ def _bounds(text: str) -> tuple[float, float, float, float]:
         left, bottom, right, top = (float(part) for part in re.split(r"[\s,]+", text.strip(" []")))
     except ValueError as error:
         raise UsageError(f"--bounds {text!r} are not four numbers", 'use --bounds "LEFT BOTTOM RIGHT TOP"') from error
-    if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
+    # Left above right crosses the 180th meridian; whether that means anything is told where the CRS is known.
+    if not (math.isfinite(left - right) and left != right and -math.inf < bottom < top < math.inf):
         raise UsageError(f"--bounds {text!r} are empty", "left must be below right, and bottom below top")
     return left, bottom, right, top
 

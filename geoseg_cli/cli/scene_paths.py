@@ -103,9 +103,9 @@ def is_product(folder: Path) -> bool:
 
 def _is_named_product(folder: Path) -> bool:
     """Whether the names of files in a folder, and not only their bands, tell that it is one product."""
-    from geoseg_cli.scenes import hls, landsat, planetscope, safe
+    from geoseg_cli.scenes import aws_tile, hls, landsat, planetscope, safe
 
-    if any(_is_found(find, folder) for find in (safe.find, landsat.find, hls.find)):
+    if any(_is_found(find, folder) for find in (safe.find, aws_tile.find, landsat.find, hls.find)):
         return True
     # Scenes of other names may lie beside one of PlanetScope; its usable data masks (UDM) belong to it.
     rasters = [name for name in _names_in(folder) if name.lower().endswith(SCENE_SUFFIXES) and "udm" not in name]
@@ -126,7 +126,7 @@ def scenes_in(folder: Path) -> list[Path]:
 
 def _is_scene(path: Path) -> bool:
     """Whether something in a folder of scenes is one of them."""
-    from geoseg_cli.scenes import safe
+    from geoseg_cli.scenes import planetscope, safe
 
     if path.is_symlink() and not os.path.exists(path):
         # Opening it tells that what it points to is gone.
@@ -134,7 +134,8 @@ def _is_scene(path: Path) -> bool:
     if os.path.isfile(path):
         if path.suffix.lower() == ".zip":
             return _is_found(safe.find, path)
-        return path.suffix.lower() in SCENE_SUFFIXES and not path.stem.endswith(OUTPUT_STEMS)
+        is_named = path.suffix.lower() in SCENE_SUFFIXES and not path.stem.endswith(OUTPUT_STEMS)
+        return is_named and not planetscope.is_mask(path.name)
     if path.suffix.lower() == ".safe":
         return os.path.isdir(path)
     # A folder that nobody may look into is not taken for a product.

@@ -83,6 +83,11 @@ def find(path: Path) -> Product | None:
     return _described(path, path) if is_image else None
 
 
+def is_mask(name: str) -> bool:
+    """Whether a file name is that of a mask that comes with a scene: ``..._udm2.tif``."""
+    return _MASK.fullmatch(name) is not None
+
+
 def _image_in(folder: Path, xml: str | None = None) -> Path | None:
     """The one image in a folder, or the one that a metadata file belongs to."""
     names = [name for name in names_in(folder) if _words(_IMAGE, name) is not None]

@@ -91,14 +91,6 @@ def test_one_bad_scene_of_several_is_named_and_the_others_are_done(run: Run, sce
     assert "1 of 2 scenes failed" in done.err
 
 
-def test_a_link_in_a_folder_to_a_scene_that_is_gone_is_named(run: Run, scene: Path, model: Path) -> None:
-    scene.with_name("gone.tif").symlink_to(scene.with_name("nowhere.tif"))
-    done = run("cloudmask", scene.parent, "--model", model)
-    assert done.code == 1
-    assert "gone.tif: failed (code 66)" in done.err
-    assert done.out.endswith("scene_cloudmask.tif\n")
-
-
 def test_out_dir_collects_the_outputs(run: Run, scene: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     done = run("cloudmask", scene, "--model", model, "--out-dir", tmp_path / "maps")
