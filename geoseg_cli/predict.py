@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
-from geoseg_cli.rows import Rows
+from geoseg_cli.rows import Extra, Rows
 from geoseg_cli.scenes import Scene, SceneOptions, block_cache, check_resolution, open_scene
 from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.resample import AreaOfView, Gsd, Resampled, choose_gsd, show_at
@@ -219,7 +219,7 @@ class JobRun:
     Args:
         job: The scene and its tiles.
         engine: What runs the network; made from the job's bundle.
-        with_probabilities: Whether rows carry the probabilities of all classes.
+        extras: What rows carry beside labels.
         temperature: Probabilities are softmax(logits / temperature); None takes what the card states.
         clock: Counts the seconds of the stages read, run and blend.
 
@@ -231,7 +231,7 @@ class JobRun:
         self,
         job: Job,
         engine: Engine,
-        with_probabilities: bool = False,
+        extras: Collection[Extra] = (),
         temperature: float | None = None,
         clock: _Clock | None = None,
     ) -> None:
@@ -239,7 +239,7 @@ class JobRun:
             temperature = job.bundle.card.extras.temperature
         self._job, self._engine = job, engine
         self._clock = clock or _Clock("read", "run", "blend")
-        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, with_probabilities, temperature)
+        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras)
         self._answered = 0
         self.tiles_run = 0
 
@@ -363,7 +363,11 @@ def predict_scene(
 
 def _compute(job: Job, engine: Engine, writer: MapWriter, clock: _Clock, progress: Progress | None) -> tuple[int, int]:
     """Run all batches through engine and mosaic into the writer; returns tiles run and non-finite pixels."""
-    run = JobRun(job, engine, job.options.probabilities is not None, clock=clock)
+    asked: dict[Extra, Path | None] = {
+        "probabilities": job.options.probabilities,
+        "confidence": job.options.confidence,
+    }
+    run = JobRun(job, engine, [extra for extra, path in asked.items() if path is not None], clock=clock)
     with run.rows(progress) as finished:
         for rows in finished:
             with clock("write"):

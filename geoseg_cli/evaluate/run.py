@@ -116,7 +116,7 @@ def score_pair(
     """Predict one image and count; memory is that of a strip of tiles, whatever the image's height."""
     scores = Scores.empty(bundle.legend)
     with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.view, job.plan.tile_height):
-        run = JobRun(job, engine, with_probabilities=True)
+        run = JobRun(job, engine, ["confidence", "probabilities"])
         with (progress_of or _silence)(pair) as progress, run.rows(progress) as finished:
             for rows in finished:
                 scores = total_scores((scores, *_score(rows, labels, bundle.legend)))
@@ -203,6 +203,7 @@ def _open_pair(pair: LabelledPair, bundle: Bundle, options: EvaluateOptions) -> 
 
 def _score(rows: Rows, labels: LabelFile, legend: Legend) -> Iterator[Scores]:
     """Counts of finished rows, a few rows at a time."""
+    assert rows.confidence is not None
     assert rows.probabilities is not None
     for start in range(0, rows.labels.shape[0], _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
@@ -250,7 +251,7 @@ def _sample_logits(
     rng = np.random.default_rng(SEED)
     drawn, targets = [], []
     with _open_pair(pair, bundle, options) as (job, labels), block_cache(job.view, job.plan.tile_height):
-        run = JobRun(job, engine, with_probabilities=True, temperature=1.0)
+        run = JobRun(job, engine, ["probabilities"], temperature=1.0)
         with (progress_of or _silence)(pair) as progress, run.rows(progress) as finished:
             for rows in finished:
                 assert rows.probabilities is not None
