@@ -26,7 +26,7 @@ from pyproj.exceptions import ProjError
 
 from geoseg_cli.errors import AccessError, GeosegError, GridError, InputError, InputMissingError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.rows import Rows
+from geoseg_cli.rows import Rows, only_where
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -240,10 +240,8 @@ def only_inside(finished: Iterator[Rows], area: Area, nodata: int) -> Iterator[R
     for rows in finished:
         valid = rows.valid & area.mask(Window(rows.row, 0, *rows.labels.shape))
         labels = np.where(valid, rows.labels, np.uint8(nodata))
-        probabilities = rows.probabilities
-        if probabilities is not None:
-            probabilities = np.where(valid, probabilities, np.float32(0))
-        yield Rows(rows.row, labels, np.where(valid, rows.confidence, np.float32(0)), probabilities, valid)
+        confidence, probabilities = only_where(valid, rows.confidence), only_where(valid, rows.probabilities)
+        yield Rows(rows.row, labels, confidence, probabilities, valid)
 
 
 def cropped(finished: Iterator[Rows], window: Window) -> Iterator[Rows]:
@@ -253,8 +251,10 @@ def cropped(finished: Iterator[Rows], window: Window) -> Iterator[Rows]:
         stop = min(rows.row + rows.labels.shape[0], window.row_stop)
         if start < stop:
             part = (..., slice(start - rows.row, stop - rows.row), window.cols)
-            probabilities = None if rows.probabilities is None else rows.probabilities[part]
-            yield Rows(start - window.row, rows.labels[part], rows.confidence[part], probabilities, rows.valid[part])
+            confidence, probabilities = (
+                None if values is None else values[part] for values in (rows.confidence, rows.probabilities)
+            )
+            yield Rows(start - window.row, rows.labels[part], confidence, probabilities, rows.valid[part])
 
 
 def cropped_grid(grid: Grid, window: Window) -> Grid:

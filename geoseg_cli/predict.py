@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
-from geoseg_cli.rows import Rows
+from geoseg_cli.rows import Extra, Rows
 from geoseg_cli.scenes import Scene, SceneOptions, block_cache, check_resolution, open_scene
 from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.resample import AreaOfView, Gsd, Resampled, choose_gsd, show_at
@@ -260,7 +260,7 @@ class JobRun:
     Args:
         job: The scene and its tiles.
         engine: What runs the network; made from the job's bundle.
-        with_probabilities: Whether rows carry the probabilities of all classes.
+        extras: What rows carry beside labels.
         temperature: Probabilities are softmax(logits / temperature); None takes what the card states.
         clock: Counts the seconds of the stages read, run and blend.
 
@@ -273,7 +273,7 @@ class JobRun:
         self,
         job: Job,
         engine: Engine,
-        with_probabilities: bool = False,
+        extras: Collection[Extra] = (),
         temperature: float | None = None,
         clock: _Clock | None = None,
     ) -> None:
@@ -282,7 +282,7 @@ class JobRun:
         self._job = job
         self._engine = engine if job.options.tta == "none" else TurnedEngine(engine, job.options.tta)
         self._clock = clock or _Clock("read", "run", "blend")
-        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, with_probabilities, temperature)
+        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras)
         self._answered = 0
         self.memory = job.memory(engine.batch_tiles)
         self.tiles_run = 0
@@ -394,7 +394,7 @@ def predict_scene(
         )
         if announce:
             announce(job)
-        run = JobRun(job, engine, options.probabilities is not None, clock=clock)
+        run = JobRun(job, engine, _extras(options), clock=clock)
         stack.enter_context(block_cache(run.memory.cache_bytes))
         writer = stack.enter_context(MapWriter(_map_spec(job, engine), targets, transaction))
         with run.rows(progress) as finished:
@@ -417,6 +417,12 @@ def predict_scene(
         valid_pixels=valid_pixels,
         not_finite=run.not_finite,
     )
+
+
+def _extras(options: PredictOptions) -> list[Extra]:
+    """What rows must carry beside labels."""
+    asked: dict[Extra, Path | None] = {"probabilities": options.probabilities, "confidence": options.confidence}
+    return [extra for extra, path in asked.items() if path is not None]
 
 
 def check_outputs(job: Job, output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ import numpy.typing as npt
 LabelArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+
+Extra = Literal["confidence", "probabilities"]
+"""What rows can carry beside labels and validity, where somebody asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +23,19 @@ class Rows:
     Attributes:
         row: First row in the scene.
         labels: (H, W) uint8 legend values; the legend's nodata where there is no answer.
-        confidence: (H, W) float32, probability of the label, 0 to 1; 0 where there is no answer.
+        confidence: (H, W) float32, probability of the label, 0 to 1; 0 where there is no answer; None unless asked
+            for.
         probabilities: (K, H, W) float32 that sum to 1 over K, 0 where there is no answer; None unless asked for.
         valid: (H, W) bool, where there is an answer.
     """
 
     row: int
     labels: LabelArray
-    confidence: FloatArray
+    confidence: FloatArray | None
     probabilities: FloatArray | None
     valid: BoolArray
+
+
+def only_where(valid: BoolArray, values: FloatArray | None) -> FloatArray | None:
+    """(..., H, W) values with 0 where (H, W) ``valid`` is False; None where there are none."""
+    return None if values is None else np.where(valid, values, np.float32(0))

@@ -198,6 +198,20 @@ def test_probabilities_and_confidence_are_scaled_and_masked(workdir: Path) -> No
     np.testing.assert_array_equal(read(workdir / "c.tif")[0], np.where(valid, round(top * 250), 255))
 
 
+@pytest.mark.parametrize("gsd", ["native", 20.0])
+def test_labels_do_not_depend_on_what_else_is_written(workdir: Path, gsd: Any) -> None:
+    random_scene(workdir / "scene.tif", 300, 300)
+    noise = np.random.default_rng(1).normal(size=(4, 64, 64)).astype(np.float32)
+    left, top = UTM @ (100, 50)
+    plain = PredictOptions(gsd=gsd, bounds=(left, top - 1500, left + 900, top), crop=True)
+    both = replace(plain, probabilities=workdir / "p.tif", confidence=workdir / "c.tif")
+    for name, options in (("plain", plain), ("both", both)):
+        engine = FakeEngine(4, lambda pixels: pixels[:, :1] * 0.3 + noise)
+        predict_scene(workdir / "scene.tif", workdir / f"{name}.tif", fake_bundle(), engine, options)
+    np.testing.assert_array_equal(read(workdir / "plain.tif"), read(workdir / "both.tif"))
+    assert read(workdir / "plain.tif").shape == (1, 150, 90)
+
+
 def test_only_bounds_are_predicted_and_the_rest_is_nodata(workdir: Path) -> None:
     scene, output = workdir / "scene.tif", workdir / "map.tif"
     expected = random_scene(scene, 300, 300)

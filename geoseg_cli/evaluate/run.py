@@ -116,7 +116,7 @@ def score_pair(
     """Predict one image and count; memory is that of a strip of tiles, whatever the image's height."""
     scores = Scores.empty(bundle.legend)
     with _open_pair(pair, bundle, options) as (job, labels):
-        run = JobRun(job, engine, with_probabilities=True)
+        run = JobRun(job, engine, ["confidence", "probabilities"])
         with (
             block_cache(run.memory.cache_bytes),
             (progress_of or _silence)(pair) as progress,
@@ -207,6 +207,7 @@ def _open_pair(pair: LabelledPair, bundle: Bundle, options: EvaluateOptions) -> 
 
 def _score(rows: Rows, labels: LabelFile, legend: Legend) -> Iterator[Scores]:
     """Counts of finished rows, a few rows at a time."""
+    assert rows.confidence is not None
     assert rows.probabilities is not None
     for start in range(0, rows.labels.shape[0], _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
@@ -254,7 +255,7 @@ def _sample_logits(
     rng = np.random.default_rng(SEED)
     drawn, targets = [], []
     with _open_pair(pair, bundle, options) as (job, labels):
-        run = JobRun(job, engine, with_probabilities=True, temperature=1.0)
+        run = JobRun(job, engine, ["probabilities"], temperature=1.0)
         with (
             block_cache(run.memory.cache_bytes),
             (progress_of or _silence)(pair) as progress,

@@ -142,7 +142,7 @@ def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:
     """(B, H, W) uint8 of one kind of raster."""
     if kind == "labels":
         return rows.labels[None]
-    values = rows.confidence[None] if kind == "confidence" else rows.probabilities
-    assert values is not None, "rows without probabilities cannot fill a raster of them"
+    values = rows.confidence if kind == "confidence" else rows.probabilities
+    assert values is not None, f"rows without {kind} cannot fill a raster of it"
     stored = np.rint(values * PROBABILITY_STEPS).astype(np.uint8)
-    return np.where(rows.valid, stored, np.uint8(NODATA))
+    return np.where(rows.valid, stored, np.uint8(NODATA)).reshape(-1, *rows.labels.shape)

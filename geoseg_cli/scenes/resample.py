@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from geoseg_cli.errors import GridError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.rows import Rows
+from geoseg_cli.rows import Rows, only_where
 from geoseg_cli.scenes import FAR_GSD, NEAR_GSD, Scene, Source, size_ratio
 
 if TYPE_CHECKING:
@@ -234,7 +234,8 @@ class Resampled:
         if rows.probabilities is not None:
             probabilities = np.stack([np.where(valid, plane[places], np.float32(0)) for plane in rows.probabilities])
         labels = np.where(valid, rows.labels[places], np.uint8(nodata))
-        return Rows(start, labels, np.where(valid, rows.confidence[places], np.float32(0)), probabilities, valid)
+        confidence = None if rows.confidence is None else only_where(valid, rows.confidence[places])
+        return Rows(start, labels, confidence, probabilities, valid)
 
     def _stored_validity(self, start: int, stop: int) -> BoolArray:
         """(stop - start, W) bool of the source; remembered from reading, or else read again."""
