@@ -20,7 +20,7 @@ LADDER = [
     ["orientation", "aoi"],
     ["catalog"],
     ["bundle", "networks"],
-    ["metrics", "calibration"],
+    ["metrics", "calibration", "cloud_masking"],
     ["scenes", "batches", "engines", "mosaic", "results"],
     ["labels", "predict", "export"],
     ["evaluate", "training"],
