@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import UsageError
-from geoseg_cli.rows import Rows
+from geoseg_cli.rows import Rows, only_where
 
 HiddenAs = Literal["nodata", "class"]
 
@@ -66,7 +66,7 @@ class CloudMasking:
         if self.hidden_as == "nodata":
             valid = land.valid & shows
             labels = np.where(valid, land.labels, np.uint8(self.legend.nodata))
-            confidence = None if land.confidence is None else np.where(valid, land.confidence, np.float32(0))
+            confidence = only_where(valid, land.confidence)
         else:
             is_cloud = clouds.valid & ~shows
             valid = (land.valid & shows) | is_cloud
@@ -74,11 +74,8 @@ class CloudMasking:
             labels = np.where(valid, known, np.uint8(self.legend.nodata))
             confidence = None
             if land.confidence is not None and clouds.confidence is not None:
-                both = np.where(is_cloud, clouds.confidence, land.confidence)
-                confidence = np.where(valid, both, np.float32(0))
-        probabilities = land.probabilities
-        if probabilities is not None:
-            probabilities = np.where(valid & shows, probabilities, np.float32(0))
+                confidence = only_where(valid, np.where(is_cloud, clouds.confidence, land.confidence))
+        probabilities = only_where(valid & shows, land.probabilities)
         return replace(land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid)
 
 
