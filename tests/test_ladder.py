@@ -23,7 +23,7 @@ LADDER = [
     ["metrics", "calibration", "cloud_masking"],
     ["scenes", "batches", "engines", "mosaic", "results"],
     ["labels", "predict", "export"],
-    ["evaluate", "training"],
+    ["evaluate", "training", "bench"],
     ["evaluation_page"],
     ["__init__"],
     ["cli", "__main__"],
@@ -34,13 +34,22 @@ ALLOWED_BETWEEN_STAGES: set[tuple[str, str]] = set()
 HEAVY = {
     "torch": {"engines.torch_engine", "networks", "training", "export"},
     "onnxruntime": {"engines.onnx_engine", "engines.devices", "export"},
-    "rasterio": {"scenes", "results", "grid", "aoi", "cli.doctor", "training.vectors"},
+    "rasterio": {
+        "scenes",
+        "results",
+        "grid",
+        "aoi",
+        "cli.doctor",
+        "training.vectors",
+        "bench.plain",
+        "bench.synthetic",
+    },
     "typer": {"cli"},
     "rich": {"cli"},
 }
 
 
-COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene")
+COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench")
 
 
 def modules() -> list[Path]:

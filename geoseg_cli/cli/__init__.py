@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geoseg_cli.cli import classify, cloudmask, doctor, evaluate, export, models, scene, train
+from geoseg_cli.cli import bench, classify, cloudmask, doctor, evaluate, export, models, scene, train
 from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
@@ -43,6 +43,7 @@ app.add_typer(models.app, name="models")
 app.command("evaluate")(evaluate.command)
 app.command("train")(train.command)
 app.command("export")(export.command)
+app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
 
 
