@@ -76,11 +76,24 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One row of tiles at the scene's full width: its first row, stored pixels (P,H,W) and validity (H,W)."""
+    """One row of tiles at the scene's full width, in the pieces in which its rows were read.
+
+    To copy them into one array would cost time, and the memory of a second strip.
+
+    Attributes:
+        row: Its first row in the scene.
+        pixels: Stored pixels (P,h,W) of successive rows.
+        valid: Validity (h,W) of the same rows.
+    """
 
     row: int
-    pixels: npt.NDArray[Any]
-    valid: BoolArray
+    pixels: tuple[npt.NDArray[Any], ...]
+    valid: tuple[BoolArray, ...]
+
+    @property
+    def row_stop(self) -> int:
+        """One past its last row in the scene."""
+        return self.row + sum(len(piece) for piece in self.valid)
 
 
 class Part(Protocol):
@@ -144,22 +157,34 @@ def _strips(source: Source, plan: TilePlan, keep: Part) -> Iterator[tuple[Strip,
 
 def _read_strip(source: Source, last: Strip | None, window: Window) -> Strip:
     """Read the rows of a window that the last strip does not hold yet."""
-    carried = max(0, last.row + last.valid.shape[0] - window.row) if last else 0
+    carried = max(0, last.row_stop - window.row) if last else 0
     width = source.grid.width
     fresh = source.read(Window(window.row + carried, 0, window.height - carried, width))
     if last is None or carried == 0:
-        return Strip(window.row, fresh.pixels, fresh.valid)
-    pixels = np.concatenate([last.pixels[:, -carried:], fresh.pixels], axis=1)
-    return Strip(window.row, pixels, np.concatenate([last.valid[-carried:], fresh.valid]))
+        return Strip(window.row, (fresh.pixels,), (fresh.valid,))
+    pixels, valid = _last_rows(last.pixels, carried), _last_rows(last.valid, carried)
+    return Strip(window.row, (pixels, fresh.pixels), (valid, fresh.valid))
+
+
+def _last_rows(pieces: tuple[npt.NDArray[Any], ...], count: int) -> npt.NDArray[Any]:
+    """A copy (..., count, W) of the last rows of pieces (..., h, W): a view would hold on to all rows above."""
+    last = pieces[-1] if pieces[-1].shape[-2] >= count else np.concatenate(pieces, axis=-2)
+    return last[..., -count:, :].copy()
+
+
+def _columns(pieces: tuple[npt.NDArray[Any], ...], cols: slice) -> npt.NDArray[Any]:
+    """Columns (..., H, w) of all pieces (..., h, W)."""
+    cut = [piece[..., cols] for piece in pieces]
+    return cut[0] if len(cut) == 1 else np.concatenate(cut, axis=-2)
 
 
 def _tile_input(
     source: Source, plan: TilePlan, spec: InputSpec, strip: Strip, tile: Tile, orientation: Orientation
 ) -> tuple[FloatArray, BoolArray] | None:
-    valid = orientation.turn(strip.valid[:, tile.window.cols])
+    valid = orientation.turn(_columns(strip.valid, tile.window.cols))
     if not valid.any():
         return None
-    reflectance = orientation.turn(source.to_reflectance(strip.pixels[:, :, tile.window.cols]))
+    reflectance = orientation.turn(source.to_reflectance(_columns(strip.pixels, tile.window.cols)))
     height, width = orientation.shape(plan.tile_height, plan.tile_width)
     below, right = height - valid.shape[0], width - valid.shape[1]
     if below or right:
@@ -174,4 +199,6 @@ def _tile_input(
 
 def _stack(pending: list[tuple[Tile, FloatArray, BoolArray]]) -> Batch:
     tiles, pixels, valid = zip(*pending, strict=True)
-    return Batch(np.stack(pixels), np.stack(valid), tiles)
+    # On a CPU every tile is a batch of its own: there is nothing to copy together.
+    together = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+    return Batch(together, np.stack(valid), tiles)

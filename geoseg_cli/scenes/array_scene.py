@@ -41,7 +41,8 @@ from geoseg_cli.scenes.integrity import FileIdentity
 from geoseg_cli.scenes.product import Layer, Product
 from geoseg_cli.scenes.radiometry import Evidence, decide_radiometry, refuse_rendered
 from geoseg_cli.scenes.raster_file import BlockShape, grid_warnings, valid_numbers
-from geoseg_cli.scenes.stack import Validity, sample_windows
+from geoseg_cli.scenes.sample import sample_windows
+from geoseg_cli.scenes.stack import Validity
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -136,7 +137,7 @@ class ArraySource:
 
     def sample(self) -> npt.NDArray[Any]:
         """Numbers (P, n) of valid pixels from windows spread evenly over the array; n may be 0."""
-        return sample_windows(self.read, self.grid)
+        return sample_windows(self.read, self.grid, self.block_shape)
 
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows: arrays of rioxarray are read through it."""

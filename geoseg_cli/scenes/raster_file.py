@@ -92,8 +92,16 @@ class RasterFile:
         """Close the file."""
         self._dataset.close()
 
+    def dtype_of(self, numbers: Sequence[int]) -> np.dtype[Any]:
+        """Of what :meth:`read` gives: that of the bands where they have one in common, or else float32."""
+        return _common_dtype(self.dtypes, numbers)
+
     def read(
-        self, numbers: tuple[int, ...], window: Window, keeps_saturated: bool = True
+        self,
+        numbers: tuple[int, ...],
+        window: Window,
+        keeps_saturated: bool = True,
+        out: npt.NDArray[Any] | None = None,
     ) -> tuple[npt.NDArray[Any], BoolArray]:
         """Read a window.
 
@@ -101,6 +109,7 @@ class RasterFile:
             numbers: Band numbers, from 1.
             window: Pixels inside the grid.
             keeps_saturated: Whether the largest number of an integer type means something.
+            out: (P, H, W) of :meth:`dtype_of` these bands, filled and returned; a new array when None.
 
         Returns:
             (P, H, W) stored numbers in the file's dtype (float32 where the bands' dtypes differ), and (H, W)
@@ -109,25 +118,37 @@ class RasterFile:
         Raises:
             StorageError: The file is truncated or damaged there.
         """
-        pixels, each = self.read_each(numbers, window, keeps_saturated)
-        return pixels, np.asarray(each.all(axis=0))
+        pixels, mask = self._read_stored(numbers, window, out)
+        valid = valid_in_all(pixels, self._nodata_of(numbers), keeps_saturated)
+        if mask is not None:
+            valid &= mask
+        return pixels, valid
 
     def read_each(
         self, numbers: tuple[int, ...], window: Window, keeps_saturated: bool = True
     ) -> tuple[npt.NDArray[Any], BoolArray]:
         """As :meth:`read`, with the validity of each band: (P, H, W) bool."""
+        pixels, mask = self._read_stored(numbers, window)
+        valid = valid_numbers(pixels, self._nodata_of(numbers), keeps_saturated)
+        return pixels, valid if mask is None else np.asarray(valid & mask)
+
+    def _read_stored(
+        self, numbers: tuple[int, ...], window: Window, out: npt.NDArray[Any] | None = None
+    ) -> tuple[npt.NDArray[Any], BoolArray | None]:
+        """(P, H, W) stored numbers, and what the file's own mask says of them, (H, W), where it has one."""
         assert window.intersection(self.grid.window) == window, f"{window} leaves the grid"
-        mask = None
         with self._lock, _gdal(), _read_errors(self.path, window):
-            pixels = read_bands(self._dataset, numbers, window)
+            pixels = read_bands(self._dataset, numbers, window, out)
             # GDAL's masks honour alpha only in files of 2 or 4 bands without nodata, so it is read as a band.
             # An RGB photometric tag declares any fourth band an alpha band, also near infrared.
             if self._alpha and self._alpha not in numbers:
-                mask = self._dataset.read(self._alpha, window=window.to_rasterio()) > 0
-            elif self._is_masked:
-                mask = self._dataset.read_masks(numbers[0], window=window.to_rasterio()) > 0
-        valid = valid_numbers(pixels, [self.nodata[number - 1] for number in numbers], keeps_saturated)
-        return pixels, valid if mask is None else np.asarray(valid & mask)
+                return pixels, self._dataset.read(self._alpha, window=window.to_rasterio()) > 0
+            if self._is_masked:
+                return pixels, self._dataset.read_masks(numbers[0], window=window.to_rasterio()) > 0
+        return pixels, None
+
+    def _nodata_of(self, numbers: tuple[int, ...]) -> list[float | None]:
+        return [self.nodata[number - 1] for number in numbers]
 
     def bytes_in_cache(self, numbers: tuple[int, ...], rows: int) -> int:
         """Bytes of all blocks that ``rows`` successive pixel rows can touch."""
@@ -217,16 +238,37 @@ def vrt_sources(path: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def read_bands(dataset: Any, numbers: Sequence[int], window: Window) -> npt.NDArray[Any]:
+def read_bands(
+    dataset: Any, numbers: Sequence[int], window: Window, out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
     """Read bands of a rasterio dataset.
+
+    Args:
+        dataset: Open for reading.
+        numbers: Band numbers, from 1.
+        window: Pixels inside it.
+        out: (P, H, W) of the dtype that is returned, filled and returned; a new array when None.
 
     Returns:
         (P, H, W) in the bands' common dtype, or float32 where their dtypes differ.
     """
     where = window.to_rasterio()
+    dtype = _common_dtype(dataset.dtypes, numbers)
+    if out is None:
+        out = np.empty((len(numbers), window.height, window.width), dtype)
+    assert out.dtype == dtype, f"{dtype} numbers into {out.dtype}"
     if len({dataset.dtypes[number - 1] for number in numbers}) == 1:
-        return np.asarray(dataset.read(list(numbers), window=where))
-    return np.stack([dataset.read(number, window=where).astype(np.float32) for number in numbers])
+        # All bands in one call: those of a pixel-interleaved block are decoded together.
+        return np.asarray(dataset.read(list(numbers), window=where, out=out))
+    for plane, number in zip(out, numbers, strict=True):
+        # Numpy converts: GDAL would turn what is too large for float32 into its largest finite number.
+        plane[:] = dataset.read(number, window=where).astype(np.float32)
+    return out
+
+
+def _common_dtype(dtypes: Sequence[str], numbers: Sequence[int]) -> np.dtype[Any]:
+    kinds = {dtypes[number - 1] for number in numbers}
+    return np.dtype(kinds.pop() if len(kinds) == 1 else np.float32)
 
 
 def valid_numbers(pixels: npt.NDArray[Any], nodata: Sequence[float | None], keeps_saturated: bool = True) -> BoolArray:
@@ -240,13 +282,29 @@ def valid_numbers(pixels: npt.NDArray[Any], nodata: Sequence[float | None], keep
     Returns:
         (P, H, W) bool: not the band's nodata, not NaN, not infinite.
     """
-    valid = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, dtype=np.bool_)
+    valid = np.ones(pixels.shape, dtype=np.bool_)
     for plane, is_valid, value in zip(pixels, valid, nodata, strict=True):
-        if value is not None and can_hold(plane.dtype, value):
-            is_valid &= plane != plane.dtype.type(value)
-        if not keeps_saturated and plane.dtype.kind != "f":
-            is_valid &= plane != np.iinfo(plane.dtype).max
+        _strike_out(plane, value, keeps_saturated, is_valid)
     return valid
+
+
+def valid_in_all(pixels: npt.NDArray[Any], nodata: Sequence[float | None], keeps_saturated: bool = True) -> BoolArray:
+    """Where the numbers of all bands mean something: (H, W) bool, ``valid_numbers(...).all(axis=0)`` without the
+    array of all bands in between."""
+    valid = np.ones(pixels.shape[1:], dtype=np.bool_)
+    for plane, value in zip(pixels, nodata, strict=True):
+        _strike_out(plane, value, keeps_saturated, valid)
+    return valid
+
+
+def _strike_out(plane: npt.NDArray[Any], nodata: float | None, keeps_saturated: bool, valid: BoolArray) -> None:
+    """Make ``valid`` (H, W) False where the numbers of one band, (H, W), mean nothing."""
+    if plane.dtype.kind == "f":
+        valid &= np.isfinite(plane)
+    if nodata is not None and can_hold(plane.dtype, nodata):
+        valid &= plane != plane.dtype.type(nodata)
+    if not keeps_saturated and plane.dtype.kind != "f":
+        valid &= plane != np.iinfo(plane.dtype).max
 
 
 def can_hold(dtype: np.dtype[Any], value: float) -> bool:

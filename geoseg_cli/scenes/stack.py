@@ -6,7 +6,7 @@ a pixel's value never depends on the window that is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,10 +18,10 @@ from geoseg_cli.errors import GridError, InputError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.product import Layer, Product, Quality
 from geoseg_cli.scenes.raster_file import Nodata, RasterFile, open_raster
+from geoseg_cli.scenes.sample import sample_windows
 
 BoolArray = npt.NDArray[np.bool_]
 
-_SAMPLE_SIDE_PX = 128
 _TOLERANCE_PX = 1e-3
 _MOST_DRIFT_PX = 0.01
 """By how much pixels that nest may be off at the far end of the scene; coordinates are rounded to far less."""
@@ -94,6 +94,21 @@ class _Part:
         fitted = self.fit(np.where(each, pixels, np.float32(np.nan)).astype(np.float32), window)
         return fitted, np.isfinite(fitted).any(axis=0)
 
+    def dtype(self, rules: Validity) -> np.dtype[Any]:
+        """Of the numbers that :meth:`read` gives."""
+        is_computed = rules.combine == "any" or self.shrink > 1
+        return np.dtype(np.float32) if is_computed else self.file.dtype_of(self.numbers)
+
+    def read_into(self, pixels: npt.NDArray[Any], window: Window, rules: Validity) -> BoolArray:
+        """Fill this file's places of the stack's (P, H, W); returns (H, W) validity."""
+        first, last = self.places[0], self.places[-1]
+        is_as_stored = self.enlarge == self.shrink == 1 and rules.combine == "all"
+        if is_as_stored and last - first + 1 == len(self.places) and pixels.dtype == self.dtype(rules):
+            target = pixels[first : last + 1]
+            return self.file.read(self.numbers, window, rules.keeps_saturated, target)[1]
+        pixels[list(self.places)], valid = self.read(window, rules)
+        return valid
+
 
 class Stack:
     """The wanted bands of a product, open. :meth:`read` may be called by many threads at once.
@@ -114,6 +129,8 @@ class Stack:
         self._parts, self._quality, self._rules = tuple(parts), quality, rules
         reference = next(part for part in parts if part.enlarge == part.shrink == 1)
         self.grid, self.block_shape = reference.file.grid, reference.file.block_shape
+        kinds = {part.dtype(rules) for part in parts}
+        self._dtype = kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)
         self.dtypes = _in_order(parts, count, lambda part, number: part.file.dtypes[number - 1])
         self.scales = _in_order(parts, count, lambda part, number: part.file.scales[number - 1])
         self.offsets = _in_order(parts, count, lambda part, number: part.file.offsets[number - 1])
@@ -138,18 +155,15 @@ class Stack:
         Raises:
             StorageError: A file is truncated or damaged there.
         """
-        pieces = [part.read(window, self._rules) for part in self._parts]
-        if len(pieces) == 1:
-            pixels, valid = pieces[0][0][np.argsort(self._parts[0].places)], pieces[0][1]
-        else:
-            kinds = {piece.dtype for piece, _ in pieces}
-            dtype = kinds.pop() if len(kinds) == 1 else np.dtype(np.float32)
-            pixels = np.empty((len(self.dtypes), window.height, window.width), dtype)
-            for part, (piece, _) in zip(self._parts, pieces, strict=True):
-                pixels[list(part.places)] = piece
-            join = np.logical_and if self._rules.combine == "all" else np.logical_or
-            valid = join.reduce([valid for _, valid in pieces])
-        return pixels, valid & self._kept(window) if self._quality else valid
+        pixels = np.empty((len(self.dtypes), window.height, window.width), self._dtype)
+        first, *others = self._parts
+        valid = first.read_into(pixels, window, self._rules)
+        join = np.logical_and if self._rules.combine == "all" else np.logical_or
+        for part in others:
+            join(valid, part.read_into(pixels, window, self._rules), out=valid)
+        if self._quality:
+            valid &= self._kept(window)
+        return pixels, valid
 
     def _kept(self, window: Window) -> BoolArray:
         """(H, W) bool: what the quality band does not call lost."""
@@ -163,7 +177,7 @@ class Stack:
 
     def sample(self) -> npt.NDArray[Any]:
         """Stored numbers (P, n) of valid pixels from windows spread evenly over the scene; n may be 0."""
-        return sample_windows(self.read, self.grid)
+        return sample_windows(self.read, self.grid, self.block_shape)
 
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows of the stack."""
@@ -219,33 +233,6 @@ def open_stack(
         made = Stack(fitted, quality, len(numbers), rules)
         stack.pop_all()
         return made
-
-
-def sample_windows(read: Callable[[Window], tuple[npt.NDArray[Any], BoolArray]], grid: Grid) -> npt.NDArray[Any]:
-    """Numbers (P, n) of valid pixels from windows spread evenly over a grid; n may be 0.
-
-    Args:
-        read: Gives (P, H, W) numbers and (H, W) bool validity of a window.
-        grid: Where the pixels lie.
-    """
-    # 4 x 4 windows cost at most 16 blocks a band. A scene that is nearly all nodata gets a closer look.
-    for steps in (4, 16):
-        parts = []
-        for window in spread_windows(grid, steps):
-            pixels, valid = read(window)
-            parts.append(pixels[:, valid])
-        found = np.concatenate(parts, axis=1)
-        if found.shape[1] >= 1000:
-            break
-    return found
-
-
-def spread_windows(grid: Grid, steps: int) -> Iterator[Window]:
-    """``steps`` x ``steps`` windows, spread evenly from edge to edge; fewer where they would overlap."""
-    height, width = min(grid.height, _SAMPLE_SIDE_PX), min(grid.width, _SAMPLE_SIDE_PX)
-    rows = {i * (grid.height - height) // (steps - 1) for i in range(steps)}
-    cols = {i * (grid.width - width) // (steps - 1) for i in range(steps)}
-    return (Window(row, col, height, width) for row in sorted(rows) for col in sorted(cols))
 
 
 def _averaged(blocks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -23,7 +23,7 @@ from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GridError, InputMissingError, RadiometryError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes import SceneOptions, block_cache, check_resolution, open_scene
-from geoseg_cli.scenes.raster_file import read_bands, valid_numbers
+from geoseg_cli.scenes.raster_file import read_bands, valid_in_all, valid_numbers
 from geoseg_cli.scenes.single_file import find
 from geoseg_cli.scenes.stack import open_stack
 from tests.conftest import TEN_METRES, MakeScene, write_scene
@@ -201,6 +201,30 @@ def test_each_band_has_its_own_nodata() -> None:
     pixels = np.array([[[0, 1, 2]], [[0, 1, 2]]], dtype="int16")
     assert valid_numbers(pixels, (0, 2)).tolist() == [[[False, True, True]], [[True, True, False]]]
     assert valid_numbers(pixels, (None, -40_000)).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("keeps_saturated", [True, False])
+@given(nodata=st.lists(st.sampled_from([None, 0, 3, -9999, math.nan]), min_size=3, max_size=3), seed=st.integers(0, 99))
+def test_a_pixel_is_valid_where_each_of_its_numbers_is(
+    dtype: str, keeps_saturated: bool, nodata: list[float | None], seed: int
+) -> None:
+    choice = [0, 3, 5, np.inf, np.nan] if dtype == "float32" else [0, 3, 5, np.iinfo(dtype).max]
+    pixels = np.random.default_rng(seed).choice(choice, (3, 4, 5)).astype(dtype)
+    expected = [
+        [
+            all(
+                np.isfinite(number)
+                and number != value
+                and (keeps_saturated or dtype == "float32" or number != np.iinfo(dtype).max)
+                for number, value in zip(pixels[:, row, col].tolist(), nodata, strict=True)
+            )
+            for col in range(5)
+        ]
+        for row in range(4)
+    ]
+    assert valid_in_all(pixels, nodata, keeps_saturated).tolist() == expected
+    assert valid_numbers(pixels, nodata, keeps_saturated).all(axis=0).tolist() == expected
 
 
 def test_many_threads_read_the_same_as_one(make_scene: MakeScene) -> None:
