@@ -27,8 +27,8 @@ import numpy.typing as npt
 from geoseg_cli.batches import batches
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.engines import Engine, choose_engine
+from geoseg_cli.job import Job, PredictOptions, open_job
 from geoseg_cli.mosaic import Blend, Mosaic
-from geoseg_cli.predict import Job, PredictOptions, open_job
 from geoseg_cli.scenes import SceneOptions
 from geoseg_cli.tiles import Axis, TilePlan
 

@@ -28,9 +28,9 @@ from geoseg_cli.batches import batches
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.catalog import LandClass, Legend
 from geoseg_cli.engines import choose_engine
+from geoseg_cli.job import PredictOptions, open_job
 from geoseg_cli.mosaic import Blend, Mosaic
 from geoseg_cli.mosaic.seams import Seams
-from geoseg_cli.predict import PredictOptions, open_job
 from geoseg_cli.rows import Extra, Rows
 from geoseg_cli.scenes import SceneOptions
 from geoseg_cli.tiles import Tile, TilePlan

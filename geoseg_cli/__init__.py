@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle, find_bundle
     from geoseg_cli.engines import EngineOptions, choose_engine
     from geoseg_cli.errors import GeosegError
-    from geoseg_cli.predict import PredictOptions, PredictReport, predict_scene
+    from geoseg_cli.job import PredictOptions
+    from geoseg_cli.predict import PredictReport, predict_scene
     from geoseg_cli.scenes import SceneOptions
 
 _HOMES = {
     "Bundle": "bundle",
     "EngineOptions": "engines",
     "GeosegError": "errors",
-    "PredictOptions": "predict",
+    "PredictOptions": "job",
     "PredictReport": "predict",
     "SceneOptions": "scenes",
     "choose_engine": "engines",

@@ -32,7 +32,8 @@ from geoseg_cli.aoi import (
 from geoseg_cli.engines.fake_engine import IdentityEngine
 from geoseg_cli.errors import AccessError, GeosegError, GridError, InputError, InputMissingError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.predict import PredictOptions, predict_scene
+from geoseg_cli.job import PredictOptions
+from geoseg_cli.predict import predict_scene
 from geoseg_cli.rows import Rows
 from tests.fakes.bundles import STEP, fake_bundle
 

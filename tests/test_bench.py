@@ -30,7 +30,8 @@ from geoseg_cli.engines import Engine, EngineOptions, EngineStatus, choose_engin
 from geoseg_cli.engines.fake_engine import ConstantEngine, FakeEngine
 from geoseg_cli.errors import EngineError, GeosegError, UsageError
 from geoseg_cli.grid import Window
-from geoseg_cli.predict import PredictOptions, open_job, predict_scene
+from geoseg_cli.job import PredictOptions, open_job
+from geoseg_cli.predict import predict_scene
 from tests.conftest import MakeScene, write_scene
 from tests.engines.pixelwise import CHANNELS, CLASSES, write_pixelwise_bundle
 from tests.fakes.calls import call_here, divide, end_by, refuse

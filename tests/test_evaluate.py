@@ -35,8 +35,9 @@ from geoseg_cli.evaluate import (
 from geoseg_cli.evaluation_page import reliability_svg, report_html
 from geoseg_cli.export.card import store_calibration
 from geoseg_cli.export.readme import describe_in_words
+from geoseg_cli.job import PredictOptions
 from geoseg_cli.metrics import Confusion
-from geoseg_cli.predict import PredictOptions, predict_scene
+from geoseg_cli.predict import predict_scene
 from geoseg_cli.scenes import SceneOptions
 from tests.fakes.bundles import STEP, card_fields, fake_bundle
 from tests.test_labels import write

@@ -22,6 +22,8 @@ LADDER = [
     ["bundle", "networks"],
     ["metrics", "calibration", "cloud_masking"],
     ["scenes", "batches", "engines", "mosaic", "results"],
+    ["job"],
+    ["job_run"],
     ["labels", "predict", "export"],
     ["evaluate", "training", "bench"],
     ["evaluation_page"],

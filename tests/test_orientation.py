@@ -17,9 +17,10 @@ from rasterio.crs import CRS
 
 from geoseg_cli.engines.fake_engine import FakeEngine, IdentityEngine
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.job import PredictOptions
 from geoseg_cli.mosaic import Blend
 from geoseg_cli.orientation import AS_STORED, Orientation
-from geoseg_cli.predict import PredictOptions, predict_scene
+from geoseg_cli.predict import predict_scene
 from geoseg_cli.tiles import TilePlan
 from tests.fakes.bundles import STEP, fake_bundle
 

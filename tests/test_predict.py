@@ -22,7 +22,8 @@ from rio_cogeo import cog_validate
 from geoseg_cli.catalog import legends
 from geoseg_cli.engines.fake_engine import FakeEngine, IdentityEngine
 from geoseg_cli.errors import EngineError, GeosegError, OutputError, StorageError, UsageError
-from geoseg_cli.predict import PredictOptions, predict_scene
+from geoseg_cli.job import PredictOptions
+from geoseg_cli.predict import predict_scene
 from geoseg_cli.scenes import SceneOptions
 from tests.fakes.bundles import STEP, fake_bundle
 

@@ -16,7 +16,8 @@ from rio_cogeo import cog_validate
 from geoseg_cli.bundle import Bundle, find_bundle
 from geoseg_cli.engines import Engine, EngineOptions, choose_engine
 from geoseg_cli.errors import BandError, InputError
-from geoseg_cli.predict import PredictOptions, predict_scene
+from geoseg_cli.job import PredictOptions
+from geoseg_cli.predict import predict_scene
 from geoseg_cli.scenes import SceneOptions
 
 BUNDLES = ("landcover-lale", "cloud-lale")

@@ -20,7 +20,9 @@ from geoseg_cli.bench.plain import read_plainly
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.engines import Engine, EngineOptions, choose_engine
 from geoseg_cli.engines.fake_engine import FakeEngine
-from geoseg_cli.predict import Job, JobRun, PredictOptions, open_job, predict_scene
+from geoseg_cli.job import Job, PredictOptions, open_job
+from geoseg_cli.job_run import JobRun
+from geoseg_cli.predict import predict_scene
 
 FloatArray = npt.NDArray[np.float32]
 

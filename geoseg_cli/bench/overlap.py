@@ -20,7 +20,8 @@ from geoseg_cli.bundle import Bundle, find_bundle
 from geoseg_cli.catalog import Legend
 from geoseg_cli.engines import EngineOptions, choose_engine
 from geoseg_cli.errors import UsageError
-from geoseg_cli.predict import Job, PredictOptions, predict_scene
+from geoseg_cli.job import Job, PredictOptions
+from geoseg_cli.predict import predict_scene
 from geoseg_cli.tiles import Axis, TilePlan
 
 OVERLAPS_PX = (0, 16, 32, 64, 96, 128)

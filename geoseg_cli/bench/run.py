@@ -19,7 +19,7 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import EngineOptions, EngineStatus, available_engines
 from geoseg_cli.engines.devices import usable_cores
 from geoseg_cli.errors import GeosegError, StorageError
-from geoseg_cli.predict import PredictOptions
+from geoseg_cli.job import PredictOptions
 from geoseg_cli.version import __version__
 
 Note = Callable[[str], None]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from geoseg_cli.bench.overlap import SweepOptions
     from geoseg_cli.bench.run import BenchOptions, Configuration
     from geoseg_cli.bundle import Bundle
-    from geoseg_cli.predict import PredictOptions
+    from geoseg_cli.job import PredictOptions
 
 DEFAULT_MODEL = "landcover-lale"
 WHAT = "What is measured"
@@ -197,7 +197,7 @@ def _measure(given: dict[str, Any], messages: Messages) -> str:
 
 
 def _predict_options(given: dict[str, Any]) -> PredictOptions:
-    from geoseg_cli.predict import PredictOptions
+    from geoseg_cli.job import PredictOptions
 
     return PredictOptions(
         overlap_px=given["overlap_px"],

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from geoseg_cli.calibration import Reliability
     from geoseg_cli.engines import Engine
     from geoseg_cli.evaluate import EvaluateOptions, EvaluationReport
+    from geoseg_cli.job_run import Progress
     from geoseg_cli.labels import LabelledPair
-    from geoseg_cli.predict import Progress
 
 WHAT, RESULT = "What is evaluated", "The result"
 _BAR = 40
@@ -246,7 +246,7 @@ def _refuse_contradictions(given: dict[str, Any]) -> None:
 def _evaluate_options(given: dict[str, Any], bundle: Bundle) -> EvaluateOptions:
     """The options of the library that say the same."""
     from geoseg_cli.evaluate import EvaluateOptions, bands_left_out
-    from geoseg_cli.predict import PredictOptions
+    from geoseg_cli.job import PredictOptions
 
     drop = tuple(_names(given["drop_bands"]))
     if given["bands_only"]:

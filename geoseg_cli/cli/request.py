@@ -20,7 +20,7 @@ from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, Usag
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
-    from geoseg_cli.predict import Job, PredictOptions
+    from geoseg_cli.job import Job, PredictOptions
 
 SOME_FAILED_EXIT_CODE = 1
 
@@ -116,7 +116,7 @@ class Request:
 
     def predict_options(self) -> PredictOptions:
         """The options of the library that say the same."""
-        from geoseg_cli.predict import PredictOptions
+        from geoseg_cli.job import PredictOptions
 
         given = self.given
         return PredictOptions(
@@ -230,7 +230,8 @@ class _Runner:
 
     def _plan(self, scene: Path) -> dict[str, Any]:
         from geoseg_cli.engines.devices import usable_cores
-        from geoseg_cli.predict import check_outputs, open_job
+        from geoseg_cli.job import open_job
+        from geoseg_cli.predict import check_outputs
 
         output, options = self._request.output_of(scene), self._request.predict_options()
         with open_job(scene, self._bundle, options) as job:

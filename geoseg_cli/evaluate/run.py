@@ -23,9 +23,10 @@ from geoseg_cli.errors import BandError, InputError
 from geoseg_cli.evaluate.report import UNKNOWN_SENSOR, EvaluationReport, PairScores
 from geoseg_cli.evaluate.scores import SEED, Scores, total_scores
 from geoseg_cli.grid import Window
+from geoseg_cli.job import Job, PredictOptions, open_job
+from geoseg_cli.job_run import JobRun, Progress
 from geoseg_cli.labels import LabelFile, LabelledPair, find_pairs
 from geoseg_cli.metrics import confusion
-from geoseg_cli.predict import Job, JobRun, PredictOptions, Progress, open_job
 from geoseg_cli.rows import Rows
 from geoseg_cli.scenes import block_cache
 from geoseg_cli.scenes.bands import fitting_sensors

@@ -52,7 +52,7 @@ def read_scene_tiles(scenes: Sequence[Path], bundle: Bundle, options: SceneOptio
 
 
 def _read_scene(path: Path, bundle: Bundle, options: SceneOptions, most: int) -> Iterator[FloatArray]:
-    from geoseg_cli.predict import PredictOptions, open_job
+    from geoseg_cli.job import PredictOptions, open_job
 
     with open_job(path, bundle, PredictOptions(scene=options)) as job:
         tiles = list(job.plan)

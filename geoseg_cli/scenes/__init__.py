@@ -112,6 +112,10 @@ class Source(Protocol):
     def read(self, window: Window) -> tuple[npt.NDArray[Any], BoolArray]:
         """(P, H, W) numbers of the wanted bands and (H, W) bool validity; safe to call from many threads."""
 
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of each number that ``read`` gives."""
+
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive pixel rows."""
 
@@ -195,8 +199,8 @@ class Scene:
 
     @property
     def pixel_bytes(self) -> int:
-        """Most bytes that a pixel of :meth:`read` takes, its validity included."""
-        return 4 * len(self.bands.held_names) + 1
+        """Bytes that a pixel of :meth:`read` takes, its validity included."""
+        return self.source.number_bytes * len(self.bands.held_names) + 1
 
     def size_in_cache(self, rows: int = 1) -> int:
         """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
@@ -226,7 +230,11 @@ class Scene:
 
 
 def open_scene(
-    path: Path | DataArray, input_spec: InputSpec, options: SceneOptions | None = None, gsd_m: float = 10.0
+    path: Path | DataArray,
+    input_spec: InputSpec,
+    options: SceneOptions | None = None,
+    gsd_m: float = 10.0,
+    beside: Scene | None = None,
 ) -> Scene:
     """Open a scene and decide what its bands and numbers are.
 
@@ -236,6 +244,8 @@ def open_scene(
         input_spec: Bands that the network wants.
         options: What the user says about the scene.
         gsd_m: Pixel size that the network was trained on; decides which of several stored sizes is used.
+        beside: The same scene, open for another network: files that both read are opened once, and what one decodes is
+            in GDAL's block cache for the other.
 
     Returns:
         The open scene; close it, or use it in a ``with`` statement.
@@ -251,14 +261,15 @@ def open_scene(
 
         return open_array(path, input_spec, options, gsd_m)
     from geoseg_cli.scenes.layouts import find_product
-    from geoseg_cli.scenes.stack import Validity, open_stack
+    from geoseg_cli.scenes.stack import Stack, Validity, open_stack
 
     options = options or SceneOptions()
     path = path if is_remote(str(path)) else path.absolute()
     product = find_product(path, options)
     match = match_product(product, input_spec, options)
     rules = Validity(options.nodata, options.valid, options.saturated)
-    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_bytes)
+    shared = beside.source if beside is not None and isinstance(beside.source, Stack) else None
+    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_bytes, shared)
     try:
         identities = {member: FileIdentity.of(member) for member in product.members}
         radiometry = decide_radiometry(options.radiometry, gather_evidence(product, match, stack))

@@ -139,6 +139,11 @@ class ArraySource:
         """Numbers (P, n) of valid pixels from windows spread evenly over the array; n may be 0."""
         return sample_windows(self.read, self.grid, self.block_shape)
 
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of each number that :meth:`read` gives."""
+        return max(self._array.dtype.itemsize, 4 if self._rules.combine == "any" else 1)
+
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows: arrays of rioxarray are read through it."""
         block_rows = -(-(rows - 1) // self.block_shape.height) + 1

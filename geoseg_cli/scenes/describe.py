@@ -161,7 +161,7 @@ def describe_scene(
         path: As for :func:`geoseg_cli.scenes.open_scene`.
         options: What the user says about the scene; ``fill`` counts for the bundles only.
         bundles: Those to try.
-        gsd: Pixel size that they would see, as for :class:`geoseg_cli.predict.PredictOptions`.
+        gsd: Pixel size that they would see, as for :class:`geoseg_cli.job.PredictOptions`.
 
     Raises:
         UsageError, BandError: An option is wrong.

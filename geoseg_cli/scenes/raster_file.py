@@ -72,7 +72,7 @@ class RasterFile:
     def __init__(self, dataset: Any, path: Path, nodata: Nodata, says: str = "--nodata") -> None:
         self.path = path
         self._dataset = dataset
-        self._lock = threading.Lock()
+        self._lock, self._users = threading.Lock(), 1
         self.grid = _grid(dataset, path)
         self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions)
         self.dtypes: tuple[str, ...] = tuple(dataset.dtypes)
@@ -88,9 +88,18 @@ class RasterFile:
             self.nodata_reason += ", and the alpha band" if self._alpha else ", and the mask band"
         self._is_pixel_interleaved = dataset.interleaving == Interleaving.pixel
 
+    def share(self) -> RasterFile:
+        """The same open file for one more user, who closes it as well: what one decodes is in GDAL's cache for all."""
+        with self._lock:
+            self._users += 1
+        return self
+
     def close(self) -> None:
-        """Close the file."""
-        self._dataset.close()
+        """Close the file once its last user does."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._dataset.close()
 
     def dtype_of(self, numbers: Sequence[int]) -> np.dtype[Any]:
         """Of what :meth:`read` gives: that of the bands where they have one in common, or else float32."""

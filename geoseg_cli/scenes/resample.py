@@ -193,6 +193,11 @@ class Resampled:
             np.divide(total, parts, out=number, where=shown & (parts > 0), casting="same_kind")
         return numbers, shown
 
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of each number that :meth:`read` gives: those of float32."""
+        return 4
+
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows of shown pixels."""
         return self._source.bytes_in_cache(min(self._rows.stored, rows * self._rows.stored // self._rows.shown + 2))

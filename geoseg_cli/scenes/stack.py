@@ -6,17 +6,17 @@ a pixel's value never depends on the window that is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.errors import GridError, InputError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.product import Layer, Product, Quality
+from geoseg_cli.scenes.product import Driver, Layer, Product, Quality
 from geoseg_cli.scenes.raster_file import Nodata, RasterFile, open_raster
 from geoseg_cli.scenes.sample import sample_windows
 
@@ -110,6 +110,15 @@ class _Part:
         return valid
 
 
+class _FileKey(NamedTuple):
+    """An open file: what it is opened with decides what it says of its pixels."""
+
+    name: str
+    driver: Driver
+    nodata: Nodata
+    says: str = "--nodata"
+
+
 class Stack:
     """The wanted bands of a product, open. :meth:`read` may be called by many threads at once.
 
@@ -124,9 +133,14 @@ class Stack:
     """
 
     def __init__(
-        self, parts: Sequence[_Part], quality: tuple[Quality, _Part] | None, count: int, rules: Validity
+        self,
+        parts: Sequence[_Part],
+        quality: tuple[Quality, _Part] | None,
+        count: int,
+        rules: Validity,
+        files: Mapping[_FileKey, RasterFile],
     ) -> None:
-        self._parts, self._quality, self._rules = tuple(parts), quality, rules
+        self._parts, self._quality, self._rules, self._files = tuple(parts), quality, rules, files
         reference = next(part for part in parts if part.enlarge == part.shrink == 1)
         self.grid, self.block_shape = reference.file.grid, reference.file.block_shape
         kinds = {part.dtype(rules) for part in parts}
@@ -186,8 +200,13 @@ class Stack:
 
     def close(self) -> None:
         """Close all files."""
-        for part in (*self._parts, *([self._quality[1]] if self._quality else [])):
-            part.file.close()
+        for file in self._files.values():
+            file.close()
+
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of each number that :meth:`read` gives."""
+        return self._dtype.itemsize
 
 
 def open_stack(
@@ -196,6 +215,7 @@ def open_stack(
     gsd_m: float,
     rules: Validity | None = None,
     max_bytes: int | None = None,
+    beside: Stack | None = None,
 ) -> Stack:
     """Open the bands of a product that are wanted, and its quality band.
 
@@ -205,20 +225,23 @@ def open_stack(
         gsd_m: Pixel size that the model was trained on, in metres: the band that comes nearest gives the grid.
         rules: What the user says about pixels that mean nothing.
         max_bytes: Largest uncompressed size of one file that is opened.
+        beside: Another stack of the product, whose open files are used where both need one.
 
     Raises:
         GeosegError: A file cannot be opened, or the bands do not lie on grids that nest.
     """
     rules = rules or Validity()
+    shared = beside._files if beside is not None else {}
     groups: dict[tuple[str, str], list[int]] = {}
     for place, number in enumerate(numbers):
         layer = product.layers[number - 1]
         groups.setdefault((layer.file, layer.driver), []).append(place)
     with ExitStack() as stack:
-        parts = []
+        parts, files = [], {}
         for places in groups.values():
             layers = [product.layers[numbers[place] - 1] for place in places]
-            file = _open_layer(layers[0], rules.nodata, max_bytes)
+            key = _key(layers[0], rules.nodata)
+            file = files[key] = _open_file(key, max_bytes, shared)
             stack.callback(file.close)
             _refuse_absent_bands(file, layers, product)
             parts.append(_Part(file, tuple(layer.number for layer in layers), tuple(places)))
@@ -226,11 +249,14 @@ def open_stack(
         fitted = [_nested(part, grid, product) for part in parts]
         quality = None
         if product.quality is not None:
-            file = _open_layer(product.quality.layer, None, max_bytes)
-            stack.callback(file.close)
+            key = _key(product.quality.layer, None)
+            if key not in files:
+                files[key] = _open_file(key, max_bytes, shared)
+                stack.callback(files[key].close)
+            file = files[key]
             _refuse_unfit_quality(file, product.quality, product)
             quality = (product.quality, _nested(_Part(file, (product.quality.layer.number,), ()), grid, product))
-        made = Stack(fitted, quality, len(numbers), rules)
+        made = Stack(fitted, quality, len(numbers), rules, files)
         stack.pop_all()
         return made
 
@@ -256,10 +282,17 @@ def _in_order(parts: Sequence[_Part], count: int, value: Any) -> tuple[Any, ...]
     return tuple(found)
 
 
-def _open_layer(layer: Layer, nodata: Nodata, max_bytes: int | None) -> RasterFile:
+def _key(layer: Layer, nodata: Nodata) -> _FileKey:
+    """The file of a layer and how it is read."""
     if nodata != "auto" or layer.nodata == "file":
-        return open_raster(layer.file, layer.driver, nodata, max_bytes)
-    return open_raster(layer.file, layer.driver, layer.nodata, max_bytes, says="the product's nodata")
+        return _FileKey(layer.file, layer.driver, nodata)
+    return _FileKey(layer.file, layer.driver, layer.nodata, "the product's nodata")
+
+
+def _open_file(key: _FileKey, max_bytes: int | None, shared: Mapping[_FileKey, RasterFile]) -> RasterFile:
+    if key in shared:
+        return shared[key].share()
+    return open_raster(key.name, key.driver, key.nodata, max_bytes, key.says)
 
 
 def _refuse_absent_bands(file: RasterFile, layers: Sequence[Layer], product: Product) -> None:

@@ -23,7 +23,7 @@ from geoseg_cli.catalog import sensors
 from geoseg_cli.cli.request import Request
 from geoseg_cli.cli.scene_paths import place_and_stem
 from geoseg_cli.errors import InputError, InputMissingError, UsageError
-from geoseg_cli.predict import PredictOptions
+from geoseg_cli.job import PredictOptions
 from geoseg_cli.scenes import SceneOptions
 from tests.cli.conftest import Run
 from tests.scenes.product_fixtures import make_landsat, write_band

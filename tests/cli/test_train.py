@@ -95,7 +95,8 @@ def history(folder: Path) -> list[dict[str, object]]:
 
 def test_a_folder_of_pairs_becomes_a_bundle_that_classifies(run: Run, here: Path) -> None:
     from geoseg_cli.engines.torch_engine import TorchEngine
-    from geoseg_cli.predict import PredictOptions, predict_scene
+    from geoseg_cli.job import PredictOptions
+    from geoseg_cli.predict import predict_scene
 
     change(here, "[train]", "[train]\ntensorboard = true\npatience = 50")
     (here / "data" / "west" / "scene.tif").write_bytes(b"the test part is not opened")

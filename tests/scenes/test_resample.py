@@ -18,7 +18,8 @@ from rasterio.crs import CRS
 from geoseg_cli.engines.fake_engine import ConstantEngine, IdentityEngine
 from geoseg_cli.errors import GridError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.predict import PredictOptions, predict_scene
+from geoseg_cli.job import PredictOptions
+from geoseg_cli.predict import predict_scene
 from geoseg_cli.rows import Rows
 from geoseg_cli.scenes import SceneOptions
 from geoseg_cli.scenes.raster_file import BlockShape

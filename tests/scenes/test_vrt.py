@@ -9,7 +9,8 @@ import pytest
 
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import InputError, StorageError, UsageError
-from geoseg_cli.predict import PredictOptions, check_outputs, open_job
+from geoseg_cli.job import PredictOptions, open_job
+from geoseg_cli.predict import check_outputs
 from geoseg_cli.scenes import SceneOptions, open_scene
 from tests.conftest import write_scene
 from tests.fakes.bundles import fake_bundle

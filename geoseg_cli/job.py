@@ -1,0 +1,245 @@
+"""A scene and a bundle brought together: what was asked, what was resolved, and how the tiles lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoseg_cli.aoi import Area, area_of_bounds, cropped_grid, load_area
+from geoseg_cli.bundle import Bundle
+from geoseg_cli.engines.turned import Augmentation
+from geoseg_cli.errors import UsageError
+from geoseg_cli.grid import Grid
+from geoseg_cli.memory import Load, MemoryPlan, fair_share_bytes, plan_memory, refuse_excess
+from geoseg_cli.mosaic import Blend
+from geoseg_cli.orientation import Orientation
+from geoseg_cli.results.maps import Kind
+from geoseg_cli.scenes import Scene, SceneOptions, check_resolution, open_scene
+from geoseg_cli.scenes.network import redacted
+from geoseg_cli.scenes.resample import Gsd, Resampled, choose_gsd, show_at
+from geoseg_cli.tiles import TilePlan
+
+if TYPE_CHECKING:
+    from xarray import DataArray
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How a scene is predicted; the command line's options map onto these one to one.
+
+    Attributes:
+        tile_px, overlap_px: None takes what the bundle's card states.
+        blend: How overlapping tiles are merged.
+        tta: Test-time augmentation: answers averaged over four (``flip``) or eight (``d4``) views of each tile.
+        batch: Tiles that go through the engine together; None lets the engine choose. Never changes the map.
+        scene: How the scene is read.
+        gsd: Pixel size that the network sees: metres, ``auto`` (the model's where the scene's differs by more than
+            25 %) or ``native``. The output has the scene's own pixels in any case.
+        bounds: (left, bottom, right, top); pixels outside become nodata.
+        bounds_crs: What ``bounds`` are in; None for the scene's CRS.
+        area: File of polygons; pixels outside become nodata.
+        crop: Outputs end where ``bounds`` or ``area`` end.
+        probabilities, confidence: Further rasters to write.
+        max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
+            is free.
+        creation_options: GDAL creation options of the COG, case kept.
+        overwrite: Whether existing outputs may be replaced.
+        written_at: Time stamp in the outputs; None is now.
+    """
+
+    tile_px: int | None = None
+    overlap_px: int | None = None
+    blend: Blend = "hann"
+    tta: Augmentation = "none"
+    batch: int | None = None
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    gsd: Gsd = "auto"
+    bounds: tuple[float, float, float, float] | None = None
+    bounds_crs: str | None = None
+    area: Path | None = None
+    crop: bool = False
+    probabilities: Path | None = None
+    confidence: Path | None = None
+    max_memory_bytes: int | None = None
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    written_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scene that was opened, understood and cut into tiles, before anything is computed or written.
+
+    Attributes:
+        scene: As it is stored.
+        view: As the network sees it: at another pixel size, or the same as ``scene``.
+        resampled: What brings answers on the view back to the scene; None where they are the same.
+        bundle: The model.
+        plan: Tiles on the view.
+        orientation: How each tile is turned north-up.
+        area: Part of the scene that gets an answer; None for all of it.
+        options: As given.
+        warnings: What the user should know.
+    """
+
+    scene: Scene
+    view: Scene
+    resampled: Resampled | None
+    bundle: Bundle
+    plan: TilePlan
+    orientation: Orientation
+    area: Area | None
+    options: PredictOptions
+    warnings: tuple[str, ...]
+
+    @property
+    def grid(self) -> Grid:
+        """Where the outputs' pixels lie: the scene's grid, or the part that is not cropped."""
+        if self.options.crop and self.area is not None:
+            return cropped_grid(self.scene.grid, self.area.window)
+        return self.scene.grid
+
+    def memory(self, batch_tiles: int) -> MemoryPlan:
+        """How much memory the job will take.
+
+        Args:
+            batch_tiles: Tiles that the engine likes to get together; counts unless the user said how many.
+
+        Raises:
+            UsageError: The user allows less than the smallest plan needs.
+        """
+        options, plan = self.options, self.plan
+        classes, rasters = len(self.bundle.legend.classes), len(targets_of(Path(), options))
+        load = Load(
+            width=self.view.grid.width,
+            tile_height=plan.tile_height,
+            tile_width=plan.tile_width,
+            stored_bytes=self.view.pixel_bytes,
+            channels=self.bundle.input_spec.channels,
+            classes=classes,
+            output_bands=rasters + (classes if options.probabilities else 0),
+            output_width=self.grid.width,
+            cache_bytes=self.view.size_in_cache(plan.tile_height),
+            tiles_at_once=batch_tiles,
+        )
+        limit = options.max_memory_bytes or fair_share_bytes()
+        chosen = plan_memory(load, options.batch or batch_tiles, limit, options.batch is not None)
+        if options.max_memory_bytes is not None:
+            refuse_excess(chosen)
+        return chosen
+
+    def decisions(self) -> dict[str, Any]:
+        """What was resolved and why, in plain types."""
+        scene = self.scene
+        return {
+            "scene": redacted(str(scene.path)),
+            "bundle": self.bundle.name,
+            "size_px": [scene.grid.height, scene.grid.width],
+            "crs": scene.grid.crs.to_string() if scene.grid.crs else None,
+            "gsd_m": _steps(scene.grid),
+            "resampled_gsd_m": _steps(self.view.grid) if self.resampled else None,
+            "orientation": str(self.orientation),
+            "area": _area_words(self.options),
+            "output_size_px": [self.grid.height, self.grid.width],
+            "bands": _band_table(scene),
+            "radiometry": {
+                "rung": scene.radiometry.rung,
+                "scale": scene.radiometry.scale,
+                "offset": scene.radiometry.offset,
+                "reason": scene.radiometry.reason,
+            },
+            "nodata": scene.nodata_reason,
+            "tiles": len(self.plan),
+            "tile_px": [self.plan.tile_height, self.plan.tile_width],
+            "overlap_px": self.plan.rows.overlap,
+            "blend": self.options.blend,
+            "tta": self.options.tta,
+            "temperature": self.bundle.card.extras.temperature,
+            "batch": self.options.batch or "auto",
+            "warnings": list(self.warnings),
+        }
+
+
+@contextmanager
+def open_job(path: Path | DataArray, bundle: Bundle, options: PredictOptions) -> Iterator[Job]:
+    """Open a scene and plan its tiles; nothing is computed or written.
+
+    Raises:
+        GeosegError: The scene cannot be read or does not fit the bundle.
+    """
+    extras = bundle.card.extras
+    wanted_gsd_m = extras.gsd_m if isinstance(options.gsd, str) else options.gsd
+    with open_scene(path, bundle.input_spec, options.scene, wanted_gsd_m) as scene:
+        gsd_m = choose_gsd(scene.grid, extras.gsd_m, options.gsd, str(scene.path), extras.gsd_range_m)
+        view, resampled = show_at(scene, gsd_m)
+        orientation = Orientation.of(scene.grid)
+        area = _area(scene, options)
+        tile = options.tile_px or extras.tile_px
+        overlap = min(extras.overlap_px, tile // 2) if options.overlap_px is None else options.overlap_px
+        plan = orientation.plan(view.grid.height, view.grid.width, tile, overlap, extras.size_multiple)
+        warnings = (
+            *orientation.still_true(view.warnings),
+            *check_resolution(view.grid, extras.gsd_m, str(scene.path), extras.gsd_range_m),
+            *(area.warnings if area else ()),
+            *_doubts(bundle, options),
+        )
+        yield Job(scene, view, resampled, bundle, plan, orientation, area, options, warnings)
+
+
+def targets_of(output: Path, options: PredictOptions) -> dict[Kind, Path]:
+    targets: dict[Kind, Path] = {"labels": output}
+    if options.probabilities is not None:
+        targets["probabilities"] = options.probabilities
+    if options.confidence is not None:
+        targets["confidence"] = options.confidence
+    return targets
+
+
+def _area(scene: Scene, options: PredictOptions) -> Area | None:
+    """The part of the scene that the user asks for; None for all of it."""
+    if options.area is not None and options.bounds is not None:
+        raise UsageError("--area and --bounds both say what to keep", "leave out one of them")
+    if options.bounds is None and options.bounds_crs is not None:
+        raise UsageError("--bounds-crs without --bounds means nothing", "leave it out, or give --bounds")
+    if options.area is not None:
+        return load_area(options.area, scene.grid)
+    if options.bounds is not None:
+        return area_of_bounds(options.bounds, scene.grid, options.bounds_crs, str(scene.path))
+    if options.crop:
+        raise UsageError("--crop needs to know what to keep", "give --area or --bounds with it")
+    return None
+
+
+def _area_words(options: PredictOptions) -> str | None:
+    if options.area is not None:
+        return options.area.name
+    if options.bounds is None:
+        return None
+    stated = " ".join(f"{number:.15g}" for number in options.bounds)
+    return f"{stated} in {options.bounds_crs}" if options.bounds_crs else stated
+
+
+def _steps(grid: Grid) -> list[float] | None:
+    """Height and width of a pixel in metres, rounded to millimetres."""
+    steps = grid.gsd_m()
+    return [round(step, 3) for step in steps] if steps else None
+
+
+def _doubts(bundle: Bundle, options: PredictOptions) -> tuple[str, ...]:
+    """What the user should know about the rasters that were asked for."""
+    if bundle.card.extras.calibration or not (options.confidence or options.probabilities):
+        return ()
+    text = "nobody has compared this bundle's confidence with the share of right pixels"
+    return (f"{text}; fit its temperature: geoseg evaluate BUNDLE FOLDER --fit-temperature",)
+
+
+def _band_table(scene: Scene) -> list[dict[str, Any]]:
+    """One row per band of the network: its common name, the file's band number from 1 and the file's name for it."""
+    return [
+        {"band": band, "index": number, "name": scene.bands.file_names[number - 1] if number else None}
+        for band, number in zip(scene.bands.wanted, scene.bands.numbers, strict=True)
+    ]

@@ -1,0 +1,155 @@
+"""A job on its way through its stages: cut, run, blend, and put back on the output's grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import TypeVar
+
+import numpy as np
+
+from geoseg_cli.ahead import ahead
+from geoseg_cli.aoi import cropped, only_inside
+from geoseg_cli.batches import Batch, FloatArray, batches
+from geoseg_cli.engines import Engine
+from geoseg_cli.engines.turned import TurnedEngine
+from geoseg_cli.errors import EngineError
+from geoseg_cli.job import Job
+from geoseg_cli.mosaic import Mosaic
+from geoseg_cli.rows import Extra, Rows
+from geoseg_cli.scenes.resample import AreaOfView
+
+MAX_NOT_FINITE = 0.001
+"""Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
+
+T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Called with the pixels finished and the pixels of the scene."""
+
+
+class JobRun:
+    """A job on its way through engine and mosaic.
+
+    Args:
+        job: The scene and its tiles.
+        engine: What runs the network; made from the job's bundle.
+        extras: What rows carry beside labels.
+        temperature: Probabilities are softmax(logits / temperature); None takes what the card states.
+        clock: Counts the seconds of the stages read, run and blend.
+
+    Attributes:
+        memory: What the job is planned to take; decides how long the queues are.
+        tiles_run: Tiles that went through the engine so far.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        extras: Collection[Extra] = (),
+        temperature: float | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if temperature is None:
+            temperature = job.bundle.card.extras.temperature
+        self._job = job
+        self._engine = engine if job.options.tta == "none" else TurnedEngine(engine, job.options.tta)
+        self._clock = clock or Clock("read", "run", "blend")
+        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras)
+        self._answered = 0
+        self.memory = job.memory(engine.batch_tiles)
+        self.tiles_run = 0
+
+    @property
+    def not_finite(self) -> int:
+        """Pixels that became nodata because their logits were not finite, counted as the network sees them."""
+        return self._mosaic.not_finite
+
+    @contextmanager
+    def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:
+        """Finished rows of the job's output grid, from first to last, once; the block closes the reader behind them.
+
+        Raises:
+            EngineError: The engine failed, or gave more than a few non-finite numbers; told after the last row.
+        """
+        # Closed here and not when it is collected: its reader must be done before the scene is closed.
+        with closing(self._counted(progress)) as finished:
+            yield finished
+
+    def _counted(self, progress: Progress | None) -> Generator[Rows, None, None]:
+        grid = self._job.grid
+        for rows in self._on_output_grid(self._finished()):
+            yield rows
+            if progress:
+                progress((rows.row + rows.labels.shape[0]) * grid.width, grid.height * grid.width)
+        if self.not_finite > MAX_NOT_FINITE * (self._answered + self.not_finite):
+            raise EngineError(
+                f"{self._job.scene.path}: {self._job.bundle.name} gave non-finite numbers for {self.not_finite} pixels",
+                "run with --precision fp32; if it happens there too, the weights or the input values are broken",
+            )
+
+    def _on_output_grid(self, seen: Iterator[Rows]) -> Iterator[Rows]:
+        """Rows as the network sees them become rows of the output."""
+        job, nodata = self._job, self._job.bundle.legend.nodata
+        rows = self._count_answers(seen)
+        if job.resampled is not None:
+            rows = job.resampled.restore(rows, nodata)
+        if job.area is not None:
+            rows = only_inside(rows, job.area, nodata)
+            if job.options.crop:
+                rows = cropped(rows, job.area.window)
+        return rows
+
+    def _count_answers(self, seen: Iterator[Rows]) -> Iterator[Rows]:
+        for rows in seen:
+            self._answered += int(np.count_nonzero(rows.valid))
+            yield rows
+
+    def _finished(self) -> Iterator[Rows]:
+        clock, turn_back = self._clock, self._job.orientation.turn_back
+        with ahead(self._answers(), self.memory.waiting, "geoseg-run") as answers:
+            for batch, logits in answers:
+                self.tiles_run += len(batch.tiles)
+                for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
+                    answer = turn_back(tile_logits, tile.window), turn_back(valid, tile.window)
+                    yield from clock.iterate("blend", self._mosaic.add(tile, *answer))
+        yield from clock.iterate("blend", self._mosaic.finish())
+
+    def _answers(self) -> Generator[tuple[Batch, FloatArray], None, None]:
+        """What the engine says to each batch; the next batches are made beside it."""
+        with ahead(self._batches(), self.memory.waiting, "geoseg-cut") as made:
+            for batch in self._clock.iterate("read", made):
+                with self._clock("run"):
+                    logits = self._engine.run(batch.pixels)
+                yield batch, logits
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        job = self._job
+        keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
+        yield from batches(job.view, job.plan, job.bundle.input_spec, self.memory.batch, keep, job.orientation)
+
+
+class Clock:
+    """Wall seconds per stage."""
+
+    def __init__(self, *stages: str) -> None:
+        self.seconds = dict.fromkeys(stages, 0.0)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+    def iterate(self, stage: str, source: Iterator[T]) -> Iterator[T]:
+        """Iterate and count the time spent waiting for each item."""
+        while True:
+            with self(stage):
+                item = next(source, None)
+            if item is None:
+                return
+            yield item
