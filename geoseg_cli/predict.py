@@ -16,7 +16,7 @@ import numpy as np
 from geoseg_cli.aoi import Area, area_of_bounds, cropped, cropped_grid, load_area, only_inside
 from geoseg_cli.batches import batches
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.engines import Engine
+from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.errors import EngineError, UsageError
 from geoseg_cli.grid import Grid
 from geoseg_cli.mosaic import Blend, Mosaic
@@ -457,7 +457,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
     return software_tags(f"geoseg {__version__}", written) | {
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
-        "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
+        "GEOSEG_MODEL_SHA256": job.bundle.sha256(asset_of(engine.name)),
         "GEOSEG_INPUT": printable(redacted(scene.path.name)),
         "GEOSEG_INPUT_BYTES": str(sum(one.size_bytes for one in scene.identities.values())),
         "GEOSEG_BANDS": json.dumps(decisions["bands"]),
