@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.engines import Engine
+from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.job import Job, PredictOptions, open_job, targets_of
 from geoseg_cli.job_run import Clock, JobRun, Progress
 from geoseg_cli.memory import MemoryPlan
@@ -172,7 +172,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
     return software_tags(f"geoseg {__version__}", written) | {
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
-        "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
+        "GEOSEG_MODEL_SHA256": job.bundle.sha256(asset_of(engine.name)),
         "GEOSEG_INPUT": printable(redacted(scene.path.name)),
         "GEOSEG_INPUT_BYTES": str(sum(one.size_bytes for one in scene.identities.values())),
         "GEOSEG_BANDS": json.dumps(decisions["bands"]),

@@ -64,10 +64,25 @@ def test_baselines_score_every_pixel_of_any_size(name: str, baselines: ModuleTyp
 
 def test_rates_follow_from_time_and_work(networks: ModuleType) -> None:
     row = {"device": "cpu", "network": "x", "engine": "torch", "precision": "fp32", "batch": 4, "side_px": 500,
-           "ms": 100.0, "macs": 5 * 10**8, "peak_mb": 321.0, "ready_s": 1.25}  # fmt: skip
-    # 25 ms per image: 0.25 Mpx / 0.025 s, and 1 GFLOP / 0.025 s of a peak of 160
-    expected = "| cpu | x | torch | fp32 | 4 | 25.00 | 10.00 | 40 | 25% | 321 | 1.2 |"
-    assert networks.render_row(row, {"cpu fp32": 160.0}) == expected
+           "ms": 100.0, "core_ms": 160.0, "macs": 5 * 10**8, "peak_mb": 321.0, "ready_s": 1.25}  # fmt: skip
+    # 25 ms per image: 0.25 Mpx / 0.025 s, and 1 GFLOP / 0.025 s of a peak of 160. 40 core-ms per image: 1 GFLOP / 0.04
+    # core-seconds of a peak of 50.
+    expected = "| cpu | x | torch | fp32 | 4 | 25.00 | 10.00 | 40 | 25% | 50% | 321 | 1.2 |"
+    assert networks.render_row(row, {"cpu fp32": 160.0, "cpu fp32 by core time": 50.0}) == expected
+
+
+def test_the_best_round_of_a_case_is_the_one_of_the_least_processor_time(networks: ModuleType) -> None:
+    rounds = ({"failed": "no memory"}, {"core_ms": 7.0, "ms": 1.0}, {"core_ms": 5.0, "ms": 9.0})
+    assert networks.best_round(rounds)["core_ms"] == 5.0
+    assert networks.best_round(rounds[:1]) == {"failed": "no memory"}
+
+
+def test_openvino_is_measured_on_a_cpu_in_two_precisions(networks: ModuleType) -> None:
+    cases = [(engine, *case) for engine in ("onnx", "openvino") for case in
+             (("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "fp32"), ("cuda", "fp16"))]  # fmt: skip
+    assert [case for case in cases if networks.runs(*case)] == [
+        ("onnx", "cpu", "fp32"), ("onnx", "cuda", "fp32"), ("openvino", "cpu", "fp32"), ("openvino", "cpu", "bf16"),
+    ]  # fmt: skip
 
 
 def test_a_case_that_fails_says_why_in_its_row(networks: ModuleType) -> None:

@@ -17,6 +17,7 @@ PACKAGES = (
     "torch",
     "onnxruntime-gpu",
     "onnxruntime",
+    "openvino",
     "safetensors",
     "shapely",
     "pyproj",

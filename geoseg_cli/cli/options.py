@@ -105,15 +105,19 @@ Model = Annotated[
     ),
 ]
 EngineName = Annotated[
-    Literal["auto", "torch", "onnx"],
-    typer.Option("--engine", help="What runs the network.", rich_help_panel=MODEL),
+    Literal["auto", "torch", "onnx", "openvino"],
+    typer.Option("--engine", help="What runs the network; auto: the fastest that is there.", rich_help_panel=MODEL),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Where it runs.", rich_help_panel=MODEL)
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],
-    typer.Option("--precision", help="Arithmetic of the network.", rich_help_panel=MODEL),
+    typer.Option(
+        "--precision",
+        help="Arithmetic of the network. auto: fp16 on CUDA; on a CPU fp32, or bf16 where that gives the same classes.",
+        rich_help_panel=MODEL,
+    ),
 ]
 TilePx = Annotated[
     int | None,

@@ -20,14 +20,14 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, probe_cuda, resolve_device
 from geoseg_cli.errors import EngineError, UsageError
 
-__all__ = ["Engine", "EngineOptions", "EngineStatus", "available_engines", "choose_engine"]
+__all__ = ["Engine", "EngineOptions", "EngineStatus", "asset_of", "available_engines", "choose_engine"]
 
 FloatArray = npt.NDArray[np.float32]
 
-ENGINE_NAMES = ("auto", "torch", "onnx")
+ENGINE_NAMES = ("auto", "torch", "onnx", "openvino")
 PRECISION_NAMES = ("auto", "fp32", "fp16", "bf16")
-_PACKAGES = {"torch": "torch", "onnx": "onnxruntime"}
-_ASSETS = {"torch": "weights", "onnx": "onnx"}
+_PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+_ASSETS = {"torch": "weights", "onnx": "onnx", "openvino": "onnx"}
 _ONNX_WHEELS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -35,7 +35,7 @@ class Engine(Protocol):
     """What runs a network.
 
     Attributes:
-        name: ``torch``, ``onnx`` or ``fake``.
+        name: ``torch``, ``onnx``, ``openvino`` or ``fake``.
         device: ``cpu`` or ``cuda:N``, what really runs, not what was asked for.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         batch_tiles: Tiles per call that keep the device busy; any other number works.
@@ -70,9 +70,10 @@ class EngineOptions:
     """What is asked of an engine.
 
     Attributes:
-        engine: ``auto``, ``torch`` or ``onnx``.
+        engine: ``auto``, ``torch``, ``onnx`` or ``openvino``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``; auto is fp32 on a CPU and, for torch, fp16 on CUDA.
+        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``; auto is, for torch, fp16 on CUDA, and on a CPU fp32, or
+            bf16 in openvino where that is shown to give the same classes (:mod:`geoseg_cli.engines.fidelity`).
         threads: Processor threads; 0 is as many as the cores this process may use.
     """
 
@@ -100,7 +101,7 @@ class EngineStatus:
     """Whether an engine runs here.
 
     Attributes:
-        name: ``torch`` or ``onnx``.
+        name: ``torch``, ``onnx`` or ``openvino``.
         runs: Whether it runs on any device.
         devices: Devices that it runs on: ``cpu``, ``cuda:0`` ...
         version: Version of its package; empty where it is not installed.
@@ -116,11 +117,12 @@ class EngineStatus:
 
 @dataclass(slots=True)
 class _Search:
-    """A search for an engine: what is wanted, and why candidates fell out."""
+    """A search for an engine: what is wanted, why candidates fell out, and what speaks for a reduced precision."""
 
     bundle: Bundle
     options: EngineOptions
     notes: list[str] = field(default_factory=list)
+    shown: str = ""
 
     def open_first(self, device: str) -> Engine | None:
         """Open the first engine that runs on ``device``, or note why none does."""
@@ -128,18 +130,50 @@ class _Search:
             obstacle = self._find_obstacle(name)
             if not obstacle:
                 try:
-                    return _open_engine(name, self.bundle, device, self.options)
+                    return self._open(name, device)
                 except EngineError as error:
                     obstacle = error.message
+                except ImportError as error:  # an installed package whose libraries are missing
+                    obstacle = f"the package {_PACKAGES[name]} does not load: {error}"
             self.notes.append(f"{name}: {obstacle}")
         return None
 
     def _names(self, device: str) -> tuple[str, ...]:
         if self.options.engine != "auto":
             return (self.options.engine,)
-        # Measured for LALE and MSCloudCAM in fp32: 1.3 to 2.0 times the pixels per core-second, and a start 2 s sooner.
+        if device != "cpu":
+            return ("torch", "onnx")
+        # Pixels per core-second in fp32, LALE and MSCloudCAM: openvino 1.7 and 1.6 times onnx, that 1.3 to 2.0 times
+        # torch, which starts 2 s later. In bf16 (benchmarks/networks.py) openvino is ahead of torch as well.
         is_fp32 = self.options.precision in ("auto", "fp32")
-        return ("onnx", "torch") if device == "cpu" and is_fp32 else ("torch", "onnx")
+        return ("openvino", "onnx", "torch") if is_fp32 else ("openvino", "torch", "onnx")
+
+    def _open(self, name: str, device: str) -> Engine:
+        if name == "openvino" and device == "cpu" and self.options.precision == "auto":
+            try:
+                return self._open_bf16()
+            except EngineError as error:
+                self.notes.append(f"not in bf16: {error.message}")
+        return _open_engine(name, self.bundle, device, self.options)
+
+    def _open_bf16(self) -> Engine:
+        """Open openvino in bf16 if that gives the classes of fp32; raises EngineError if not."""
+        from geoseg_cli.engines.fidelity import floor_percent, golden_fidelity, held_out_fidelity
+
+        held_out = held_out_fidelity(self.bundle, "openvino", "bf16")
+        if held_out is None or "golden" not in self.bundle.card.assets:
+            raise EngineError("its agreement with fp32 was not measured")
+        if held_out.trouble:
+            raise EngineError(f"on held-out tiles {held_out.trouble}")
+        from geoseg_cli.engines.openvino_engine import OpenVinoEngine
+
+        engine = OpenVinoEngine(self.bundle, "cpu", "bf16", self.options.threads)
+        golden = golden_fidelity(engine, self.bundle)
+        if golden.trouble:
+            engine.close()
+            raise EngineError(f"on the golden tiles {golden.trouble}")
+        self.shown = f" in bf16: {floor_percent(golden.same)} of the golden tiles' pixels as in fp32"
+        return engine
 
     def _find_obstacle(self, name: str) -> str:
         if not _is_installed(name):
@@ -153,8 +187,8 @@ class _Search:
 def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple[Engine, str]:
     """Open the engine that was asked for, or the fastest that runs here.
 
-    ``auto`` means torch on CUDA where that works, else ONNX Runtime on the CPU, and whichever of the two has its
-    package and its file where the other has not.
+    ``auto`` means torch on CUDA where that works, else OpenVINO, ONNX Runtime or torch on the CPU, the first of them
+    that has its package and its file; OpenVINO runs bf16 where that is shown to give the same classes as fp32.
 
     Args:
         bundle: Whose network to run.
@@ -162,7 +196,7 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
 
     Returns:
         The engine, and why it is this one in one sentence such as
-        ``onnx on cpu: no CUDA device (libcuda.so.1 not found)``.
+        ``openvino on cpu: no CUDA device (libcuda.so.1 not found)``.
 
     Raises:
         EngineError: The engine, device or precision that was asked for by name does not run here.
@@ -177,13 +211,18 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
         engine = search.open_first("cpu")
     if engine is None:
         raise EngineError(f"no engine runs on {device}: {'; '.join(search.notes)}", "see `geoseg doctor`")
-    return engine, _explain(engine, options, probe, search.notes)
+    return engine, _explain(engine, search, probe)
+
+
+def asset_of(engine: str) -> str:
+    """Name of the file of a bundle that an engine runs: ``weights`` or ``onnx``."""
+    return _ASSETS.get(engine, "weights")
 
 
 def available_engines() -> list[EngineStatus]:
     """Find out which engines run here, on which devices, and why not.
 
-    Imports torch and ONNX Runtime where they are installed: only that shows whether they load.
+    Imports their packages where they are installed: only that shows whether they load.
     """
     probe = probe_cuda()
     return [_examine(name, probe) for name in _PACKAGES]
@@ -194,9 +233,9 @@ def _examine(name: str, probe: CudaProbe) -> EngineStatus:
     if not _is_installed(name):
         return EngineStatus(name, False, (), "", f"the package {_PACKAGES[name]} is not installed")
     try:
-        package = importlib.import_module(_PACKAGES[name])
-        version = str(package.__version__)
+        # Before its package: it keeps OpenVINO's telemetry out.
         module = importlib.import_module(f"geoseg_cli.engines.{name}_engine")
+        version = str(importlib.import_module(_PACKAGES[name]).__version__)
         missing: str = module.find_cuda_obstacle(probe)
     except Exception as error:  # a package that is broken can fail in any way while it loads
         return EngineStatus(name, False, (), "", repair or f"{_PACKAGES[name]} does not load: {error}")
@@ -231,16 +270,21 @@ def _open_engine(name: str, bundle: Bundle, device: str, options: EngineOptions)
         from geoseg_cli.engines.torch_engine import TorchEngine
 
         return TorchEngine(bundle, device, options.precision, options.threads)
+    if name == "openvino":
+        from geoseg_cli.engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(bundle, device, options.precision, options.threads)
     from geoseg_cli.engines.onnx_engine import OnnxEngine
 
     return OnnxEngine(bundle, device, options.precision, options.threads)
 
 
-def _explain(engine: Engine, options: EngineOptions, probe: CudaProbe, notes: list[str]) -> str:
-    if options.engine != "auto":
-        reasons = [f"{options.engine} was asked for"]
+def _explain(engine: Engine, search: _Search, probe: CudaProbe) -> str:
+    if search.options.engine != "auto":
+        reasons = [f"{search.options.engine} was asked for"]
     elif engine.device == "cpu":
         reasons = [probe.reason] if probe.reason else []
     else:
         reasons = ["CUDA works"]
-    return f"{engine.name} on {engine.device}: {'; '.join(reasons + notes)}"
+    chosen = f"{engine.name} on {engine.device}{search.shown}"
+    return f"{chosen}{'; ' if search.shown else ': '}{'; '.join(reasons + search.notes)}"

@@ -13,7 +13,7 @@ import onnxruntime
 
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number, usable_cores
-from geoseg_cli.engines.onnx_scan import check_self_contained
+from geoseg_cli.engines.graph import GraphTensor, check_contract, read_graph, tensor_names
 from geoseg_cli.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ class OnnxEngine:
         self.device = device
         self.precision = "fp32"
         self.batch_tiles = min(threads, _MOST_TILES_AT_ONCE) if device == "cpu" else _CUDA_BATCH_TILES
-        self._input, self._output = _tensor_names(bundle)
+        self._input, self._output = tensor_names(bundle)
         self._classes = len(bundle.legend.classes)
-        self._content = _read_graph(bundle)
+        self._content = read_graph(bundle)
         self._threads = max(1, threads // self.batch_tiles) if device == "cpu" else threads
         self._pool = ThreadPoolExecutor(self.batch_tiles, "geoseg-onnx") if device == "cpu" else None
         self._limit = 0
         self._session: Any = self._open_session()
-        _check_contract(self._session, bundle)
+        check_contract(bundle, _describe(self._session.get_inputs()), _describe(self._session.get_outputs()))
 
     def run(self, pixels: FloatArray) -> FloatArray:
         """Run the graph; arrays as :meth:`geoseg_cli.engines.Engine.run`.
@@ -165,18 +165,6 @@ def _refuse_cuda(device: str, reason: str) -> EngineError:
     )
 
 
-def _read_graph(bundle: Bundle) -> bytes:
-    path = bundle.file("onnx")
-    content = path.read_bytes()
-    check_self_contained(content, f"bundle {bundle.name}: {path.name}")
-    return content
-
-
-def _tensor_names(bundle: Bundle) -> tuple[str, str]:
-    properties = bundle.card.properties
-    return properties.inputs[0].name, properties.outputs[0].name
-
-
 def _providers(device: str) -> list[Any]:
     if device == "cpu":
         return [_CPU]
@@ -199,34 +187,8 @@ def _preload_cuda() -> str:
     return " ".join(printed.getvalue().split())
 
 
-def _check_contract(session: Any, bundle: Bundle) -> None:
-    """Compare the graph's input and output with the card.
-
-    Raises:
-        ModelError: Names, types, channels or classes differ, or a size is fixed.
-    """
-    wanted_input, wanted_output = _tensor_names(bundle)
-    sides = (
-        ("input", session.get_inputs(), wanted_input, bundle.input_spec.channels),
-        ("output", session.get_outputs(), wanted_output, len(bundle.legend.classes)),
-    )
-    for side, tensors, name, depth in sides:
-        found = [(tensor.name, tensor.type, list(tensor.shape)) for tensor in tensors]
-        fits = len(found) == 1 and found[0][:2] == (name, "tensor(float)") and _is_free(found[0][2], depth)
-        if not fits:
-            raise ModelError(
-                f"bundle {bundle.name}: the graph's {side} is {_describe(found)}, the card wants"
-                f" {name} tensor(float) [any, {depth}, any, any]",
-                "export the bundle again, or correct the card",
-            )
-
-
-def _is_free(shape: list[int | str | None], depth: int) -> bool:
-    return len(shape) == 4 and shape[1] == depth and not any(isinstance(shape[axis], int) for axis in (0, 2, 3))
-
-
-def _describe(tensors: list[tuple[str, str, list[Any]]]) -> str:
-    return ", ".join(f"{name} {kind} {shape}" for name, kind, shape in tensors)
+def _describe(tensors: list[Any]) -> list[GraphTensor]:
+    return [GraphTensor(tensor.name, tensor.type, tuple(tensor.shape)) for tensor in tensors]
 
 
 def _halve_batch(shape: tuple[int, ...], error: Exception) -> int:

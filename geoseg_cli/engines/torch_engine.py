@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number
+from geoseg_cli.engines.finite import recompute_not_finite
 from geoseg_cli.errors import EngineError, ModelError
 from geoseg_cli.networks import create_network
 
@@ -74,8 +75,7 @@ class TorchEngine:
         """
         logits = self._run(pixels, self.precision)
         if self.precision != "fp32":
-            for tile in np.flatnonzero(~np.isfinite(logits).all(axis=(1, 2, 3))):
-                logits[tile] = self._run(pixels[tile : tile + 1], "fp32")[0]
+            recompute_not_finite(logits, pixels, lambda tile: self._run(tile, "fp32"))
         return logits
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from geoseg_cli.bundle import Bundle, ConfidenceCalibration, InputSpec
 from geoseg_cli.calibration import LEAST_PROBABILITY, calibrate, reliability
 from geoseg_cli.catalog import NODATA, Legend
-from geoseg_cli.engines import Engine
+from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.errors import BandError, InputError
 from geoseg_cli.evaluate.report import UNKNOWN_SENSOR, EvaluationReport, PairScores
 from geoseg_cli.evaluate.scores import SEED, Scores, total_scores
@@ -80,7 +80,7 @@ def evaluate_folder(
     scored = tuple(score_pair(pair, bundle, engine, options, progress_of) for pair in pairs)
     return EvaluationReport(
         bundle=bundle.name,
-        weights_sha256=bundle.sha256("onnx" if engine.name == "onnx" else "weights"),
+        weights_sha256=bundle.sha256(asset_of(engine.name)),
         engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
         folder=folder.resolve().name,
         legend=bundle.legend,

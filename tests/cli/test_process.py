@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -21,6 +22,8 @@ from geoseg_cli.training.bundle_recipes import RECIPES
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_scenes" / "l2a_12_bands.tif"
 GEOSEG = [sys.executable, "-m", "geoseg_cli"]
+OPENVINO = importlib.util.find_spec("openvino") is not None
+GRAPH_ENGINES = ("onnx", "openvino") if OPENVINO else ("onnx",)
 
 
 @pytest.fixture(scope="module")
@@ -116,24 +119,25 @@ def test_auto_says_in_one_line_what_it_chose_and_why(tmp_path: Path) -> None:
     )  # fmt: skip
     lines = [line for line in done.stderr.splitlines() if "engine" in line]
     assert len(lines) == 1
-    assert "onnx on cpu" in lines[0]
+    assert f"{'openvino' if OPENVINO else 'onnx'} on cpu" in lines[0]
 
 
 @pytest.mark.parametrize("command", ["classify", "cloudmask"])
-def test_both_engines_give_the_same_map_to_9999_of_10000_pixels(tmp_path: Path, command: str) -> None:
+def test_all_engines_give_the_same_map_to_9999_of_10000_pixels(tmp_path: Path, command: str) -> None:
     maps = []
-    for engine in ("torch", "onnx"):
+    for engine in (*GRAPH_ENGINES, "torch"):
         output = tmp_path / f"{engine}.tif"
-        arguments = [command, str(ROOT / "sample_scenes" / "l1c_13_bands.tif"), "-o", str(output), "--engine", engine]
+        arguments = [command, str(ROOT / "sample_scenes" / "l1c_13_bands.tif"), "-o", str(output), "--engine", engine,
+                     "--precision", "fp32"]  # fmt: skip
         subprocess.run([*GEOSEG, *arguments, "-q"], check=True, capture_output=True)
         with rasterio.open(output) as file:
             maps.append(file.read(1))
             assert file.tags()["GEOSEG_ENGINE"] == engine
-    assert (maps[0] == maps[1]).mean() >= 0.9999
+    assert all((maps[0] == other).mean() >= 0.9999 for other in maps[1:])
     assert len(np.unique(maps[0])) > 2
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize("engine", [*GRAPH_ENGINES, "torch"])
 def test_labels_do_not_depend_on_batch_or_threads(tmp_path: Path, engine: str) -> None:
     maps = []
     for batch, threads in (("1", "1"), ("5", "2")):
@@ -147,7 +151,7 @@ def test_labels_do_not_depend_on_batch_or_threads(tmp_path: Path, engine: str) -
     np.testing.assert_array_equal(maps[0], maps[1])
 
 
-def test_the_onnx_path_on_a_cpu_never_loads_torch(tmp_path: Path) -> None:
+def test_the_path_of_a_graph_on_a_cpu_never_loads_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from geoseg_cli.cli import main\n"
         f"sys.argv = ['geoseg', 'classify', {str(SAMPLE)!r}, '-o', {str(tmp_path / 'm.tif')!r}, '-q']\n"
@@ -159,7 +163,7 @@ def test_the_onnx_path_on_a_cpu_never_loads_torch(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_under_home(tmp_path: Path) -> None:
-    """ONNX Runtime would keep a data base of events there, and may send it to its makers."""
+    """ONNX Runtime would keep a data base of events there, OpenVINO an identifier, and may send them away."""
     home = tmp_path / "home"
     home.mkdir()
     arguments = ["classify", str(SAMPLE), "-o", str(tmp_path / "map.tif"), "-q"]
@@ -195,7 +199,9 @@ def test_a_full_standard_output_is_named_and_the_map_is_there(tmp_path: Path) ->
 
 def test_doctor_and_models_report_as_json() -> None:
     doctor = json.loads(subprocess.run([*GEOSEG, "doctor", "--json"], check=True, capture_output=True).stdout)
-    assert {engine["name"]: engine["runs"] for engine in doctor["engines"]} == {"torch": True, "onnx": True}
+    assert {engine["name"]: engine["runs"] for engine in doctor["engines"]} == {
+        "torch": True, "onnx": True, "openvino": OPENVINO
+    }  # fmt: skip
     assert doctor["drivers"]["COG"] is True
     listed = json.loads(subprocess.run([*GEOSEG, "models", "list", "--json"], check=True, capture_output=True).stdout)
     assert [row["name"] for row in listed] == sorted(RECIPES)

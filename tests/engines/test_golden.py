@@ -15,6 +15,7 @@ from tests.engines.pixelwise import CHANNELS, CLASSES, Pixelwise, draw_network, 
 
 SHIPPED = [pytest.param(folder, id=folder.name) for folder in bundle_folders()]
 ASSETS = {"onnx": "onnx", "torch": "weights"}
+"""Of the engines that are always there; tests/engines/test_openvino_engine.py looks at the third."""
 
 
 def is_there(folder: Path, engine_name: str) -> bool:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from geoseg_cli.export.graph import average_channels_by_product
+from tests.engines.pixelwise import draw_pixels
+
+if importlib.util.find_spec("openvino") is None:
+    pytest.skip("the package openvino is not installed", allow_module_level=True)
+
+from geoseg_cli.engines.openvino_graph import compile_for, convolve_channel_means, openvino, read_model
+
+CHANNELS = 12
+
+
+def mean_graph(keepdims: int = 1, rank: int = 4) -> onnx.ModelProto:
+    """y = x - mean of x over axis 1, as PyTorch's exporter writes it."""
+    sizes = ["batch", CHANNELS, "height", "width"][:rank]
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=keepdims),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "mean",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, sizes)],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def exported_mean(share: float | None = None) -> bytes:
+    """The mean as the export writes it; ``share`` replaces the 1 / C of its product."""
+    model = ir.serde.deserialize_model(mean_graph())
+    assert average_channels_by_product(model) == 1
+    proto = ir.serde.serialize_model(model)
+    if share is not None:
+        constants = [node for node in proto.graph.node if node.op_type == "Constant"]
+        for node in constants:
+            tensor = node.attribute[0].t
+            if list(tensor.dims) == [1, CHANNELS]:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.full((1, CHANNELS), share, np.float32)))
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def kinds(model: object) -> list[str]:
+    return [node.get_type_name() for node in model.get_ordered_ops()]  # type: ignore[attr-defined]
+
+
+def run(model: object, pixels: np.ndarray) -> np.ndarray:
+    queue = compile_for(model, pixels.shape[1:], "fp32", 1)
+    queue.start_async({0: pixels})
+    queue.wait_all()
+    answer: np.ndarray = queue[0].get_output_tensor().data.copy()
+    return answer
+
+
+def test_a_mean_over_channels_becomes_a_convolution_with_the_same_answer() -> None:
+    model = read_model(exported_mean())
+    assert "Convolution" in kinds(model)
+    assert "MatMul" not in kinds(model)
+    pixels = draw_pixels(1, CHANNELS, 9, 13)
+    np.testing.assert_allclose(run(model, pixels), pixels - pixels.mean(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_a_product_with_other_weights_stays_a_product() -> None:
+    model = read_model(exported_mean(share=0.5))
+    assert "MatMul" in kinds(model)
+    pixels = draw_pixels(1, CHANNELS, 9, 13)
+    np.testing.assert_allclose(run(model, pixels), pixels - pixels.sum(axis=1, keepdims=True) / 2, atol=1e-5)
+
+
+def test_every_mean_of_a_shipped_bundle_is_found() -> None:
+    path = Path(__file__).resolve().parents[2] / "models" / "landcover-lale" / "model.onnx"
+    shares = [
+        value
+        for value in onnx.load(path).graph.node
+        if value.op_type == "Constant"
+        and list(value.attribute[0].t.dims)[:1] == [1]
+        and len(value.attribute[0].t.dims) == 2
+        and np.ptp(onnx.numpy_helper.to_array(value.attribute[0].t)) == 0
+    ]
+    assert shares
+    assert convolve_channel_means(openvino.Core().read_model(path)) == len(shares)
+
+
+def test_the_converter_can_still_be_imported_by_who_wants_it() -> None:
+    assert sys.modules.get("openvino.tools.ovc", openvino) is not None
