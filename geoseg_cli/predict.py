@@ -26,13 +26,18 @@ from geoseg_cli.mosaic import Blend, Mosaic
 from geoseg_cli.orientation import Orientation
 from geoseg_cli.printable import printable
 from geoseg_cli.results.areas import ClassArea
+from geoseg_cli.results.beside import write_sidecars
 from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.description import ACQUIRED_TAG
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
+from geoseg_cli.results.sidecars import Sidecar, sidecar_paths
+from geoseg_cli.results.stac import rfc3339
 from geoseg_cli.rows import Rows
 from geoseg_cli.scenes import Scene, SceneOptions, block_cache, check_resolution, open_scene
-from geoseg_cli.scenes.network import redacted
+from geoseg_cli.scenes.acquired import acquisition_time
+from geoseg_cli.scenes.network import address_of, redacted
 from geoseg_cli.scenes.resample import AreaOfView, Gsd, Resampled, choose_gsd, show_at
 from geoseg_cli.tiles import TilePlan
 from geoseg_cli.version import __version__
@@ -68,6 +73,7 @@ class PredictOptions:
         area: File of polygons; pixels outside become nodata.
         crop: Outputs end where ``bounds`` or ``area`` end.
         probabilities, confidence: Further rasters to write.
+        sidecars: Whether attribute table, QGIS style and STAC item are written beside the map.
         max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
             is free.
         creation_options: GDAL creation options of the COG, case kept.
@@ -88,6 +94,7 @@ class PredictOptions:
     crop: bool = False
     probabilities: Path | None = None
     confidence: Path | None = None
+    sidecars: bool = True
     max_memory_bytes: int | None = None
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
@@ -193,6 +200,7 @@ class PredictReport:
 
     Attributes:
         outputs: ``labels`` and, where asked for, ``probabilities`` and ``confidence``.
+        sidecars: ``attributes``, ``style`` and ``item`` beside the map; empty where none were wanted.
         decisions: What was resolved and why.
         engine: Name, device and precision that really ran.
         memory: What the run was planned to take.
@@ -203,6 +211,7 @@ class PredictReport:
     """
 
     outputs: dict[Kind, Path]
+    sidecars: dict[Sidecar, Path]
     decisions: dict[str, Any]
     engine: dict[str, str]
     memory: MemoryPlan
@@ -216,6 +225,7 @@ class PredictReport:
         """The report in plain types."""
         return {
             "outputs": {kind: str(path) for kind, path in self.outputs.items()},
+            "sidecars": {kind: str(path) for kind, path in self.sidecars.items()},
             **self.decisions,
             "engine": self.engine,
             "memory": self.memory.to_json(),
@@ -384,13 +394,11 @@ def predict_scene(
     path, output = Path(path) if isinstance(path, str) else path, Path(output)
     options = options or PredictOptions()
     clock = _Clock("read", "run", "blend", "write", "commit", "total")
-    targets = _targets(output, options)
+    targets, sidecars = _targets(output, options), _sidecars(output, options)
     with ExitStack() as stack:
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_job(path, bundle, options))
-        transaction = stack.enter_context(
-            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=_inputs(job))
-        )
+        transaction = stack.enter_context(_transaction(job, output))
         if announce:
             announce(job)
         run = JobRun(job, engine, options.probabilities is not None, clock=clock)
@@ -403,10 +411,13 @@ def predict_scene(
         with clock("commit"):
             writer.finish()
             job.scene.refuse_change()
+            if sidecars:
+                write_sidecars(writer.describe(), writer.assets(), address_of(job.scene.path), transaction)
             transaction.commit()
         areas, valid_pixels, decisions = writer.areas(), writer.valid_pixels, job.decisions()
     return PredictReport(
         outputs=targets,
+        sidecars=sidecars,
         decisions=decisions,
         engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
         memory=run.memory,
@@ -425,9 +436,14 @@ def check_outputs(job: Job, output: Path) -> None:
         GeosegError: An output exists, has no folder, is an input, or a creation option cannot be used.
     """
     check_creation_options(job.options.creation_options)
-    targets = list(_targets(output, job.options).values())
-    with OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job)):
+    with _transaction(job, output):
         pass
+
+
+def _transaction(job: Job, output: Path) -> OutputTransaction:
+    """What publishes the job's outputs: the rasters, then what describes them."""
+    targets = [*_targets(output, job.options).values(), *_sidecars(output, job.options).values()]
+    return OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job))
 
 
 def _inputs(job: Job) -> list[Path]:
@@ -443,6 +459,10 @@ def _targets(output: Path, options: PredictOptions) -> dict[Kind, Path]:
     if options.confidence is not None:
         targets["confidence"] = options.confidence
     return targets
+
+
+def _sidecars(output: Path, options: PredictOptions) -> dict[Sidecar, Path]:
+    return sidecar_paths(output) if options.sidecars else {}
 
 
 def _area(scene: Scene, options: PredictOptions) -> Area | None:
@@ -501,7 +521,9 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
     """Provenance in the default metadata domain; no paths, only names."""
     decisions, scene = job.decisions(), job.scene
     written = job.options.written_at or datetime.now(UTC)
+    acquired = acquisition_time(scene.product)
     return software_tags(f"geoseg {__version__}", written) | {
+        **({ACQUIRED_TAG: rfc3339(acquired)} if acquired else {}),
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
         "GEOSEG_MODEL_SHA256": job.bundle.sha256("onnx" if engine.name == "onnx" else "weights"),

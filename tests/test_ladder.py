@@ -40,7 +40,7 @@ HEAVY = {
 }
 
 
-COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene")
+COMMANDS = ("classify", "cloudmask", "verify", "evaluate", "train", "export", "scene")
 
 
 def modules() -> list[Path]:
