@@ -44,6 +44,7 @@ class PredictOptions:
         area: File of polygons; pixels outside become nodata.
         crop: Outputs end where ``bounds`` or ``area`` end.
         probabilities, confidence: Further rasters to write.
+        sidecars: Whether attribute table, QGIS style and STAC item are written beside the map.
         max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
             is free.
         creation_options: GDAL creation options of the COG, case kept.
@@ -64,6 +65,7 @@ class PredictOptions:
     crop: bool = False
     probabilities: Path | None = None
     confidence: Path | None = None
+    sidecars: bool = True
     max_memory_bytes: int | None = None
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False

@@ -17,13 +17,18 @@ from geoseg_cli.job_run import Clock, JobRun, Progress
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.printable import printable
 from geoseg_cli.results.areas import ClassArea
+from geoseg_cli.results.beside import write_sidecars
 from geoseg_cli.results.cog import check_creation_options
 from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.description import ACQUIRED_TAG
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
+from geoseg_cli.results.sidecars import Sidecar, sidecar_paths
+from geoseg_cli.results.stac import rfc3339
 from geoseg_cli.rows import Extra
 from geoseg_cli.scenes import block_cache
-from geoseg_cli.scenes.network import redacted
+from geoseg_cli.scenes.acquired import acquisition_time
+from geoseg_cli.scenes.network import address_of, redacted
 from geoseg_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ class PredictReport:
 
     Attributes:
         outputs: ``labels`` and, where asked for, ``probabilities`` and ``confidence``.
+        sidecars: ``attributes``, ``style`` and ``item`` beside the map; empty where none were wanted.
         decisions: What was resolved and why.
         engine: Name, device and precision that really ran.
         memory: What the run was planned to take.
@@ -48,6 +54,7 @@ class PredictReport:
     """
 
     outputs: dict[Kind, Path]
+    sidecars: dict[Sidecar, Path]
     decisions: dict[str, Any]
     engine: dict[str, str]
     memory: MemoryPlan
@@ -61,6 +68,7 @@ class PredictReport:
         """The report in plain types."""
         return {
             "outputs": {kind: str(path) for kind, path in self.outputs.items()},
+            "sidecars": {kind: str(path) for kind, path in self.sidecars.items()},
             **self.decisions,
             "engine": self.engine,
             "memory": self.memory.to_json(),
@@ -101,13 +109,11 @@ def predict_scene(
     path, output = Path(path) if isinstance(path, str) else path, Path(output)
     options = options or PredictOptions()
     clock = Clock("read", "run", "blend", "write", "commit", "total")
-    targets = targets_of(output, options)
+    targets, sidecars = targets_of(output, options), _sidecars(output, options)
     with ExitStack() as stack:
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_job(path, bundle, options))
-        transaction = stack.enter_context(
-            OutputTransaction(list(targets.values()), overwrite=options.overwrite, inputs=_inputs(job))
-        )
+        transaction = stack.enter_context(_transaction(job, output))
         if announce:
             announce(job)
         run = JobRun(job, engine, _extras(options), clock=clock)
@@ -120,10 +126,13 @@ def predict_scene(
         with clock("commit"):
             writer.finish()
             job.scene.refuse_change()
+            if sidecars:
+                write_sidecars(writer.describe(), writer.assets(), address_of(job.scene.path), transaction)
             transaction.commit()
         areas, valid_pixels, decisions = writer.areas(), writer.valid_pixels, job.decisions()
     return PredictReport(
         outputs=targets,
+        sidecars=sidecars,
         decisions=decisions,
         engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
         memory=run.memory,
@@ -148,15 +157,24 @@ def check_outputs(job: Job, output: Path) -> None:
         GeosegError: An output exists, has no folder, is an input, or a creation option cannot be used.
     """
     check_creation_options(job.options.creation_options)
-    targets = list(targets_of(output, job.options).values())
-    with OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job)):
+    with _transaction(job, output):
         pass
+
+
+def _transaction(job: Job, output: Path) -> OutputTransaction:
+    """What publishes the job's outputs: the rasters, then what describes them."""
+    targets = [*targets_of(output, job.options).values(), *_sidecars(output, job.options).values()]
+    return OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job))
 
 
 def _inputs(job: Job) -> list[Path]:
     """Every file that the job reads and no output may replace."""
     area = [job.options.area] if job.options.area else []
     return [job.scene.path, *job.scene.identities, *area, *job.bundle.files]
+
+
+def _sidecars(output: Path, options: PredictOptions) -> dict[Sidecar, Path]:
+    return sidecar_paths(output) if options.sidecars else {}
 
 
 def _map_spec(job: Job, engine: Engine) -> MapSpec:
@@ -169,7 +187,9 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
     """Provenance in the default metadata domain; no paths, only names."""
     decisions, scene = job.decisions(), job.scene
     written = job.options.written_at or datetime.now(UTC)
+    acquired = acquisition_time(scene.product)
     return software_tags(f"geoseg {__version__}", written) | {
+        **({ACQUIRED_TAG: rfc3339(acquired)} if acquired else {}),
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
         "GEOSEG_MODEL_SHA256": job.bundle.sha256(asset_of(engine.name)),

@@ -52,7 +52,7 @@ HEAVY = {
 }
 
 
-COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench")
+COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench", "verify")
 
 
 def modules() -> list[Path]:

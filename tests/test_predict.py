@@ -24,6 +24,7 @@ from geoseg_cli.engines.fake_engine import FakeEngine, IdentityEngine
 from geoseg_cli.errors import EngineError, GeosegError, OutputError, StorageError, UsageError
 from geoseg_cli.job import PredictOptions
 from geoseg_cli.predict import predict_scene
+from geoseg_cli.results.verify import verify_map
 from geoseg_cli.scenes import SceneOptions
 from tests.fakes.bundles import STEP, fake_bundle
 
@@ -256,6 +257,38 @@ def test_legend_values_are_written_not_channel_numbers(workdir: Path) -> None:
     np.testing.assert_array_equal(read(workdir / "map.tif")[0], values[expected])
 
 
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [("HLS.S30.T10TEM.2024060T190911.v2.0.B04.tif", "2024-02-29T19:09:11Z"), ("scene_20240229.tif", None)],
+)
+def test_the_time_of_the_scene_stands_in_tags_and_item_where_its_name_states_it(
+    workdir: Path, name: str, stated: str | None
+) -> None:
+    random_scene(workdir / name, 20, 30)
+    predict_scene(workdir / name, workdir / "map.tif", fake_bundle(), IdentityEngine(4))
+    with rasterio.open(workdir / "map.tif") as made:
+        assert made.tags().get("GEOSEG_ACQUIRED") == stated
+    assert json.loads((workdir / "map.json").read_text())["properties"]["datetime"] == stated
+
+
+def test_every_raster_of_a_run_stands_in_its_item_and_the_map_is_as_it_says(workdir: Path) -> None:
+    random_scene(workdir / "scene.tif", 70, 60)
+    options = PredictOptions(probabilities=workdir / "p.tif", confidence=workdir / "c.tif")
+    report = predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4), options)
+    item = json.loads(report.sidecars["item"].read_text())
+    assert {key: asset["href"] for key, asset in item["assets"].items()} == {
+        "labels": "./map.tif", "probabilities": "./p.tif", "confidence": "./c.tif",
+    }  # fmt: skip
+    assert [band["name"] for band in item["assets"]["probabilities"]["bands"]] == [
+        "prob_clear", "prob_thick_cloud", "prob_thin_cloud", "prob_cloud_shadow",
+    ]  # fmt: skip
+    assert item["links"][0]["href"] == "./scene.tif"
+    assert [row["count"] for row in item["assets"]["labels"]["classification:classes"]] == [
+        area.pixels for area in report.areas
+    ]
+    assert verify_map(workdir / "map.tif").is_intact
+
+
 def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -372,4 +405,4 @@ def test_creation_options_reach_the_file_and_unknown_ones_are_refused(workdir: P
             IdentityEngine(4),
             replace(options, creation_options={"COMPRES": "ZSTD"}),
         )
-    assert left_in(workdir) == {"scene.tif", "map.tif"}
+    assert left_in(workdir) == {"scene.tif", "map.tif", "map.tif.aux.xml", "map.qml", "map.json"}

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geoseg_cli.cli import bench, classify, cloudmask, doctor, evaluate, export, models, scene, train
+from geoseg_cli.cli import bench, classify, cloudmask, doctor, evaluate, export, models, scene, train, verify
 from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
@@ -38,6 +38,7 @@ def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", co
 
 app.command("classify")(classify.command)
 app.command("cloudmask")(cloudmask.command)
+app.command("verify")(verify.command)
 app.add_typer(scene.app, name="scene")
 app.add_typer(models.app, name="models")
 app.command("evaluate")(evaluate.command)

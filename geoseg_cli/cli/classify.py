@@ -39,6 +39,7 @@ def command(
     allow_driver: o.AllowDriver = None,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
+    no_sidecar: o.NoSidecar = False,
     co: o.CreationOptions = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,

@@ -93,6 +93,14 @@ CreationOptions = Annotated[
         help="Creation option of GDAL's COG driver; may be repeated.",
     ),
 ]
+NoSidecar = Annotated[
+    bool,
+    typer.Option(
+        "--no-sidecar",
+        rich_help_panel=WRITING,
+        help="Write the map alone, without attribute table (.aux.xml), QGIS style (.qml) and STAC item (.json).",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=WRITING)]
 Model = Annotated[
     str | None,

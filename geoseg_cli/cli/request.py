@@ -133,6 +133,7 @@ class Request:
             crop=given["crop"],
             probabilities=given["probabilities"],
             confidence=given["confidence"],
+            sidecars=not given["no_sidecar"],
             max_memory_bytes=read_size(given["max_memory"]),
             creation_options=dict(_creation_option(item) for item in given["co"] or ()),
             overwrite=given["overwrite"],
@@ -188,6 +189,22 @@ def put(text: str) -> None:
         raise StorageError(f"standard output does not take the result: {error}", "see where it is sent to") from error
 
 
+def _refuse_report_in_sidecar(output: Path) -> None:
+    """Refuse a report that the shell writes where a sidecar goes: publishing the sidecar would lose it."""
+    from geoseg_cli.results.sidecars import sidecar_paths
+
+    try:
+        stdout = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+    for path in sidecar_paths(output).values():
+        if os.path.exists(path) and os.path.samestat(stdout, os.stat(path)):
+            raise UsageError(
+                f"standard output goes to {path}, which lies beside the map and is written by the run itself",
+                "send it to a file of another name, or add --no-sidecar",
+            )
+
+
 def _as_bug(error: Exception) -> GeosegError:
     return GeosegError(
         f"internal error: {type(error).__name__}: {error}", "run this scene alone with -vv and report it"
@@ -212,6 +229,8 @@ class _Runner:
 
     def run(self, scene: Path) -> str:
         """What stdout gets for a scene: a path, a report, or nothing."""
+        if not self._request.given["no_sidecar"]:
+            _refuse_report_in_sidecar(self._request.output_of(scene))
         report = self._plan(scene) if self._request.given["dry_run"] else self._predict(scene)
         if self._request.given["json"]:
             return json.dumps(report) + "\n"

@@ -5,8 +5,11 @@
     maps      MapWriter: the rasters of one run
     commit    OutputTransaction: nothing has its final name before everything is on the disk
     areas     class_areas: pixels, share and hectares of every class
+    beside    write_sidecars: attribute table, QGIS style and STAC item, all from one MapDescription
+    verify    verify_map: is a map, with what lies beside it, still what was written?
     preview   write_preview, write_quicklook: pictures to look at
 
-``workfolder``, ``sidecars`` and ``storage`` serve these: where an output is made, what would override it, and
-what to tell the user when the disk refuses.
+``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``workfolder``, ``sidecars``
+and ``storage`` serve these: where an output is made, what would override it, and what to tell the user when the disk
+refuses.
 """

@@ -6,8 +6,9 @@ What is guaranteed:
 - Each target is at every moment the complete old file or the complete new one, power loss included.
 - After an exception in ``commit()``, an interrupt by the keyboard included, all targets and sidecars are as they
   were (on file systems without hard links, targets that were already replaced stay new).
-- A process killed in the middle of ``commit()`` can leave some targets new and others old, and old targets
-  without their sidecars: only a rename is atomic. The next run for the same targets puts that right.
+- A process killed in the middle of ``commit()`` can leave some targets new and others old, and targets, old or new,
+  without some of their sidecars, but never a new target beside an old one's sidecar: those go first, and new ones
+  come after the file that they describe. Only a rename is atomic; the next run for the same targets puts that right.
 - A work folder left by a killed process is removed by the next run for the same target on the same machine.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from geoseg_cli.errors import AccessError, OutputError, StorageError, UsageError
-from geoseg_cli.results.sidecars import sidecars
+from geoseg_cli.results.sidecars import described_by_geoseg, sidecars
 from geoseg_cli.results.storage import free_bytes, storage_trouble
 from geoseg_cli.results.workfolder import WorkFolder, remove_dead_work
 
@@ -44,7 +45,7 @@ class OutputTransaction:
         """Plan; nothing is looked at or touched before the ``with`` block starts.
 
         Args:
-            targets: Files to publish, in any folders that exist.
+            targets: Files to publish, in any folders that exist; sidecars after what they belong to.
             overwrite: Whether targets may exist. A symbolic link to a file, or to nothing, is replaced itself, not
                 what it points to.
             inputs: Files that are read; none of them may be a target.
@@ -171,10 +172,13 @@ class _Publication:
         self._created: list[tuple[Path, tuple[int, int]]] = []
 
     def clear_sidecars(self, target: Path, keep: Sequence[Path]) -> None:
-        """Move aside what would override the new file, but for files that are published themselves."""
+        """Move aside what would override the new file, or describes the old one.
+
+        Where nothing may be overwritten, ``keep`` stays, and publishing a file of that name is refused.
+        """
         with storage_trouble(target):
-            for sidecar in sidecars(target):
-                if sidecar not in keep:
+            for sidecar in (*sidecars(target), *described_by_geoseg(target)):
+                if self._overwrite or sidecar not in keep:
                     os.replace(sidecar, self._aside(sidecar))
 
     def place(self, target: Path) -> None:

@@ -17,7 +17,9 @@ from geoseg_cli.grid import Grid
 from geoseg_cli.results.areas import ClassArea, class_areas
 from geoseg_cli.results.cog import check_creation_options, write_cog
 from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.description import PIXELS_TAG, MapDescription
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
+from geoseg_cli.results.stac import Asset
 
 if TYPE_CHECKING:
     from geoseg_cli.rows import Rows
@@ -108,7 +110,7 @@ class MapWriter:
         Raises:
             StorageError: The disk does not take them, or gives back other pixels.
         """
-        self._works["labels"].add_tags({"GEOSEG_PIXELS_SHA256": self._digest.hexdigest()})
+        self._works["labels"].add_tags({PIXELS_TAG: self._digest.hexdigest()})
         for kind, work in self._works.items():
             work.close()
             write_cog(work, self._transaction.path(self._targets[kind]), self._spec.creation_options)
@@ -117,6 +119,19 @@ class MapWriter:
     def areas(self) -> tuple[ClassArea, ...]:
         """What each class covers."""
         return class_areas(self._works["labels"].counts, self._spec.legend)
+
+    def describe(self) -> MapDescription:
+        """What the finished label map says of itself."""
+        spec, target = self._spec, self._targets["labels"]
+        tags = {**spec.tags, PIXELS_TAG: self._digest.hexdigest()}
+        return MapDescription(target.name, spec.grid, spec.legend, spec.description, tags, self.areas())
+
+    def assets(self) -> tuple[Asset, ...]:
+        """The finished rasters, the label map first."""
+        return tuple(
+            Asset(kind, target, self._transaction.path(target), self._works[kind].spec)
+            for kind, target in self._targets.items()
+        )
 
     def __enter__(self) -> MapWriter:
         return self

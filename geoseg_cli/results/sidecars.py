@@ -1,15 +1,38 @@
-"""Files beside a raster that readers take together with it, and believe more than the raster itself."""
+"""Files beside a raster: those that readers take together with it, and those in which geoseg describes a map."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
+
+from geoseg_cli.results.qgis_style import MARK
+from geoseg_cli.results.stac import SOFTWARE
+
+Sidecar = Literal["attributes", "style", "item"]
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
 
 ATTACHED_ENDINGS = (".aux.xml", ".ovr", ".ovr.aux.xml", ".msk", ".msk.ovr")
 """GDAL: persistent metadata, external overviews, external masks (gdal.org, drivers/raster/gtiff, PAM)."""
+
+MOST_BYTES = 16 << 20
+"""Longest description that is read; ours have some kilobytes."""
+
+
+def sidecar_paths(raster: Path) -> dict[Sidecar, Path]:
+    """Where geoseg describes a map.
+
+    ``attributes`` are names and attribute table for GDAL (``MAP.tif.aux.xml``), ``style`` is for QGIS (``MAP.qml``),
+    ``item`` is the entry for a STAC catalogue (``MAP.json``).
+    """
+    return {
+        "attributes": raster.with_name(f"{raster.name}.aux.xml"),
+        "style": raster.with_suffix(".qml"),
+        "item": raster.with_suffix(".json"),
+    }
 
 
 def sidecars(raster: Path) -> Iterator[Path]:
@@ -29,6 +52,40 @@ def sidecars(raster: Path) -> Iterator[Path]:
         sidecar = raster.with_name(name)
         if os.path.lexists(sidecar) and not os.path.isdir(sidecar):  # unlike Path's, these bear names too long to exist
             yield sidecar
+
+
+def described_by_geoseg(raster: Path) -> Iterator[Path]:
+    """Style and catalogue entry beside a raster that geoseg wrote, and nobody since.
+
+    Args:
+        raster: Path of an image, which itself need not exist; other files have none.
+    """
+    if raster.suffix.lower() not in IMAGE_SUFFIXES:
+        return
+    paths = sidecar_paths(raster)
+    if MARK in (read_sidecar(paths["style"]) or ""):
+        yield paths["style"]
+    if _is_own_item(read_sidecar(paths["item"]) or ""):
+        yield paths["item"]
+
+
+def read_sidecar(path: Path) -> str | None:
+    """The text of a sidecar; None where there is none, and for what cannot be one of ours."""
+    try:
+        # Not a pipe, which would wait, and not a file of any length.
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return None
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def _is_own_item(text: str) -> bool:
+    try:
+        item = json.loads(text)
+        return isinstance(item["stac_version"], str) and SOFTWARE in item["properties"]["processing:software"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _shares_its_stem(raster: Path) -> bool:

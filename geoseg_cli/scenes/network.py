@@ -6,6 +6,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Final
 
 from geoseg_cli.errors import InputError, InputMissingError, StorageError
@@ -56,6 +57,15 @@ def redacted(address: str) -> str:
     if not is_remote(address):
         return address
     return re.sub(r"(:/{1,2})[^/@]*@", r"\1", address.split("?", 1)[0])
+
+
+def address_of(path: Path) -> Path | str:
+    """The address that a scene's path stands for, without what may be secret in it; other paths as they are."""
+    name = re.sub("^/vsicurl/(?=https?:)", "", str(path))
+    for scheme, prefix in (("s3", _SCHEMES["s3"]), ("gs", _SCHEMES["gs"])):
+        name = re.sub(f"^{prefix}", f"{scheme}://", name)
+    match = _ADDRESS.match(name)
+    return path if match is None else redacted(f"{match[1]}://{name[match.end() :]}")
 
 
 def read_remote(address: str, most_bytes: int, is_allowed: bool) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,32 @@ def test_stdout_carries_only_the_output_path(run: Run, scene: Path, model: Path)
     assert (done.code, done.out) == (0, f"{scene.parent / 'scene_cloudmask.tif'}\n")
     assert "radiometry" in done.err
     assert "Thick cloud" in done.err
-    assert names(scene.parent) == {"scene.tif", "scene_cloudmask.tif"}
+    sidecars = {"scene_cloudmask.tif.aux.xml", "scene_cloudmask.qml", "scene_cloudmask.json"}
+    assert names(scene.parent) == {"scene.tif", "scene_cloudmask.tif"} | sidecars
+
+
+def test_no_sidecar_writes_the_map_alone_and_the_report_lists_what_lies_beside(
+    run: Run, scene: Path, model: Path
+) -> None:
+    report = json.loads(run("cloudmask", scene, "--model", model, "--json").out)
+    beside = {Path(path).name for path in report["sidecars"].values()}
+    assert names(scene.parent) == {"scene.tif", "scene_cloudmask.tif"} | beside
+    alone = json.loads(run("cloudmask", scene, "--model", model, "--json", "--overwrite", "--no-sidecar").out)
+    assert alone["sidecars"] == {}
+    assert names(scene.parent) == {"scene.tif", "scene_cloudmask.tif"}, "those of the older map went with it"
+
+
+def test_a_report_cannot_be_sent_to_where_the_item_goes(
+    run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``geoseg cloudmask scene.tif --json > scene_cloudmask.json``: the item would take the report's place."""
+    report = scene.with_name("scene_cloudmask.json")
+    for extra, code in ((["--overwrite"], 2), (["--no-sidecar"], 0)):
+        with open(report, "w") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            done = run("cloudmask", scene, "--model", model, "--json", *extra)
+        assert done.code == code, done.err
+    assert json.loads(report.read_text())["sidecars"] == {}
 
 
 def test_quiet_says_nothing_but_the_path(run: Run, scene: Path, model: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_killed_run_leaves_the_old_output_and_the_next_run_cleans_up(large_sce
     assert output.read_bytes() == b"old"
     done = subprocess.run([*GEOSEG, "classify", str(SAMPLE), "-o", str(output), "--overwrite", "-q"], check=True)
     assert done.returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+    assert {path.name for path in tmp_path.iterdir()} == {"map.tif", "map.tif.aux.xml", "map.qml", "map.json"}
     with rasterio.open(output) as file:
         assert file.shape == (512, 512)
 

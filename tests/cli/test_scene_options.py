@@ -393,7 +393,8 @@ def test_an_address_is_mapped_into_the_current_folder(
     monkeypatch.chdir(tmp_path / "here")
     done = run("cloudmask", f"{server}/far.tif", "--model", model, "--allow-network", "--json")
     assert done.code == 0, done.err
-    assert [path.name for path in (tmp_path / "here").iterdir()] == ["far_cloudmask.tif"]
+    item = json.loads((tmp_path / "here" / "far_cloudmask.json").read_text())
+    assert item["links"][0] == {"rel": "derived_from", "href": f"{server}/far.tif", "title": "far.tif"}
     np.testing.assert_array_equal(read(tmp_path / "here" / "far_cloudmask.tif")[0], expected)
     assert json.loads(done.out)["scene"] == f"{server}/far.tif"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from geoseg_cli.catalog import Legend, legends
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.cog import write_cog
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
+from tests.results.published import publish_map
 
 UTM = CRS.from_epsg(32631)
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_000_000)
@@ -70,5 +72,17 @@ def make_cog(tmp_path: Path, make_work: Callable[..., WorkRaster]) -> Callable[.
         out = tmp_path / "map.tif"
         write_cog(make_work(replace(spec, bands=len(pixels)), pixels), out, options)
         return out
+
+    return make
+
+
+@pytest.fixture
+def make_map(tmp_path: Path, grid: Callable[..., Grid], legend: Legend) -> Callable[..., Path]:
+    """A published map of (H,W) labels with its sidecars: ``make_map(labels, name=..., grid=..., legend=...)``."""
+
+    def make(labels: Pixels, name: str = "maps/map.tif", **more: Any) -> Path:
+        out = tmp_path / name
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return publish_map(out, labels, more.pop("grid", grid(*labels.shape)), more.pop("legend", legend), **more)
 
     return make

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from geoseg_cli.results import cog as cog_module
 from geoseg_cli.results import commit as commit_module
 from geoseg_cli.results.cog import write_cog
 from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.qgis_style import MARK
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
@@ -357,6 +359,55 @@ def test_killed_at_any_operation_every_file_is_old_or_new_and_the_next_run_clean
         assert state(folder) == {MAP: "newer", REPORT: "newer"}
         assert work_folders(folder) == [], f"step {step}"
     assert 0 < kept_old < total
+
+
+BESIDE = ("map.tif", "map.tif.aux.xml", "map.qml", "map.json")
+OURS = {
+    "map.qml": f"<!-- {MARK} -->",
+    "map.json": '{"stac_version": "", "properties": {"processing:software": {"geoseg": ""}}',
+}
+
+
+def publish_set(folder: Path, content: str) -> None:
+    targets = [folder / name for name in BESIDE]
+    with OutputTransaction(targets, overwrite=True) as transaction:
+        for target in targets:
+            transaction.path(target).write_text(described(target.name, content))
+        transaction.commit()
+
+
+def described(name: str, content: str) -> str:
+    return f"{OURS[name]}, {json.dumps(content)}: 0}}" if name == "map.json" else f"{OURS.get(name, '')}{content}"
+
+
+@posix
+@pytest.mark.usefixtures("quick_sync")
+def test_killed_at_any_operation_no_new_map_lies_beside_what_described_the_old_one(tmp_path):
+    def body(folder: Path, step: int) -> int:
+        counter = at_operation(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        publish_set(folder, "new")
+        return counter[0]
+
+    old, new = ({name: described(name, content) for name in BESIDE} for content in ("old", "new"))
+    (tmp_path / "count").mkdir()
+    publish_set(tmp_path / "count", "old")
+    total = in_child(lambda: body(tmp_path / "count", -1))
+    assert total > 20
+    halves = 0
+    for step in range(1, total + 1):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        publish_set(folder, "old")
+        assert state(folder) == old
+        assert in_child(lambda folder=folder, step=step: body(folder, step)) == -signal.SIGKILL
+        found = state(folder)
+        whole = new if found[MAP] == new[MAP] else old
+        assert found.items() <= whole.items(), f"step {step}: the map is of another run than what lies beside it"
+        halves += len(found) < len(BESIDE)
+        publish_set(folder, "new")
+        assert state(folder) == new
+        assert work_folders(folder) == [], f"step {step}"
+    assert halves > 0, "some kills fell between the renames"
 
 
 @posix

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import rasterio
 
+from geoseg_cli.errors import OutputError, UsageError
 from geoseg_cli.results.cog import write_cog
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.raster import RasterSpec
-from geoseg_cli.results.sidecars import sidecars
+from geoseg_cli.results.sidecars import described_by_geoseg, sidecar_paths, sidecars
 
 
 @pytest.mark.parametrize(
@@ -63,3 +66,44 @@ def test_poisoned_sidecars_do_not_touch_a_published_map(tmp_path, grid, labels, 
         assert np.array_equal(file.read(1), pixels)
         assert 77 not in file.read(1, out_shape=(350, 300))
         assert [p for p in file.files if not p.endswith("map.tif")] == []
+
+
+def test_what_geoseg_wrote_beside_a_map_is_told_from_the_users_own_files(tmp_path, make_map, labels):
+    path = make_map(labels(8, 9))
+    assert {p.name for p in described_by_geoseg(path)} == {"map.qml", "map.json"}
+    for text in ("{}", "[]", "no JSON", '{"stac_version": "1.1.0", "properties": {"processing:software": {}}}', ""):
+        path.with_suffix(".json").write_text(text)
+        path.with_suffix(".qml").write_text("<qgis/>")
+        assert list(described_by_geoseg(path)) == []
+
+
+def test_what_described_an_older_map_goes_with_it_and_the_users_own_stays(make_map, labels):
+    path = make_map(labels(8, 9))
+    path.with_suffix(".json").write_text("my report")
+    with OutputTransaction([path], overwrite=True) as transaction:
+        transaction.path(path).write_bytes(b"new map")
+        transaction.commit()
+    assert {p.name: p.suffix for p in path.parent.iterdir()} == {"map.tif": ".tif", "map.json": ".json"}
+    assert path.with_suffix(".json").read_text() == "my report"
+
+
+def test_a_sidecar_that_is_there_is_not_replaced_unless_asked(make_map, labels):
+    for name in ("map.json", "map.qml", "map.tif.aux.xml"):
+        folder = name.replace(".", "_")
+        make_map(labels(8, 9), f"{folder}/other.tif").with_name(name).write_text("precious")
+        with pytest.raises(OutputError, match=re.escape(name)):
+            make_map(labels(8, 9), f"{folder}/map.tif")
+        path = make_map(labels(8, 9), f"{folder}/map.tif", overwrite=True)
+        assert path.with_name(name).read_text() != "precious"
+
+
+def test_a_map_is_not_written_over_an_item_that_is_its_scene(make_map, labels, tmp_path):
+    with OutputTransaction([tmp_path / "a.tif", tmp_path / "a.qml"], inputs=[tmp_path / "a.json"]):
+        pass
+    (tmp_path / "a.json").write_text("{}")
+    targets = [tmp_path / "a.tif", *sidecar_paths(tmp_path / "a.tif").values()]
+    with (
+        pytest.raises(UsageError, match="both input and output"),
+        OutputTransaction(targets, overwrite=True, inputs=[tmp_path / "a.json"]),
+    ):
+        pass

@@ -19,7 +19,7 @@ from geoseg_cli.errors import GeosegError, InputError, InputMissingError, Storag
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes import SceneOptions, open_scene
 from geoseg_cli.scenes import network as network_module
-from geoseg_cli.scenes.network import gdal_name, is_remote, read_remote, redacted
+from geoseg_cli.scenes.network import address_of, gdal_name, is_remote, read_remote, redacted
 from geoseg_cli.scenes.raster_file import open_raster
 from geoseg_cli.scenes.stac_item import find
 from tests.conftest import write_scene
@@ -297,3 +297,22 @@ def test_time_and_tries_of_gdal_are_bounded_while_a_file_is_open(monkeypatch: An
     assert seen
     assert all(str(options["GDAL_HTTP_TIMEOUT"]) == "30" for options in seen)
     assert all(str(options["GDAL_HTTP_MAX_RETRY"]) == "4" for options in seen)
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("/vsicurl/https://example.org/a/x.tif?sig=SECRET", "https://example.org/a/x.tif"),
+        ("https://alice:SECRET@example.org/x.tif", "https://example.org/x.tif"),
+        ("/vsis3/bucket/x.tif", "s3://bucket/x.tif"),
+        ("/vsigs/bucket/x.tif", "gs://bucket/x.tif"),
+        ("http://localhost:80/x.json", "http://localhost:80/x.json"),
+    ],
+)
+def test_a_path_that_stands_for_an_address_is_told_as_one_without_secrets(path: str, address: str) -> None:
+    assert address_of(Path(path)) == address
+
+
+@pytest.mark.parametrize("path", ["/data/x.tif", "x.tif", "/data/https/x.tif", "/vsizip//a.zip/x.tif"])
+def test_other_paths_are_no_addresses(path: str) -> None:
+    assert address_of(Path(path)) == Path(path)

@@ -1,0 +1,221 @@
+"""Does a map still say what geoseg wrote? Its structure, legend, pixels, sidecars and catalogue entry are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+
+from geoseg_cli.errors import GeosegError, InputError, InputMissingError
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.results.areas import ClassCounts, class_areas
+from geoseg_cli.results.description import PIXELS_TAG, MapDescription, legend_from_tags
+from geoseg_cli.results.raster import BLOCK_PX
+from geoseg_cli.results.sidecars import sidecar_paths, sidecars
+from geoseg_cli.results.storage import storage_trouble
+from geoseg_cli.results.verify_beside import SIDECAR_CHECKS
+
+Problems = tuple[str, ...]
+
+PROVENANCE = (
+    "GEOSEG_VERSION", "GEOSEG_MODEL", "GEOSEG_MODEL_SHA256", "GEOSEG_INPUT", "GEOSEG_BANDS", "GEOSEG_RADIOMETRY",
+    "GEOSEG_TILE", "GEOSEG_OVERLAP", "GEOSEG_ENGINE", "GEOSEG_DEVICE", "GEOSEG_PRECISION", "GEOSEG_LEGEND",
+    "TIFFTAG_SOFTWARE", "TIFFTAG_DATETIME",
+)  # fmt: skip
+"""Tags that every map of geoseg has."""
+
+LEAST_BLOCK_PX = 128
+"""Smallest side of a COG's blocks; strips are lower."""
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was looked at, and what is wrong.
+
+    Attributes:
+        path: The map.
+        checks: Name of each check that was made, in order.
+        problems: What is wrong, by check; empty for a map that is as it was written.
+        absent: Sidecars that are not there, which is no mistake.
+    """
+
+    path: Path
+    checks: tuple[str, ...]
+    problems: Mapping[str, Problems]
+    absent: tuple[str, ...]
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict in plain types."""
+        return {
+            "map": str(self.path),
+            "intact": self.is_intact,
+            "checks": list(self.checks),
+            "problems": {check: list(found) for check, found in self.problems.items()},
+            "absent": list(self.absent),
+        }
+
+
+def verify_map(path: Path) -> Verdict:
+    """Check a class map that geoseg wrote, and what lies beside it. Nothing is changed.
+
+    Args:
+        path: The map.
+
+    Raises:
+        InputMissingError: There is no such file.
+        InputError: It is no class map of geoseg.
+        AccessError, StorageError: It cannot be read to its end.
+    """
+    if not os.path.isfile(path):
+        raise InputMissingError(f"{path}: there is no such file", "check the path")
+    # The file alone: what lies beside it is looked at afterwards, and not by GDAL.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        with _opened(path) as file:
+            description, counts, digest = _read(path, file)
+            found = {
+                "structure": _structure(file),
+                "provenance": _provenance(description),
+                "legend": _palette(file, description),
+                "pixels": _pixels(description, counts, digest),
+            }
+            levels = len(file.overviews(1))
+        found["overviews"] = tuple(text for level in range(levels) for text in _overview(path, level, description))
+    found["neighbours"] = _neighbours(path)
+    absent = []
+    for kind, sidecar in sidecar_paths(path).items():
+        if not os.path.lexists(sidecar):
+            absent.append(sidecar.name)
+        elif not found["provenance"]:
+            found[f"{kind} ({sidecar.name})"] = SIDECAR_CHECKS[kind](sidecar, path, description)
+    return Verdict(path, tuple(found), {check: what for check, what in found.items() if what}, tuple(absent))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    with storage_trouble(path, "read"):
+        with open(path, "rb") as start:
+            if start.read(4) not in _TIFF_MAGIC:
+                raise _not_ours(path, "it is no TIFF")
+        with rasterio.open(path.absolute(), driver="GTiff") as file:
+            yield file
+
+
+def _read(path: Path, file: Any) -> tuple[MapDescription, ClassCounts, str]:
+    """What the map says of itself, what its pixels are, and their SHA-256.
+
+    Raises:
+        InputError: It is no class map of geoseg.
+    """
+    tags = file.tags()
+    if PIXELS_TAG not in tags:
+        raise _not_ours(path, f"it has no tag {PIXELS_TAG}")
+    if file.dtypes != ("uint8",) or file.nodata is None or not 0 <= file.nodata <= 255:
+        raise _not_ours(path, "it is not one band of uint8 with a nodata number")
+    try:
+        legend = legend_from_tags(tags, int(file.nodata))
+    except GeosegError as error:
+        raise _not_ours(path, error.message) from error
+    if legend is None:
+        raise _not_ours(path, "its tags hold no classes")
+    grid = Grid(file.crs, file.transform, file.height, file.width)
+    counts, digest = ClassCounts(grid), hashlib.sha256()
+    for window in _row_windows(grid.height, grid.width):
+        labels = file.read(1, window=window.to_rasterio())
+        digest.update(labels.tobytes())
+        counts.add(window.row, labels)
+    band = file.descriptions[0] or ""
+    description = MapDescription(path.name, grid, legend, band, tags, class_areas(counts, legend))
+    return description, counts, digest.hexdigest()
+
+
+def _not_ours(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is no class map of geoseg: {why}", "give a map that geoseg classify or cloudmask wrote")
+
+
+def _structure(file: Any) -> Problems:
+    found = []
+    if file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
+        found.append("it is no cloud-optimized GeoTIFF, or was one before it was edited")
+    block_height, block_width = file.block_shapes[0]
+    large = max(file.shape) > max(BLOCK_PX, block_height, block_width) and file.width > 1
+    if large and not file.overviews(1):
+        found.append("it has no overviews")
+    # What rasterio calls tiled leaves out files exactly one block wide.
+    if block_width == file.width and block_height < min(file.height, LEAST_BLOCK_PX):
+        found.append("it is not tiled")
+    return tuple(found)
+
+
+def _provenance(description: MapDescription) -> Problems:
+    found = [f"the tag {name} is missing" for name in PROVENANCE if name not in description.tags]
+    if not found:
+        try:
+            _ = description.written, description.acquired, bytes.fromhex(description.tags["GEOSEG_MODEL_SHA256"])
+        except ValueError as error:
+            found.append(f"a tag cannot be read: {error}")
+    return tuple(found)
+
+
+def _palette(file: Any, description: MapDescription) -> Problems:
+    try:
+        colors = file.colormap(1)
+    except ValueError:  # rasterio's way to say that there is none
+        return ("it has no colour table",)
+    return tuple(
+        f"class {cls.value} ({cls.title}) has colour {_hex(colors[cls.value])} in the table, {cls.color} in the tags"
+        for cls in description.legend.classes
+        if colors[cls.value][:3] != cls.rgb
+    )
+
+
+def _hex(color: tuple[int, ...]) -> str:
+    return "#{:02X}{:02X}{:02X}".format(*color)
+
+
+def _pixels(description: MapDescription, counts: ClassCounts, digest: str) -> Problems:
+    found = []
+    stated = description.tags[PIXELS_TAG]
+    if digest != stated:
+        found.append(f"their SHA-256 is {digest[:16]}..., {PIXELS_TAG} says {stated[:16]}...")
+    strange = _strange(np.flatnonzero(counts.pixels).tolist(), description)
+    return (*found, *([f"values {strange} are no classes of the legend"] if strange else []))
+
+
+def _overview(path: Path, level: int, description: MapDescription) -> Problems:
+    values: set[int] = set()
+    with storage_trouble(path, "read"), rasterio.open(path.absolute(), driver="GTiff", overview_level=level) as file:
+        for window in _row_windows(file.height, file.width):
+            values.update(np.unique(file.read(1, window=window.to_rasterio())).tolist())
+        size = f"{file.height} x {file.width}"
+    strange = _strange(sorted(values), description)
+    return (f"that of {size} px holds {strange}, which are no classes",) if strange else ()
+
+
+def _strange(values: list[int], description: MapDescription) -> list[int]:
+    known = {*description.legend.values, description.legend.nodata}
+    return [value for value in values if value not in known]
+
+
+def _neighbours(path: Path) -> Problems:
+    attributes = sidecar_paths(path)["attributes"]
+    others = [sidecar.name for sidecar in sidecars(path) if sidecar != attributes]
+    return tuple(f"{name} is no file of geoseg, and readers believe it more than the map" for name in others)
+
+
+def _row_windows(height: int, width: int) -> Iterator[Window]:
+    for row in range(0, height, BLOCK_PX):
+        yield Window(row, 0, min(BLOCK_PX, height - row), width)

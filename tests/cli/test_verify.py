@@ -1,0 +1,68 @@
+"""``geoseg verify``: what it prints and how it exits, on maps that the commands made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.test_predict import random_scene
+
+
+@pytest.fixture
+def made(run: Run, model: Path, tmp_path: Path) -> Path:
+    random_scene(tmp_path / "scene.tif", 90, 70)
+    done = run("cloudmask", tmp_path / "scene.tif", "--model", model, "--confidence", tmp_path / "c.tif")
+    assert done.code == 0, done.err
+    return tmp_path / "scene_cloudmask.tif"
+
+
+def test_a_fresh_map_is_intact(run: Run, made: Path) -> None:
+    done = run("verify", made)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"{made}: intact, 9 checks\n"
+
+
+def test_json_is_one_verdict_a_line(run: Run, made: Path) -> None:
+    made.with_suffix(".qml").unlink()
+    verdict = json.loads(run("verify", made, "--json").out)
+    assert (verdict["map"], verdict["intact"], verdict["problems"]) == (str(made), True, {})
+    assert verdict["absent"] == ["scene_cloudmask.qml"]
+
+
+def test_a_failed_check_is_named_and_ends_with_74(run: Run, made: Path) -> None:
+    style = made.with_suffix(".qml")
+    style.write_text(style.read_text().replace("Thick", "Thicker"))
+    done = run("verify", made)
+    assert done.code == 74
+    assert "style (scene_cloudmask.qml): " in done.out
+    assert "1 of 9 checks failed: style" in done.err
+    verdict = json.loads(run("verify", made, "--json").out)
+    assert not verdict["intact"]
+    assert list(verdict["problems"]) == ["style (scene_cloudmask.qml)"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("scene.tif", 65), ("c.tif", 65), ("nowhere.tif", 66)])
+def test_what_cannot_be_verified_ends_with_its_own_code(run: Run, made: Path, name: str, code: int) -> None:
+    done = run("verify", made.with_name(name))
+    assert done.code == code
+    assert "  -> " in done.err
+    failure = json.loads(run("verify", made.with_name(name), "--json").out)
+    assert failure["error"]["exit_code"] == code
+
+
+def test_one_bad_map_of_several_is_named_and_the_others_are_checked(run: Run, made: Path) -> None:
+    done = run("verify", made.with_name("scene.tif"), made)
+    assert done.code == 1
+    assert f"{made.with_name('scene.tif')}: failed\n" in done.out
+    assert f"{made}: intact, 9 checks\n" in done.out
+    assert "1 of 2 maps failed" in done.err
+
+
+def test_names_of_files_cannot_command_the_terminal(run: Run, made: Path) -> None:
+    strange = made.with_name("a\x1b[31m.tif")
+    made.rename(strange)
+    done = run("verify", strange, strange.with_name("b\x1b.tif"))
+    assert "\x1b" not in done.out + done.err
