@@ -47,6 +47,15 @@ def test_neighbours_share_at_least_the_overlap_asked_for(plan: TilePlan) -> None
         assert all(px >= axis.overlap for px in shared)
 
 
+@given(st.integers(1, 20_000), st.sampled_from([(256, 64), (512, 64), (512, 32), (64, 32), (128, 0)]))
+def test_all_tiles_but_the_last_begin_at_a_multiple_of_the_network_s_step(size: int, tiling: tuple[int, int]) -> None:
+    tile, overlap = tiling
+    axis = TilePlan.cover(size, size, tile, overlap, 32).rows
+    assert all(start % 32 == 0 for start in axis.starts[:-1])
+    # As few tiles as without.
+    assert len(axis.starts) == len(TilePlan.cover(size, size, tile, overlap).rows.starts)
+
+
 @given(plans())
 def test_cores_partition_the_scene(plan: TilePlan) -> None:
     owners = np.zeros((plan.rows.size, plan.cols.size), int)
