@@ -1,4 +1,4 @@
-"""What classes and bands are called: legends and sensors, read from ``data/*.toml``.
+"""What classes and bands are called: legends, mappings between them and sensors, read from ``data/*.toml``.
 
 Code refers to classes and bands by name; values, colours and wavelengths live in the data files.
 """
@@ -6,13 +6,13 @@ Code refers to classes and bands by name; values, colours and wavelengths live i
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from geoseg_cli.errors import ModelError
+from geoseg_cli.errors import ModelError, UsageError
 
 NODATA = 255
 """Value of pixels that were not computed, in every uint8 raster that geoseg writes."""
@@ -87,6 +87,52 @@ class Legend:
 
 
 @dataclass(frozen=True, slots=True)
+class LegendMapping:
+    """How the classes of one legend become those of another.
+
+    Attributes:
+        source, target: The legends.
+        classes: Name of a class of the source -> name of the class of the target that it becomes.
+        lost: Names of classes of the source that become nodata.
+        losses: What the target no longer says, as sentences for people.
+    """
+
+    source: Legend
+    target: Legend
+    classes: Mapping[str, str]
+    lost: tuple[str, ...]
+    losses: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        known = {c.name for c in self.source.classes}
+        told = [*self.classes, *self.lost]
+        if set(told) != known or len(told) != len(known):
+            raise ModelError(
+                f"{self}: {', '.join(sorted(known.symmetric_difference(told)) or sorted(told))} are not told once",
+                f"give each class of {self.source.name} a class of the target, or call it lost",
+            )
+        unknown = set(self.classes.values()) - {c.name for c in self.target.classes}
+        if unknown:
+            raise ModelError(
+                f"{self}: no class of the target is {', '.join(sorted(unknown))}", "use its classes' names"
+            )
+        if not self.losses:
+            raise ModelError(f"{self}: nothing says what is lost", "say it in a sentence")
+
+    def __str__(self) -> str:
+        """``source -> target``."""
+        return f"{self.source.name} -> {self.target.name}"
+
+    def table(self) -> dict[int, int]:
+        """Value in the source -> value in the target, nodata included."""
+        values = {c.name: c.value for c in self.target.classes}
+        goals = {old: values[new] for old, new in self.classes.items()}
+        return {c.value: goals.get(c.name, self.target.nodata) for c in self.source.classes} | {
+            self.source.nodata: self.target.nodata
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Band:
     """One band of a sensor.
 
@@ -149,6 +195,28 @@ def legends() -> dict[str, Legend]:
 
 
 @cache
+def mappings() -> dict[tuple[str, str], LegendMapping]:
+    """All mappings of ``data/mappings.toml`` by the names of source and target."""
+    found = [_mapping(row) for row in _toml("mappings.toml")["mappings"]]
+    return {(one.source.name, one.target.name): one for one in found}
+
+
+def find_mapping(source: str, target: str) -> LegendMapping:
+    """How the classes of one legend become those of another.
+
+    Raises:
+        UsageError: Nobody has written that down.
+    """
+    if (source, target) not in mappings():
+        known = [goal for origin, goal in mappings() if origin == source]
+        raise UsageError(
+            f"classes of {source} cannot be turned into those of {target}",
+            f"use one of {', '.join(known)}" if known else "leave the legend as it is",
+        )
+    return mappings()[source, target]
+
+
+@cache
 def sensors() -> dict[str, Sensor]:
     """All sensors of ``data/sensors.toml`` by name."""
     tables = {name: table for name, table in _toml("sensors.toml").items() if isinstance(table, dict)}
@@ -178,6 +246,11 @@ def _toml(name: str) -> dict[str, Any]:
 
 def _legend(name: str, table: dict[str, Any]) -> Legend:
     return Legend(name, tuple(LandClass(**row) for row in table["classes"]), table["nodata"])
+
+
+def _mapping(row: dict[str, Any]) -> LegendMapping:
+    source, target = legends()[row["source"]], legends()[row["target"]]
+    return LegendMapping(source, target, row["classes"], tuple(row.get("lost", ())), tuple(row["losses"]))
 
 
 def _sensor(name: str, table: dict[str, Any]) -> Sensor:

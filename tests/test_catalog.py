@@ -6,8 +6,17 @@ import re
 
 import pytest
 
-from geoseg_cli.catalog import LandClass, Legend, common_names, legends, sensors
-from geoseg_cli.errors import ModelError
+from geoseg_cli.catalog import (
+    LandClass,
+    Legend,
+    LegendMapping,
+    common_names,
+    find_mapping,
+    legends,
+    mappings,
+    sensors,
+)
+from geoseg_cli.errors import ModelError, UsageError
 
 
 @pytest.mark.parametrize("legend", legends().values(), ids=lambda legend: legend.name)
@@ -65,3 +74,76 @@ def test_b8a_never_stands_for_the_broad_near_infrared_band() -> None:
 def test_common_names_cover_what_the_models_want() -> None:
     wanted = {"coastal", "blue", "green", "red", "nir", "nir09", "cirrus", "swir16", "swir22"}
     assert wanted <= set(common_names())
+
+
+@pytest.mark.parametrize("mapping", mappings().values(), ids=str)
+def test_a_mapping_tells_the_end_of_every_class(mapping: LegendMapping) -> None:
+    table = mapping.table()
+    assert set(table) == {*mapping.source.values, 255}
+    assert set(table.values()) <= {*mapping.target.values, 255}
+    assert table[255] == 255
+    lost = {c.value for c in mapping.source.classes if c.name in mapping.lost}
+    assert {value for value, goal in table.items() if goal == 255} == {*lost, 255}
+    assert all(sentence.endswith(".") for sentence in mapping.losses)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "table"),
+    [
+        ("cloudsen12", "cloud-binary", {0: 0, 1: 1, 2: 1, 3: 0}),
+        ("cloudsen12", "cloud-valid", {0: 1, 1: 0, 2: 0, 3: 0}),
+        ("cloudsen12", "sentinel-2-scl", {0: 7, 1: 9, 2: 10, 3: 3}),
+        # The scene classification as users of CloudSEN12 read it; 1 is saturated or defective.
+        (
+            "sentinel-2-scl",
+            "cloudsen12",
+            {1: 255, 2: 0, 3: 3, 4: 0, 5: 0, 6: 0, 7: 0, 8: 1, 9: 1, 10: 2, 11: 0},
+        ),
+        # ARAS400k: wetland and moss are grass, mangroves tree, snow barren.
+        (
+            "esa-worldcover",
+            "aras400k",
+            {10: 0, 20: 1, 30: 2, 40: 3, 50: 4, 60: 5, 70: 5, 80: 6, 90: 2, 95: 0, 100: 2},
+        ),
+        (
+            "esa-worldcover",
+            "dynamic-world",
+            {10: 1, 20: 5, 30: 2, 40: 4, 50: 6, 60: 7, 70: 8, 80: 0, 90: 3, 95: 3, 100: 255},
+        ),
+    ],
+)
+def test_mappings_have_the_values_of_their_legends(source: str, target: str, table: dict[int, int]) -> None:
+    assert find_mapping(source, target).table() == table | {255: 255}
+
+
+def test_what_a_cloud_mask_says_survives_the_way_to_the_scene_classification_and_back() -> None:
+    there, back = find_mapping("cloudsen12", "sentinel-2-scl"), find_mapping("sentinel-2-scl", "cloudsen12")
+    assert all(back.table()[goal] == value for value, goal in there.table().items())
+
+
+def test_a_mapping_that_nobody_wrote_is_refused_with_those_that_are() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_mapping("cloudsen12", "esa-worldcover")
+    assert "cloud-binary, cloud-valid, sentinel-2-scl" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("classes", "lost"),
+    [
+        ({"clear": "clear"}, ("thick_cloud", "thin_cloud")),
+        ({"clear": "clear", "cloud": "cloud"}, ("thick_cloud", "thin_cloud", "cloud_shadow")),
+        ({"clear": "clear", "thin_cloud": "cloud"}, ("thick_cloud", "thin_cloud", "cloud_shadow")),
+        ({"clear": "fog"}, ("thick_cloud", "thin_cloud", "cloud_shadow")),
+    ],
+)
+def test_a_mapping_that_forgets_a_class_or_invents_one_is_refused(
+    classes: dict[str, str], lost: tuple[str, ...]
+) -> None:
+    with pytest.raises(ModelError):
+        LegendMapping(legends()["cloudsen12"], legends()["cloud-binary"], classes, lost, ("Something is lost.",))
+
+
+def test_a_mapping_must_say_what_is_lost() -> None:
+    others = ("thick_cloud", "thin_cloud", "cloud_shadow")
+    with pytest.raises(ModelError, match="what is lost"):
+        LegendMapping(legends()["cloudsen12"], legends()["cloud-binary"], {"clear": "clear"}, others, ())

@@ -1,0 +1,153 @@
+"""A finished class map, opened to be read in strips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.errors import RasterioIOError
+
+from geoseg_cli.catalog import NODATA, LandClass, Legend, legends
+from geoseg_cli.errors import InputError, InputMissingError, ModelError, UsageError
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.results.components import LabelArray, Strip
+from geoseg_cli.results.storage import storage_trouble
+
+STRIP_PX = 512
+"""Rows that are read at a time: those of a block of the maps that geoseg writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRaster:
+    """A GeoTIFF with one band of uint8.
+
+    Attributes:
+        path: The file.
+        grid: Where its pixels lie.
+        nodata: Value of pixels without an answer; None where the file names none.
+        scale: Meaning of one step of a value.
+        tags: Its default-domain metadata.
+    """
+
+    path: Path
+    grid: Grid
+    nodata: int | None
+    scale: float
+    tags: Mapping[str, str]
+
+    @classmethod
+    def open(cls, path: Path) -> ByteRaster:
+        """Look at a file.
+
+        Raises:
+            InputMissingError: There is no such file.
+            InputError: It is no GeoTIFF, or has other than one band of uint8.
+        """
+        if not path.is_file():
+            raise InputMissingError(f"there is no file {path}", "give the path of a map that geoseg wrote")
+        try:
+            with _opened(path) as file:
+                nodata = None if file.nodata is None else int(file.nodata)
+                shape, grid = (file.count, *file.dtypes), Grid(file.crs, file.transform, file.height, file.width)
+                scale, tags = file.scales[0], file.tags()
+        except RasterioIOError as error:
+            raise InputError(f"{path} cannot be read as a GeoTIFF: {error}", "give a map that geoseg wrote") from error
+        if shape != (1, "uint8"):
+            raise InputError(f"{path} has {shape[0]} bands of {shape[1]}, not one of uint8", "give a map of classes")
+        return cls(path, grid, nodata, scale, tags)
+
+    def strips(self) -> Iterator[Strip]:
+        """Its rows from top to bottom.
+
+        Raises:
+            AccessError, StorageError: The file cannot be read.
+        """
+        with storage_trouble(self.path, "read"), _opened(self.path) as file:
+            for row in range(0, self.grid.height, STRIP_PX):
+                window = Window(row, 0, min(STRIP_PX, self.grid.height - row), self.grid.width)
+                yield row, file.read(1, window=window.to_rasterio())
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """A raster of classes and what they mean.
+
+    Attributes:
+        raster: The file.
+        legend: Its classes.
+    """
+
+    raster: ByteRaster
+    legend: Legend
+
+    @classmethod
+    def open(cls, path: Path, legend: str | None = None) -> ClassMap:
+        """Open a map.
+
+        Args:
+            path: The file.
+            legend: Name of the legend for a file that does not tell its classes itself; None for one that does.
+
+        Raises:
+            InputMissingError: There is no such file.
+            InputError: It is no map of classes, or does not tell which.
+            UsageError: There is no such legend.
+        """
+        raster = ByteRaster.open(path)
+        if legend is not None:
+            if legend not in legends():
+                raise UsageError(f"there is no legend {legend!r}", f"use one of {', '.join(legends())}")
+            return cls(raster, legends()[legend])
+        return cls(raster, _legend_in(raster))
+
+    def strips(self) -> Iterator[Strip]:
+        """Its rows from top to bottom; pixels without an answer have the legend's nodata.
+
+        Raises:
+            InputError: A value is no class of the legend.
+            AccessError, StorageError: The file cannot be read.
+        """
+        lookup = np.zeros(256, bool)
+        lookup[[*self.legend.values, self.legend.nodata]] = True
+        file_nodata = self.raster.nodata
+        for row, values in self.raster.strips():
+            labels = values
+            if file_nodata is not None and file_nodata not in self.legend.values:
+                labels = np.where(values == file_nodata, np.uint8(self.legend.nodata), values)
+            self._refuse_unknown(labels, lookup)
+            yield row, labels
+
+    def _refuse_unknown(self, labels: LabelArray, known: npt.NDArray[np.bool_]) -> None:
+        if not known[labels].all():
+            values = sorted({int(value) for value in np.unique(labels[~known[labels]])})
+            raise InputError(
+                f"{self.raster.path}: {', '.join(map(str, values[:5]))} is no class of {self.legend.name}",
+                "name the legend that the map was made with, or use a map that geoseg wrote",
+            )
+
+
+def _opened(path: Path) -> Any:
+    # Without a look at the folder: sidecars must not decide what the classes are.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        return rasterio.open(path.absolute(), driver="GTiff")
+
+
+def _legend_in(raster: ByteRaster) -> Legend:
+    """The legend that geoseg writes into its maps."""
+    try:
+        rows = json.loads(raster.tags["GEOSEG_CLASSES"])
+        classes = tuple(
+            LandClass(int(row["value"]), str(row["name"]), str(row["title"]), f"#{row['color_hint']}") for row in rows
+        )
+        nodata = NODATA if raster.nodata is None else raster.nodata
+        return Legend(raster.tags.get("GEOSEG_LEGEND", "of the map"), classes, nodata)
+    except (KeyError, TypeError, ValueError, ModelError) as error:
+        raise InputError(
+            f"{raster.path} does not say what its classes are", f"name its legend, one of {', '.join(legends())}"
+        ) from error

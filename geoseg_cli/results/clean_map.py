@@ -1,0 +1,88 @@
+"""All cleaning of a class map in its one order.
+
+Small cloud objects go and clouds grow while the map still tells thick from thin cloud; then its classes become those
+of another legend; then stray pixels and small components of what will be published go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from geoseg_cli.catalog import Legend, LegendMapping
+from geoseg_cli.errors import UsageError
+from geoseg_cli.results.cleaning import dilate, majority, recode
+from geoseg_cli.results.components import LabelSource
+from geoseg_cli.results.sieve import drop_small_objects, sieve
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What is done to a finished map; nothing by default.
+
+    Attributes:
+        min_object_px: Cloud objects of fewer pixels become clear; see ``sieve.drop_small_objects``.
+        dilate_px: How far clouds grow; see ``cleaning.dilate``.
+        mapping: What the classes become.
+        majority_px: Side of the window of the majority filter; see ``cleaning.majority``.
+        sieve_px: Components of fewer pixels take the class of their largest neighbour; see ``sieve.sieve``.
+        objects: Names of the classes that cloud objects consist of and that grow, the most important first.
+        clear: Name of the class that small objects become.
+    """
+
+    min_object_px: int | None = None
+    dilate_px: int | None = None
+    mapping: LegendMapping | None = None
+    majority_px: int | None = None
+    sieve_px: int | None = None
+    objects: tuple[str, ...] = ("thick_cloud", "thin_cloud")
+    clear: str = "clear"
+
+
+def cleaned(source: LabelSource, height: int, legend: Legend, cleaning: Cleaning) -> tuple[LabelSource, Legend]:
+    """Put the filters behind each other.
+
+    Args:
+        source: The map; it is read once for each pass, more than once where small parts are looked for.
+        height: Its rows.
+        legend: Its classes.
+        cleaning: What is to be done.
+
+    Returns:
+        The cleaned map, and its legend. Nothing is read before the map is.
+
+    Raises:
+        UsageError: A number cannot be used, or cloud options meet a legend without clouds.
+    """
+    _refuse_senseless(cleaning, legend)
+    nodata, values = legend.nodata, {one.name: one.value for one in legend.classes}
+    if cleaning.min_object_px is not None:
+        objects = tuple(values[name] for name in cleaning.objects)
+        source = drop_small_objects(source, height, nodata, objects, cleaning.min_object_px, values[cleaning.clear])
+    if cleaning.dilate_px is not None:
+        source = dilate(source, nodata, [values[name] for name in cleaning.objects], cleaning.dilate_px)
+    if cleaning.mapping is not None:
+        source, legend = recode(source, cleaning.mapping.table(), nodata), cleaning.mapping.target
+    if cleaning.majority_px is not None:
+        source = majority(source, legend.nodata, legend.values, cleaning.majority_px)
+    if cleaning.sieve_px is not None:
+        source = sieve(source, height, legend.nodata, cleaning.sieve_px)
+    return source, legend
+
+
+def _refuse_senseless(cleaning: Cleaning, legend: Legend) -> None:
+    names = {one.name for one in legend.classes}
+    for option, size in (("--min-size", cleaning.min_object_px), ("--sieve", cleaning.sieve_px)):
+        if size is not None and size < 1:
+            raise UsageError(f"{option} {size} is no number of pixels", "use 1 or more")
+    needs_clouds = cleaning.min_object_px is not None or cleaning.dilate_px is not None
+    if needs_clouds and not {*cleaning.objects, cleaning.clear} <= names:
+        raise UsageError(
+            f"--min-size and --dilate are for clouds, and {legend.name} has none",
+            "use --sieve and --majority for land cover",
+        )
+    if cleaning.mapping is not None:
+        mapping = cleaning.mapping
+        if mapping.target.nodata != legend.nodata or not set(legend.values) <= set(mapping.source.values):
+            raise UsageError(
+                f"{mapping} does not fit a map of {legend.name}", "use a mapping from the map's own legend"
+            )

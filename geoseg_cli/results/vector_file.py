@@ -1,0 +1,191 @@
+"""Batches of polygons with attributes -> GeoPackage, FlatGeobuf or GeoJSON.
+
+Features are gathered in a plain GeoPackage and copied into the file that was asked for by GDAL, which streams them:
+memory is O(batch), but for FlatGeobuf, whose driver keeps some 40 bytes per feature for the index.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import shapely
+
+from geoseg_cli.errors import GridError, StorageError, UsageError
+from geoseg_cli.grid import Grid
+from geoseg_cli.results.storage import READ_BACK_HINT, storage_trouble
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+LAYER = "polygons"
+BATCH_FEATURES = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFormat:
+    """A format of vector files.
+
+    Attributes:
+        driver: GDAL's name.
+        layer_options: GDAL's layer creation options.
+        is_lon_lat: Whether its coordinates are always longitude and latitude.
+    """
+
+    driver: str
+    layer_options: Mapping[str, str]
+    is_lon_lat: bool = False
+
+
+FORMATS: Mapping[str, VectorFormat] = {
+    ".gpkg": VectorFormat("GPKG", {}),
+    ".fgb": VectorFormat("FlatGeobuf", {}),
+    # RFC 7946: WGS 84, seven decimals, split at the antimeridian, outer rings counter-clockwise.
+    ".geojson": VectorFormat("GeoJSON", {"RFC7946": "YES"}, is_lon_lat=True),
+}
+
+
+def format_of(out: Path, grid: Grid) -> VectorFormat:
+    """The format that a file's name asks for; everything that can be refused before work starts is.
+
+    Raises:
+        UsageError: The name has another ending, or the package that writes vector files is not installed.
+        GridError: The format needs a place on Earth, and the map has none.
+    """
+    ending = out.suffix.lower()
+    if ending in (".parquet", ".geoparquet"):
+        raise UsageError(
+            f"{out}: geoseg does not write GeoParquet",
+            f"write {out.stem}.gpkg and convert it with a GDAL that has Parquet: ogr2ogr {out.name} {out.stem}.gpkg",
+        )
+    if ending not in FORMATS:
+        raise UsageError(f"{out} is none of {', '.join(FORMATS)}", "give the file one of these endings")
+    _pyogrio()
+    if FORMATS[ending].is_lon_lat and (grid.crs is None or not (grid.crs.is_geographic or grid.crs.is_projected)):
+        raise GridError(f"{out}: GeoJSON is in longitude and latitude, and the map has no CRS", "write .gpkg or .fgb")
+    return FORMATS[ending]
+
+
+class VectorWriter:
+    """Takes batches of features and makes one file of them.
+
+    Attributes:
+        features, points: Features and their vertices so far.
+    """
+
+    def __init__(self, scratch: Path, out: Path, target: Path, form: VectorFormat, grid: Grid) -> None:
+        """Plan.
+
+        Args:
+            scratch: Where features are gathered; a new file that ends with .gpkg.
+            out: The new file.
+            target: The output that error messages name.
+            form: What ``out`` is.
+            grid: Whose CRS the coordinates are in.
+        """
+        self._scratch, self._out, self._target, self._form = scratch, out, target, form
+        self._crs = None if grid.crs is None else grid.crs.to_wkt()
+        self.features = 0
+        self.points = 0
+
+    def write(self, polygons: npt.NDArray[Any], columns: Columns) -> None:
+        """Append features.
+
+        Args:
+            polygons: (N,) shapely polygons in the grid's CRS.
+            columns: Name to (N,) values, the same names in every batch.
+
+        Raises:
+            AccessError, StorageError: The disk does not take them.
+        """
+        with self._trouble():
+            _pyogrio().write(
+                self._scratch,
+                shapely.to_wkb(polygons),
+                list(columns.values()),
+                list(columns),
+                layer=LAYER,
+                driver="GPKG",
+                geometry_type="Polygon",
+                crs=self._crs,
+                append=self.features > 0,
+                layer_options={} if self.features else {"SPATIAL_INDEX": "NO"},
+            )
+        self.features += len(polygons)
+        self.points += int(shapely.get_num_coordinates(polygons).sum())
+
+    def finish(self, metadata: Mapping[str, str]) -> None:
+        """Make the file.
+
+        Args:
+            metadata: Kept by a GeoPackage with its layer; other formats have no place for it.
+
+        Raises:
+            AccessError, StorageError: The disk does not take it.
+        """
+        raw = _pyogrio()
+        with self._trouble(), raw.open_arrow(self._scratch, layer=LAYER, use_pyarrow=False) as (_, stream):
+            raw.write_arrow(
+                stream,
+                self._out,
+                layer=LAYER,
+                driver=self._form.driver,
+                geometry_type="Unknown" if self._form.is_lon_lat else "Polygon",
+                geometry_name="geom",
+                crs=self._crs,
+                layer_options=dict(self._form.layer_options),
+                layer_metadata=dict(metadata) if self._form.driver == "GPKG" else None,
+            )
+        self._scratch.unlink()
+
+    def read_back(self, names: Sequence[str]) -> Iterator[tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]]:
+        """Batches of polygons and columns from the finished file.
+
+        Raises:
+            StorageError: The file has another number of features, or cannot be read.
+        """
+        raw, seen = _pyogrio(), 0
+        with self._trouble("read back"):
+            while seen < self.features:
+                window = {"skip_features": seen, "max_features": BATCH_FEATURES}
+                meta, _, geometry, data = raw.read(self._out, columns=list(names), **window)
+                if not len(geometry):
+                    break
+                seen += len(geometry)
+                yield shapely.from_wkb(geometry), dict(zip(meta["fields"], data, strict=True))
+            extra = raw.read(self._out, read_geometry=False, skip_features=seen, max_features=1)[3]
+        if seen != self.features or len(extra[0]):
+            raise StorageError(
+                f"{self._target}: {self.features} features were written, {seen} came back", READ_BACK_HINT
+            )
+
+    @contextmanager
+    def _trouble(self, doing: Any = "write") -> Iterator[None]:
+        """Errors of pyogrio are RuntimeErrors of its own."""
+        with storage_trouble(self._target, doing), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            try:
+                yield
+            except RuntimeError as error:
+                if not type(error).__module__.startswith("pyogrio"):
+                    raise
+                raise OSError(str(error)) from error
+
+
+def _pyogrio() -> Any:
+    """pyogrio's functions on arrays.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        return importlib.import_module("pyogrio.raw")
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "vector files are written with pyogrio, which is not installed", "pip install 'geoseg[vector]'"
+        ) from error
