@@ -52,7 +52,7 @@ HEAVY = {
 }
 
 
-COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench", "verify")
+COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench", "verify", "polygons", "areas")
 
 
 def modules() -> list[Path]:

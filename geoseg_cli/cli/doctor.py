@@ -18,6 +18,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "onnxruntime",
     "openvino",
+    "pyogrio",
     "safetensors",
     "shapely",
     "pyproj",

@@ -7,6 +7,9 @@
     areas     class_areas: pixels, share and hectares of every class
     beside    write_sidecars: attribute table, QGIS style and STAC item, all from one MapDescription
     verify    verify_map: is a map, with what lies beside it, still what was written?
+    polygons  write_polygons: a class map becomes a vector file
+    clean_map cleaned: majority, sieve, dilation, mapping to another legend, strip by strip
+    adjusted_areas   adjusted_areas: areas corrected for the errors of the map, with intervals
     preview   write_preview, write_quicklook: pictures to look at
 
 ``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``workfolder``, ``sidecars``
