@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.aoi import Area, area_of_bounds, cropped_grid, load_area
 from geoseg_cli.bundle import Bundle
+from geoseg_cli.catalog import Legend
+from geoseg_cli.cloud_masking import CloudMasking, HiddenAs
 from geoseg_cli.engines.turned import Augmentation
-from geoseg_cli.errors import UsageError
+from geoseg_cli.errors import GridError, UsageError
 from geoseg_cli.grid import Grid
 from geoseg_cli.memory import Load, MemoryPlan, fair_share_bytes, plan_memory, refuse_excess
 from geoseg_cli.mosaic import Blend
@@ -86,6 +88,8 @@ class Job:
         area: Part of the scene that gets an answer; None for all of it.
         options: As given.
         warnings: What the user should know.
+        clouds: The same scene brought together with the cloud bundle that masks it; None where nothing does.
+        masking: What becomes of what lies below clouds.
     """
 
     scene: Scene
@@ -97,6 +101,8 @@ class Job:
     area: Area | None
     options: PredictOptions
     warnings: tuple[str, ...]
+    clouds: Job | None = None
+    masking: CloudMasking | None = None
 
     @property
     def grid(self) -> Grid:
@@ -105,11 +111,17 @@ class Job:
             return cropped_grid(self.scene.grid, self.area.window)
         return self.scene.grid
 
-    def memory(self, batch_tiles: int) -> MemoryPlan:
-        """How much memory the job will take.
+    @property
+    def legend(self) -> Legend:
+        """Classes of the map."""
+        return self.bundle.legend if self.masking is None else self.masking.legend
+
+    def memory(self, batch_tiles: int, share: float = 1.0) -> MemoryPlan:
+        """How much memory the job will take, without that of its clouds.
 
         Args:
             batch_tiles: Tiles that the engine likes to get together; counts unless the user said how many.
+            share: How much of what the run may take is for this job.
 
         Raises:
             UsageError: The user allows less than the smallest plan needs.
@@ -129,6 +141,7 @@ class Job:
             tiles_at_once=batch_tiles,
         )
         limit = options.max_memory_bytes or fair_share_bytes()
+        limit = None if limit is None else int(limit * share)
         chosen = plan_memory(load, options.batch or batch_tiles, limit, options.batch is not None)
         if options.max_memory_bytes is not None:
             refuse_excess(chosen)
@@ -163,19 +176,35 @@ class Job:
             "temperature": self.bundle.card.extras.temperature,
             "batch": self.options.batch or "auto",
             "warnings": list(self.warnings),
-        }
+        } | self._cloud_decisions()
+
+    def _cloud_decisions(self) -> dict[str, Any]:
+        if self.clouds is None or self.masking is None:
+            return {}
+        kept = ("bundle", "bands", "resampled_gsd_m", "tiles", "tile_px", "overlap_px", "warnings")
+        found = self.clouds.decisions()
+        return {"clouds": {"hidden_as": self.masking.hidden_as} | {name: found[name] for name in kept}}
 
 
 @contextmanager
-def open_job(path: Path | DataArray, bundle: Bundle, options: PredictOptions) -> Iterator[Job]:
+def open_job(
+    path: Path | DataArray, bundle: Bundle, options: PredictOptions, beside: Job | None = None
+) -> Iterator[Job]:
     """Open a scene and plan its tiles; nothing is computed or written.
+
+    Args:
+        path: The scene.
+        bundle: The model.
+        options: As given.
+        beside: A job on the same scene, whose open files are used.
 
     Raises:
         GeosegError: The scene cannot be read or does not fit the bundle.
     """
     extras = bundle.card.extras
     wanted_gsd_m = extras.gsd_m if isinstance(options.gsd, str) else options.gsd
-    with open_scene(path, bundle.input_spec, options.scene, wanted_gsd_m) as scene:
+    shared = beside.scene if beside is not None else None
+    with open_scene(path, bundle.input_spec, options.scene, wanted_gsd_m, shared) as scene:
         gsd_m = choose_gsd(scene.grid, extras.gsd_m, options.gsd, str(scene.path), extras.gsd_range_m)
         view, resampled = show_at(scene, gsd_m)
         orientation = Orientation.of(scene.grid)
@@ -190,6 +219,36 @@ def open_job(path: Path | DataArray, bundle: Bundle, options: PredictOptions) ->
             *_doubts(bundle, options),
         )
         yield Job(scene, view, resampled, bundle, plan, orientation, area, options, warnings)
+
+
+@contextmanager
+def open_masked_job(
+    path: Path | DataArray, bundle: Bundle, clouds: Bundle, hidden_as: HiddenAs, options: PredictOptions
+) -> Iterator[Job]:
+    """Open a scene for a map that clouds are masked in; both bundles read the same open files.
+
+    Args:
+        path: The scene.
+        bundle: What maps the ground.
+        clouds: What finds the clouds; it is run at the tiling of its own card.
+        hidden_as: Whether hidden pixels are nodata, or have the classes of clouds.
+        options: As given.
+
+    Raises:
+        UsageError: The legends or the options do not go together.
+        GeosegError: The scene cannot be read or does not fit a bundle.
+    """
+    masking = CloudMasking.of(bundle.legend, clouds.legend, hidden_as)
+    if hidden_as == "class" and options.probabilities is not None:
+        raise UsageError("--probabilities are those of land cover, clouds have none", "use --clouds-as nodata")
+    own = replace(options, tile_px=None, overlap_px=None, probabilities=None)
+    with open_job(path, bundle, options) as job, open_job(path, clouds, own, job) as cloud_job:
+        if cloud_job.grid != job.grid:
+            raise GridError(
+                f"{job.scene.path}: {clouds.name} and {bundle.name} need bands of different pixel sizes",
+                "make both maps one by one",
+            )
+        yield replace(job, clouds=cloud_job, masking=masking)
 
 
 def targets_of(output: Path, options: PredictOptions) -> dict[Kind, Path]:

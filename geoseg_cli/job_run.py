@@ -16,6 +16,7 @@ from geoseg_cli.engines import Engine
 from geoseg_cli.engines.turned import TurnedEngine
 from geoseg_cli.errors import EngineError
 from geoseg_cli.job import Job
+from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.mosaic import Mosaic
 from geoseg_cli.rows import Extra, Rows
 from geoseg_cli.scenes.resample import AreaOfView
@@ -38,6 +39,7 @@ class JobRun:
         extras: What rows carry beside labels.
         temperature: Probabilities are softmax(logits / temperature); None takes what the card states.
         clock: Counts the seconds of the stages read, run and blend.
+        memory_share: How much of what the job may take is for this run.
 
     Attributes:
         memory: What the job is planned to take; decides how long the queues are.
@@ -51,6 +53,7 @@ class JobRun:
         extras: Collection[Extra] = (),
         temperature: float | None = None,
         clock: Clock | None = None,
+        memory_share: float = 1.0,
     ) -> None:
         if temperature is None:
             temperature = job.bundle.card.extras.temperature
@@ -59,8 +62,18 @@ class JobRun:
         self._clock = clock or Clock("read", "run", "blend")
         self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras)
         self._answered = 0
-        self.memory = job.memory(engine.batch_tiles)
+        self.memory = job.memory(engine.batch_tiles, memory_share)
         self.tiles_run = 0
+
+    @property
+    def plans(self) -> tuple[MemoryPlan, ...]:
+        """What is planned to be taken."""
+        return (self.memory,)
+
+    @property
+    def further_seconds(self) -> dict[str, float]:
+        """Seconds of stages that the clock does not know: none."""
+        return {}
 
     @property
     def not_finite(self) -> int:

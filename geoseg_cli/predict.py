@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.bundle import Bundle
+from geoseg_cli.cloud_masking import HiddenAs
 from geoseg_cli.engines import Engine, asset_of
-from geoseg_cli.job import Job, PredictOptions, open_job, targets_of
+from geoseg_cli.job import Job, PredictOptions, open_job, open_masked_job, targets_of
 from geoseg_cli.job_run import Clock, JobRun, Progress
+from geoseg_cli.masked_run import MaskedRun
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.printable import printable
 from geoseg_cli.results.areas import ClassArea
@@ -38,6 +40,21 @@ BAND_DESCRIPTIONS = {"land-cover": "land_cover", "cloud": "cloud_mask"}
 
 
 @dataclass(frozen=True)
+class CloudModel:
+    """What masks a map of the ground.
+
+    Attributes:
+        bundle: A cloud bundle.
+        engine: What runs it; None where nothing is computed.
+        hidden_as: Whether what lies below clouds becomes nodata, or has the classes of clouds.
+    """
+
+    bundle: Bundle
+    engine: Engine | None
+    hidden_as: HiddenAs = "nodata"
+
+
+@dataclass(frozen=True)
 class PredictReport:
     """What was done; ``to_json`` is what ``--json`` prints.
 
@@ -46,7 +63,7 @@ class PredictReport:
         sidecars: ``attributes``, ``style`` and ``item`` beside the map; empty where none were wanted.
         decisions: What was resolved and why.
         engine: Name, device and precision that really ran.
-        memory: What the run was planned to take.
+        memory: What the run was planned to take, and that of the clouds where they were masked.
         tiles_run: Tiles that went through the engine.
         seconds: Wall time per stage: read (waited for), run, blend, write, commit, total.
         areas: Pixels, share of the valid pixels and hectares per class.
@@ -57,7 +74,7 @@ class PredictReport:
     sidecars: dict[Sidecar, Path]
     decisions: dict[str, Any]
     engine: dict[str, str]
-    memory: MemoryPlan
+    memory: tuple[MemoryPlan, ...]
     tiles_run: int
     seconds: dict[str, float]
     areas: tuple[ClassArea, ...]
@@ -71,7 +88,7 @@ class PredictReport:
             "sidecars": {kind: str(path) for kind, path in self.sidecars.items()},
             **self.decisions,
             "engine": self.engine,
-            "memory": self.memory.to_json(),
+            "memory": memory_json(self.memory),
             "tiles_run": self.tiles_run,
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
             "valid_pixels": self.valid_pixels,
@@ -88,6 +105,7 @@ def predict_scene(
     options: PredictOptions | None = None,
     progress: Progress | None = None,
     announce: Callable[[Job], None] | None = None,
+    clouds: CloudModel | None = None,
 ) -> PredictReport:
     """Predict one scene and write its map as a Cloud Optimized GeoTIFF.
 
@@ -102,6 +120,7 @@ def predict_scene(
         options: How; defaults when None.
         progress: Called after every finished row of tiles.
         announce: Called once everything about the scene is resolved, before anything is computed.
+        clouds: What masks the map; None for no mask.
 
     Raises:
         GeosegError: Anything that a user can do something about.
@@ -112,13 +131,14 @@ def predict_scene(
     targets, sidecars = targets_of(output, options), _sidecars(output, options)
     with ExitStack() as stack:
         stack.enter_context(clock("total"))
-        job = stack.enter_context(open_job(path, bundle, options))
+        job = stack.enter_context(open_for(path, bundle, options, clouds))
         transaction = stack.enter_context(_transaction(job, output))
         if announce:
             announce(job)
-        run = JobRun(job, engine, _extras(options), clock=clock)
-        stack.enter_context(block_cache(run.memory.cache_bytes))
-        writer = stack.enter_context(MapWriter(_map_spec(job, engine), targets, transaction))
+        run = _run_of(job, engine, clouds, clock)
+        stack.enter_context(block_cache(sum(plan.cache_bytes for plan in run.plans)))
+        spec = _map_spec(job, engine, clouds)
+        writer = stack.enter_context(MapWriter(spec, targets, transaction))
         with run.rows(progress) as finished:
             for rows in finished:
                 with clock("write"):
@@ -135,13 +155,35 @@ def predict_scene(
         sidecars=sidecars,
         decisions=decisions,
         engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
-        memory=run.memory,
+        memory=run.plans,
         tiles_run=run.tiles_run,
-        seconds=clock.seconds,
+        seconds=clock.seconds | run.further_seconds,
         areas=areas,
         valid_pixels=valid_pixels,
         not_finite=run.not_finite,
     )
+
+
+def open_for(
+    path: Path | DataArray, bundle: Bundle, options: PredictOptions, clouds: CloudModel | None
+) -> AbstractContextManager[Job]:
+    """The job of a scene, with its clouds where they are to be masked."""
+    if clouds is None:
+        return open_job(path, bundle, options)
+    return open_masked_job(path, bundle, clouds.bundle, clouds.hidden_as, options)
+
+
+def memory_json(plans: Sequence[MemoryPlan]) -> dict[str, Any]:
+    """Memory plans of a run, and of its clouds, in plain types."""
+    first, *others = plans
+    return first.to_json() | ({"clouds": others[0].to_json()} if others else {})
+
+
+def _run_of(job: Job, engine: Engine, clouds: CloudModel | None, clock: Clock) -> JobRun | MaskedRun:
+    extras = _extras(job.options)
+    if clouds is None or clouds.engine is None:
+        return JobRun(job, engine, extras, clock=clock)
+    return MaskedRun(job, engine, clouds.engine, extras, clock)
 
 
 def _extras(options: PredictOptions) -> list[Extra]:
@@ -170,17 +212,30 @@ def _transaction(job: Job, output: Path) -> OutputTransaction:
 def _inputs(job: Job) -> list[Path]:
     """Every file that the job reads and no output may replace."""
     area = [job.options.area] if job.options.area else []
-    return [job.scene.path, *job.scene.identities, *area, *job.bundle.files]
+    mask = _inputs(job.clouds) if job.clouds is not None else []
+    return [job.scene.path, *job.scene.identities, *area, *job.bundle.files, *mask]
 
 
 def _sidecars(output: Path, options: PredictOptions) -> dict[Sidecar, Path]:
     return sidecar_paths(output) if options.sidecars else {}
 
 
-def _map_spec(job: Job, engine: Engine) -> MapSpec:
+def _map_spec(job: Job, engine: Engine, clouds: CloudModel | None) -> MapSpec:
     description = BAND_DESCRIPTIONS[job.bundle.card.extras.task]
-    tags = _tags(job, engine)
-    return MapSpec(job.grid, job.bundle.legend, description, tags, job.options.creation_options)
+    tags = _tags(job, engine) | _cloud_tags(clouds)
+    return MapSpec(job.grid, job.legend, description, tags, job.options.creation_options)
+
+
+def _cloud_tags(clouds: CloudModel | None) -> dict[str, str]:
+    """Provenance of the mask."""
+    if clouds is None or clouds.engine is None:
+        return {}
+    return {
+        "GEOSEG_CLOUD_MODEL": clouds.bundle.name,
+        "GEOSEG_CLOUD_MODEL_SHA256": clouds.bundle.sha256(asset_of(clouds.engine.name)),
+        "GEOSEG_CLOUD_ENGINE": f"{clouds.engine.name} {clouds.engine.device} {clouds.engine.precision}",
+        "GEOSEG_CLOUDS_AS": clouds.hidden_as,
+    }
 
 
 def _tags(job: Job, engine: Engine) -> dict[str, str]:
@@ -208,6 +263,6 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_ENGINE": engine.name,
         "GEOSEG_DEVICE": engine.device,
         "GEOSEG_PRECISION": engine.precision,
-        "GEOSEG_LEGEND": job.bundle.legend.name,
-        "GEOSEG_CLASSES": json.dumps(job.bundle.legend.stac_classes()),
+        "GEOSEG_LEGEND": job.legend.name,
+        "GEOSEG_CLASSES": json.dumps(job.legend.stac_classes()),
     }

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from geoseg_cli.bundle import Bundle, InputSpec, ModelCard, bundle_folders, find_bundle
 from geoseg_cli.catalog import legends
-from geoseg_cli.cli import classify, cloudmask
+from geoseg_cli.cli import classify
+from geoseg_cli.cli.request import DEFAULT_CLOUD_MODEL
 from geoseg_cli.errors import InputMissingError, ModelError
 from geoseg_cli.training.bundle_recipes import RECIPES
 from tests.fakes.bundles import card_fields
@@ -168,7 +169,7 @@ def test_the_shipped_bundles_are_there_and_small() -> None:
     assert {folder.name for folder in folders} == set(RECIPES)
     total = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     assert total <= 60 * 2**20
-    defaults = (find_bundle(name) for name in (classify.DEFAULT_MODEL, cloudmask.DEFAULT_MODEL))
+    defaults = (find_bundle(name) for name in (classify.DEFAULT_MODEL, DEFAULT_CLOUD_MODEL))
     assert all("onnx" in bundle.card.assets for bundle in defaults)
 
 

@@ -24,6 +24,7 @@ LADDER = [
     ["scenes", "batches", "engines", "mosaic", "results"],
     ["job"],
     ["job_run"],
+    ["masked_run"],
     ["labels", "predict", "export"],
     ["evaluate", "training", "bench"],
     ["evaluation_page"],

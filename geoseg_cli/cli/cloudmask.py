@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from geoseg_cli.cli import options as o
-from geoseg_cli.cli.request import Request, run_request
+from geoseg_cli.cli.request import DEFAULT_CLOUD_MODEL, Request, run_request
 
-DEFAULT_MODEL = "cloud-lale"
 SUFFIX = "cloudmask"
 
 
@@ -56,4 +55,4 @@ def command(
     folder, unless -o or --out-dir says otherwise. Standard output carries the
     paths of the masks and nothing else.
     """
-    run_request(Request.of(locals(), task="cloud", default_model=DEFAULT_MODEL, suffix=SUFFIX, folders=True))
+    run_request(Request.of(locals(), task="cloud", default_model=DEFAULT_CLOUD_MODEL, suffix=SUFFIX, folders=True))

@@ -171,6 +171,28 @@ BatchSize = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+MaskClouds = Annotated[
+    bool,
+    typer.Option(
+        "--mask-clouds",
+        help="Also run a cloud bundle over the same blocks, and hide what lies below clouds and shadows.",
+        rich_help_panel=MODEL,
+    ),
+]
+CloudsAs = Annotated[
+    Literal["nodata", "class"],
+    typer.Option("--clouds-as", help="What hidden pixels become with --mask-clouds.", rich_help_panel=MODEL),
+]
+CloudModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--cloud-model",
+        metavar="NAME|FOLDER",
+        rich_help_panel=MODEL,
+        show_default=False,
+        help="Bundle that finds the clouds; that of `geoseg cloudmask` if not given.",
+    ),
+]
 MaxMemory = Annotated[
     str,
     typer.Option(

@@ -19,10 +19,13 @@ from geoseg_cli.cli.scene_paths import is_address, is_product, place_and_stem, s
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
 if TYPE_CHECKING:
+    from geoseg_cli.bundle import Bundle
     from geoseg_cli.engines import Engine
     from geoseg_cli.job import Job, PredictOptions
+    from geoseg_cli.predict import CloudModel
 
 SOME_FAILED_EXIT_CODE = 1
+DEFAULT_CLOUD_MODEL = "cloud-lale"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Request:
             if given[name] is not None and not given[name].strip():
                 raise UsageError(f"--{name.replace('_', '-')} is empty", "give a value, or leave the option out")
         _refuse_contradicting_areas(given)
+        _refuse_idle_cloud_options(given)
         many = len(given["scenes"]) > 1
         if given["output"] and given["out_dir"]:
             raise UsageError("--output and --out-dir exclude each other", "give one of them")
@@ -211,60 +215,75 @@ def _as_bug(error: Exception) -> GeosegError:
     )
 
 
+def _bundle_for(task: str, name: str, option: str = "--model") -> Bundle:
+    from geoseg_cli.bundle import find_bundle
+
+    bundle = find_bundle(name)
+    if bundle.card.extras.task != task:
+        raise UsageError(
+            f"bundle {bundle.name} is for {bundle.card.extras.task}, not for {task}",
+            f"choose another {option}, or the other command",
+        )
+    return bundle
+
+
 class _Runner:
     """One bundle on one engine, run over scenes."""
 
     def __init__(self, request: Request, messages: Messages) -> None:
-        from geoseg_cli.bundle import find_bundle
-
         self._request, self._messages = request, messages
-        self._bundle = find_bundle(request.given["model"] or request.default_model)
-        if self._bundle.card.extras.task != request.task:
-            raise UsageError(
-                f"bundle {self._bundle.name} is for {self._bundle.card.extras.task}, not for {request.task}",
-                "choose another --model, or the other command",
-            )
-        if not request.given["dry_run"]:
-            self._engine = self._choose_engine()
+        self._is_dry = request.given["dry_run"]
+        self._bundle = _bundle_for(request.task, request.given["model"] or request.default_model)
+        self._engine = None if self._is_dry else self._choose_engine(self._bundle)
+        self._clouds = self._cloud_model() if request.given.get("mask_clouds") else None
+
+    def _cloud_model(self) -> CloudModel:
+        from geoseg_cli.predict import CloudModel
+
+        given = self._request.given
+        bundle = _bundle_for("cloud", given["cloud_model"] or DEFAULT_CLOUD_MODEL, "--cloud-model")
+        return CloudModel(bundle, None if self._is_dry else self._choose_engine(bundle), given["clouds_as"])
 
     def run(self, scene: Path) -> str:
         """What stdout gets for a scene: a path, a report, or nothing."""
         if not self._request.given["no_sidecar"]:
             _refuse_report_in_sidecar(self._request.output_of(scene))
-        report = self._plan(scene) if self._request.given["dry_run"] else self._predict(scene)
+        report = self._plan(scene) if self._is_dry else self._predict(scene)
         if self._request.given["json"]:
             return json.dumps(report) + "\n"
-        return "" if self._request.given["dry_run"] else report["outputs"]["labels"] + "\n"
+        return "" if self._is_dry else report["outputs"]["labels"] + "\n"
 
-    def _choose_engine(self) -> Engine:
+    def _choose_engine(self, bundle: Bundle) -> Engine:
         from geoseg_cli.engines import EngineOptions, choose_engine
 
         given = self._request.given
         engine, reason = choose_engine(
-            self._bundle,
+            bundle,
             EngineOptions(engine=given["engine"], device=given["device"], precision=given["precision"]),
         )
-        self._messages.note(f"bundle {self._bundle.name}; engine {reason}")
+        self._messages.note(f"bundle {bundle.name}; engine {reason}")
         return engine
 
     def _plan(self, scene: Path) -> dict[str, Any]:
         from geoseg_cli.engines.devices import usable_cores
-        from geoseg_cli.job import open_job
-        from geoseg_cli.predict import check_outputs
+        from geoseg_cli.predict import check_outputs, memory_json, open_for
 
         output, options = self._request.output_of(scene), self._request.predict_options()
-        with open_job(scene, self._bundle, options) as job:
+        with open_for(scene, self._bundle, options, self._clouds) as job:
             check_outputs(job, output)
             self._announce(job, scene, output)
-            memory = job.memory(usable_cores())
-            self._messages.memory(memory)
-            return {"output": str(output), **job.decisions(), "memory": memory.to_json(), **_scene_field(scene)}
+            jobs = (job,) if job.clouds is None else (job, job.clouds)
+            plans = [one.memory(usable_cores(), 1 / len(jobs)) for one in jobs]
+            for plan in plans:
+                self._messages.memory(plan)
+            return {"output": str(output), **job.decisions(), "memory": memory_json(plans), **_scene_field(scene)}
 
     def _predict(self, scene: Path) -> dict[str, Any]:
         from geoseg_cli.predict import predict_scene
 
         output = self._request.output_of(scene)
         options = self._request.predict_options()
+        assert self._engine is not None, "a dry run predicts nothing"
         with self._messages.progress(shown(scene).rpartition("/")[2]) as progress:
             report = predict_scene(
                 scene,
@@ -274,6 +293,7 @@ class _Runner:
                 options,
                 progress=progress,
                 announce=lambda job: self._announce(job, scene, output),
+                clouds=self._clouds,
             )
         self._messages.areas(report)
         return report.to_json() | _scene_field(scene)
@@ -293,6 +313,13 @@ def _further_decisions(decisions: dict[str, Any]) -> list[str]:
         lines.append(f"shown to the model: pixels of {height_m:g} x {width_m:g} m; the map has the scene's own")
     if decisions["orientation"] != "as stored":
         lines.append(f"orientation: {decisions['orientation']}")
+    if clouds := decisions.get("clouds"):
+        bands = ", ".join(row["band"] for row in clouds["bands"] if row["index"] is not None)
+        hidden = "nodata" if clouds["hidden_as"] == "nodata" else "classes of their own"
+        lines.append(f"clouds: bundle {clouds['bundle']} on {bands}; clouds and shadows become {hidden}")
+        lines += [
+            f"warning: clouds: {warning}" for warning in clouds["warnings"] if warning not in decisions["warnings"]
+        ]
     if decisions["area"]:
         height, width = decisions["output_size_px"]
         lines.append(f"area: {decisions['area']}; output of {height} x {width} px")
@@ -327,6 +354,15 @@ def _refuse_contradicting_areas(given: dict[str, Any]) -> None:
         raise UsageError("--bounds-crs without --bounds means nothing", "leave it out, or give --bounds")
     if given["crop"] and given["area"] is None and given["bounds"] is None:
         raise UsageError("--crop needs to know what to keep", "give --area or --bounds with it")
+
+
+def _refuse_idle_cloud_options(given: dict[str, Any]) -> None:
+    """What says how clouds are masked means nothing where they are not."""
+    if given.get("mask_clouds"):
+        return
+    for name, idle in (("cloud_model", None), ("clouds_as", "nodata")):
+        if given.get(name, idle) != idle:
+            raise UsageError(f"--{name.replace('_', '-')} without --mask-clouds means nothing", "add --mask-clouds")
 
 
 def _crs(text: str | None) -> str | None:

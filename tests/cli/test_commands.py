@@ -580,3 +580,18 @@ def test_too_little_memory_is_refused_before_anything_is_written(run: Run, scene
     assert done.code == 2
     assert "use --max-memory" in done.err
     assert names(scene.parent) == {"scene.tif"}
+
+
+@pytest.mark.parametrize("option", [("--clouds-as", "class"), ("--cloud-model", "cloud-lale")])
+def test_what_says_how_clouds_are_masked_needs_the_wish_to_mask_them(
+    run: Run, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    done = run("classify", tmp_path / "scene.tif", *option)
+    assert done.code == 2
+    assert "add --mask-clouds" in done.err
+
+
+def test_a_bundle_for_land_cover_cannot_mask(run: Run, tmp_path: Path) -> None:
+    done = run("classify", tmp_path / "scene.tif", "--mask-clouds", "--cloud-model", "landcover-lale")
+    assert done.code == 2
+    assert "choose another --cloud-model" in done.err

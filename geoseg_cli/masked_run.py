@@ -1,0 +1,73 @@
+"""One pass for two maps: land cover and clouds run beside each other over blocks that are read once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from geoseg_cli.cloud_masking import mask_clouds
+from geoseg_cli.engines import Engine
+from geoseg_cli.job import Job
+from geoseg_cli.job_run import Clock, JobRun, Progress
+from geoseg_cli.memory import MemoryPlan
+from geoseg_cli.rows import Extra, Rows
+
+
+class MaskedRun:
+    """Two runs in step: rows of the one are masked with the same rows of the other.
+
+    Both jobs share their open files, and neither gets further ahead than its queues are long, so a block that one
+    has decoded is still in GDAL's cache when the other needs it. Used as :class:`geoseg_cli.job_run.JobRun`.
+
+    Args:
+        job: The scene with its clouds, as :func:`geoseg_cli.job.open_masked_job` gives it.
+        engine: What runs the job's bundle.
+        cloud_engine: What runs the bundle of its clouds.
+        extras: What rows carry beside labels and validity.
+        clock: Counts the seconds of the land's stages.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        engine: Engine,
+        cloud_engine: Engine,
+        extras: Collection[Extra] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        assert job.clouds is not None, "a job without clouds needs no masked run"
+        assert job.masking is not None, "a job with clouds says what becomes of them"
+        self._masking, self._cloud_clock = job.masking, Clock("read", "run", "blend")
+        kept: list[Extra] = ["confidence"] if "confidence" in extras and job.masking.hidden_as == "class" else []
+        self._land = JobRun(job, engine, extras, clock=clock, memory_share=0.5)
+        self._clouds = JobRun(job.clouds, cloud_engine, kept, clock=self._cloud_clock, memory_share=0.5)
+
+    @property
+    def plans(self) -> tuple[MemoryPlan, ...]:
+        """What both runs are planned to take."""
+        return (*self._land.plans, *self._clouds.plans)
+
+    @property
+    def tiles_run(self) -> int:
+        """Tiles that went through either engine so far."""
+        return self._land.tiles_run + self._clouds.tiles_run
+
+    @property
+    def not_finite(self) -> int:
+        """Pixels of either map that became nodata because their logits were not finite."""
+        return self._land.not_finite + self._clouds.not_finite
+
+    @property
+    def further_seconds(self) -> dict[str, float]:
+        """Seconds of the stages of the clouds."""
+        return {f"clouds_{stage}": seconds for stage, seconds in self._cloud_clock.seconds.items()}
+
+    @contextmanager
+    def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:
+        """Finished, masked rows of the job's output grid, from first to last, once.
+
+        Raises:
+            EngineError: An engine failed, or gave more than a few non-finite numbers.
+        """
+        with self._land.rows(progress) as land, self._clouds.rows() as clouds:
+            yield mask_clouds(land, clouds, self._masking)
