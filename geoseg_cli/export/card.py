@@ -62,7 +62,7 @@ class CardFields:
         config: Changes to that network's configuration; JSON values.
         input_spec: What the network is fed.
         legend: What it answers.
-        tile_px, overlap_px: Tiles that ``metrics`` were measured with.
+        tile_px, overlap_px: Tiles that the bundle is run with where nobody says otherwise.
         size_multiple: Tile sides must be a multiple of this.
         gsd_m: Ground sampling distance it was trained for, metres.
         gsd_range_m: Smallest and largest one that it is run at as stored; None for 25 % around ``gsd_m``.
