@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint format figures scenes bundles clean
+.PHONY: demo test test-all lint format scenes bundles clean
 
 demo: .venv/runtime
 	$(BIN)/python scripts/demo.py

@@ -79,15 +79,28 @@ class CloudMasking:
         return replace(land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid)
 
 
-def mask_clouds(land: Iterator[Rows], clouds: Iterator[Rows], masking: CloudMasking) -> Iterator[Rows]:
-    """Hide land below clouds, rows by rows.
+class MaskedRows:
+    """Land hidden below clouds, rows by rows; an iterator.
 
     Args:
         land, clouds: Rows of the same grid from the first to the last, in pieces of any height.
         masking: What becomes of hidden pixels.
+
+    Attributes:
+        hidden: Pixels of the land that were hidden so far.
     """
-    for one, other in _in_step(land, clouds):
-        yield masking.apply(one, other)
+
+    def __init__(self, land: Iterator[Rows], clouds: Iterator[Rows], masking: CloudMasking) -> None:
+        self._pairs, self._masking, self.hidden = _in_step(land, clouds), masking, 0
+
+    def __iter__(self) -> MaskedRows:
+        return self
+
+    def __next__(self) -> Rows:
+        land, clouds = next(self._pairs)
+        masked = self._masking.apply(land, clouds)
+        self.hidden += int(np.count_nonzero(land.valid & (masked.labels != land.labels)))
+        return masked
 
 
 def _in_step(first: Iterator[Rows], second: Iterator[Rows]) -> Iterator[tuple[Rows, Rows]]:

@@ -71,6 +71,11 @@ class JobRun:
         return (self.memory,)
 
     @property
+    def hidden_pixels(self) -> int | None:
+        """Pixels hidden below clouds: nobody looked for them."""
+        return None
+
+    @property
     def further_seconds(self) -> dict[str, float]:
         """Seconds of stages that the clock does not know: none."""
         return {}

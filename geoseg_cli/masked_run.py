@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from geoseg_cli.cloud_masking import mask_clouds
+from geoseg_cli.cloud_masking import MaskedRows
 from geoseg_cli.engines import Engine
 from geoseg_cli.job import Job
 from geoseg_cli.job_run import Clock, JobRun, Progress
@@ -25,6 +25,9 @@ class MaskedRun:
         cloud_engine: What runs the bundle of its clouds.
         extras: What rows carry beside labels and validity.
         clock: Counts the seconds of the land's stages.
+
+    Attributes:
+        hidden_pixels: Pixels with land cover that were hidden, once all rows were made.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class MaskedRun:
     ) -> None:
         assert job.clouds is not None, "a job without clouds needs no masked run"
         assert job.masking is not None, "a job with clouds says what becomes of them"
+        self.hidden_pixels: int | None = None
         self._masking, self._cloud_clock = job.masking, Clock("read", "run", "blend")
         kept: list[Extra] = ["confidence"] if "confidence" in extras and job.masking.hidden_as == "class" else []
         self._land = JobRun(job, engine, extras, clock=clock, memory_share=0.5)
@@ -70,4 +74,6 @@ class MaskedRun:
             EngineError: An engine failed, or gave more than a few non-finite numbers.
         """
         with self._land.rows(progress) as land, self._clouds.rows() as clouds:
-            yield mask_clouds(land, clouds, self._masking)
+            masked = MaskedRows(land, clouds, self._masking)
+            yield masked
+            self.hidden_pixels = masked.hidden

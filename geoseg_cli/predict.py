@@ -68,6 +68,7 @@ class PredictReport:
         seconds: Wall time per stage: read (waited for), run, blend, write, commit, total.
         areas: Pixels, share of the valid pixels and hectares per class.
         not_finite: Pixels that became nodata because their logits were not finite.
+        hidden_pixels: Pixels with land cover that were hidden below clouds; None where nobody looked for them.
     """
 
     outputs: dict[Kind, Path]
@@ -80,6 +81,7 @@ class PredictReport:
     areas: tuple[ClassArea, ...]
     valid_pixels: int
     not_finite: int
+    hidden_pixels: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report in plain types."""
@@ -93,6 +95,7 @@ class PredictReport:
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
             "valid_pixels": self.valid_pixels,
             "not_finite_pixels": self.not_finite,
+            "hidden_pixels": self.hidden_pixels,
             "classes": [asdict(area) for area in self.areas],
         }
 
@@ -161,6 +164,7 @@ def predict_scene(
         areas=areas,
         valid_pixels=valid_pixels,
         not_finite=run.not_finite,
+        hidden_pixels=run.hidden_pixels,
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg_cli.catalog import LandClass, Legend, legends
-from geoseg_cli.cloud_masking import CloudMasking, mask_clouds
+from geoseg_cli.cloud_masking import CloudMasking, MaskedRows
 from geoseg_cli.errors import UsageError
 from geoseg_cli.rows import Rows
 
@@ -59,7 +59,9 @@ def test_land_shows_where_clear_and_clouds_or_nothing_elsewhere_whatever_the_pie
     below, above = whole(land()), whole(clouds())
     for hidden_as in ("nodata", "class"):
         masking = CloudMasking.of(LAND, CLOUDS, hidden_as)  # type: ignore[arg-type]
-        got = whole(mask_clouds(land(), clouds(), masking))
+        masked = MaskedRows(land(), clouds(), masking)
+        got = whole(masked)
+        assert masked.hidden == ((below.labels != 255) & (above.labels != 0)).sum()
         for place in np.ndindex(height, 7):
             cloud = above.labels[place]
             if cloud == 0:

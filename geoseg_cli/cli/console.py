@@ -86,6 +86,8 @@ class Messages:
             hectares = "-" if area.hectares is None else f"{area.hectares:,.2f}"
             table.add_row(str(area.value), area.title, f"{area.pixels:,}", f"{area.share:.1%}", hectares)
         self._console.print(table)
+        if report.hidden_pixels is not None:
+            self.note(f"hidden below clouds and shadows, or where nobody can tell: {report.hidden_pixels:,} pixels")
         if report.not_finite:
             self.note(f"warning: {report.not_finite} pixels became nodata because the network gave no finite number")
         if self._verbose:

@@ -6,9 +6,9 @@ import json as json_format
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
-from geoseg_cli.cli.options import Json
+import typer
 
 PACKAGES = (
     "geoseg",
@@ -29,7 +29,10 @@ PACKAGES = (
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "VRT")
 
 
-def command(json: Json = False) -> None:
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def command(json: AsJson = False) -> None:
     """Print versions, GDAL drivers, engines with the providers that really run, and devices."""
     found = _examine()
     if json:

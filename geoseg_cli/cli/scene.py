@@ -77,6 +77,8 @@ def _fields(scene: Path, found: SceneDescription) -> dict[str, Any]:
         "size_px": [found.grid.height, found.grid.width],
         "crs": found.grid.crs.to_string() if found.grid.crs else None,
         "gsd_m": [round(step, 3) for step in steps] if steps else None,
+        "bounds": list(found.grid.bounds),
+        "bounds_wgs84": list(found.bounds_wgs84) if found.bounds_wgs84 else None,
         "orientation": found.orientation,
         "bands": [_band_fields(band) for band in found.bands],
         "bands_refused": _refusal_fields(found.naming),
@@ -89,6 +91,14 @@ def _fields(scene: Path, found: SceneDescription) -> dict[str, Any]:
         "warnings": list(found.warnings),
         "bundles": [_bundle_fields(fit) for fit in found.bundles],
     }
+
+
+def _extent_words(found: SceneDescription) -> str:
+    """Left, bottom, right and top as ``--bounds`` takes them."""
+    own = " ".join(f"{number:.10g}" for number in found.grid.bounds)
+    if found.bounds_wgs84 is None or found.grid.is_geographic:
+        return own
+    return f"{own}, in EPSG:4326 {' '.join(f'{number:.5f}' for number in found.bounds_wgs84)}"
 
 
 def _band_fields(band: BandDescription) -> dict[str, Any]:
@@ -119,6 +129,7 @@ def _text(scene: Path, found: SceneDescription) -> str:
     from geoseg_cli.scenes.describe import Refusal
 
     lines = [printable(shown(scene)), f"  layout: {found.layout}", f"  grid: {_grid_words(found)}"]
+    lines.append(f"  extent: {_extent_words(found)}")
     lines += ["  bands:", *(f"    {_band_words(band)}" for band in found.bands)]
     if found.naming:
         lines += _refusal_lines("bands not decided", found.naming, found)

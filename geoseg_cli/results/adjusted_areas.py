@@ -153,7 +153,7 @@ def _mapped(areas: Sequence[ClassArea], samples: SampleCounts) -> FloatArray:
     few = [area.name for area, n in zip(areas, drawn, strict=True) if area.pixels and n < 2]
     if few or not hectares.sum():
         raise InputError(
-            f"{samples.source}: {', '.join(few) or 'no class'} is on the map with fewer than two sampled places",
+            f"{samples.source}: on the map, but with fewer than two sampled places: {', '.join(few) or 'no class'}",
             "sample at least two places of each class that the map has; the paper advises 50 or more",
         )
     return hectares

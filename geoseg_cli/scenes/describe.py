@@ -5,12 +5,16 @@ The decisions are made by the code that opens scenes for a run, so a run comes t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError
+from rasterio.warp import transform_bounds
 
 from geoseg_cli.bundle import Bundle, InputSpec
 from geoseg_cli.catalog import Sensor, common_names, sensors
@@ -150,6 +154,18 @@ class SceneDescription:
     sample: Sample
     warnings: tuple[str, ...]
     bundles: tuple[BundleFit, ...]
+
+    @property
+    def bounds_wgs84(self) -> tuple[float, float, float, float] | None:
+        """West, south, east and north of the grid in degrees, west above east across the 180th meridian; None where the
+        CRS does not tell."""
+        if self.grid.crs is None:
+            return None
+        try:
+            left, bottom, right, top = transform_bounds(self.grid.crs, "EPSG:4326", *self.grid.bounds)
+        except (CRSError, CPLE_BaseError):
+            return None
+        return (left, bottom, right, top) if all(map(math.isfinite, (left, bottom, right, top))) else None
 
 
 def describe_scene(

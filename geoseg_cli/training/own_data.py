@@ -6,6 +6,7 @@ Axes: P bands, H rows, W columns.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -185,9 +186,13 @@ def _hints_name_keys() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if not any(option in error.hint for option in ("--bands", "--radiometry", "--nodata", "--ignore")):
+        if "--ignore" in error.hint:
+            raise type(error)(
+                error.message, re.sub(r"--ignore ([\d,]+)", r"ignore = [\1] beside the path", error.hint)
+            ) from error
+        if not any(option in error.hint for option in ("--bands", "--radiometry", "--nodata")):
             raise
-        keys = 'in the configuration: bands = [...], radiometry = "dn", nodata = 0 or ignore = [...] beside the path'
+        keys = 'in the configuration: bands = [...], radiometry = "dn", nodata = 0 beside the path'
         raise type(error)(error.message, f"{error.hint}; {keys}") from error
 
 

@@ -372,5 +372,6 @@ def _start_notes(preview: Preview) -> list[str]:
     if (start.input_spec.bands, start.input_spec.optional) != (preview.spec.bands, preview.spec.optional):
         notes.append(f"warning: {start.name} was made for other bands ({', '.join(start.input_spec.bands)})")
     if start.legend.values != preview.legend.values:
-        notes.append(f"{start.name} has other classes: its last layer begins with what it knew of them, if it fits")
+        begins = "at random" if anew else "with what it knew of as many others"
+        notes.append(f"{start.name} has other classes: its last layer begins {begins}")
     return notes
