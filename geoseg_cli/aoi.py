@@ -1,17 +1,12 @@
 """Areas of interest: which pixels of a scene get an answer.
 
 An area is a rectangle of pixels (``--bounds``) or polygons from a GeoJSON or GeoPackage file. A polygon takes in the
-pixels whose centres lie in it. Files are read here and not by GDAL: no driver that follows links is involved.
+pixels whose centres lie in it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sqlite3
-import stat
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,29 +15,27 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
-import shapely.affinity
 from affine import Affine
 from pyproj.exceptions import ProjError
 
-from geoseg_cli.errors import AccessError, GeosegError, GridError, InputError, InputMissingError, UsageError
+from geoseg_cli.errors import GeosegError, GridError, InputError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.rows import Rows, only_where
+from geoseg_cli.shape_file import read_shapes
 
 BoolArray = npt.NDArray[np.bool_]
+ShapeArray = npt.NDArray[np.object_]
+"""Geometries of shapely."""
 
 Bounds = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
-MAX_BYTES = 256 * 2**20
-"""Largest file of polygons that is read; borders of all countries in full detail have less."""
-
-_WGS_84 = "OGC:CRS84"
 _EDGE_PARTS = 256
-"""Into how many parts the longest side of an area is cut before it is bent into another CRS."""
+"""Into how many parts the longest side of a shape is cut, at most, before it is bent into another CRS."""
+_EDGE_PX = 4
+"""Edges of about so many pixels are not cut further: a file of small fields would grow a hundredfold."""
 
 _BLOCK_ROWS = 256
-_GEOPACKAGE_ENVELOPES = {0: 0, 1: 32, 2: 48, 3: 48, 4: 64}
-"""Bytes of the envelope that a GeoPackage geometry carries, by its code (OGC 12-128r18, 2.1.3)."""
 
 
 class Area(Protocol):
@@ -135,17 +128,11 @@ class PolygonArea:
 
     def _draw(self, index: int) -> BoolArray:
         """(256, W) bool of block ``index`` of rows; the last block is kept, rows come in order."""
-        from rasterio.features import rasterize
-
         known = self._block
         if known is not None and known[0] == index:
             return known[1]
-        drawn: BoolArray = rasterize(
-            [(self._shape, 1)],
-            out_shape=(_BLOCK_ROWS, self._grid.width),
-            transform=Affine.translation(0, index * _BLOCK_ROWS),
-            dtype="uint8",
-        ).astype(np.bool_)
+        block = Window(index * _BLOCK_ROWS, 0, _BLOCK_ROWS, self._grid.width)
+        drawn = burned(np.array([self._shape]), np.ones(1, np.int32), block).astype(np.bool_)
         self._block = index, drawn
         return drawn
 
@@ -168,9 +155,9 @@ def load_area(path: Path, grid: Grid) -> PolygonArea:
         UsageError: The polygons miss the scene.
     """
     path = path.absolute()
-    shapes, crs = _read(path)
-    others = sorted({shape.geom_type for shape in shapes} - {"Polygon", "MultiPolygon"})
-    shapes = [shape for shape in shapes if not shape.is_empty]
+    file = read_shapes(path, "an area")
+    others = sorted({shape.geom_type for shape in file.shapes} - {"Polygon", "MultiPolygon"})
+    shapes = [shape for shape in file.shapes if not shape.is_empty]
     if others or not shapes:
         raise InputError(
             f"{path} holds {' and '.join(others) or 'no shapes at all'}, an area needs polygons",
@@ -181,7 +168,7 @@ def load_area(path: Path, grid: Grid) -> PolygonArea:
             f"the scene has no CRS, so nothing tells where {path} lies in it",
             "write the CRS into the scene: gdal_edit.py -a_srs EPSG:NNNN FILE",
         )
-    area = PolygonArea(*_on_grid(shapes, crs, grid, path))
+    area = PolygonArea(*_on_grid(shapes, file.crs, grid, path))
     if not area.has_pixels():
         raise _missed(path)
     return area
@@ -262,140 +249,79 @@ def cropped_grid(grid: Grid, window: Window) -> Grid:
     return Grid(grid.crs, grid.transform @ Affine.translation(window.col, window.row), window.height, window.width)
 
 
-def _read(path: Path) -> tuple[list[Any], pyproj.CRS]:
-    """Shapes of a file and what they are in."""
-    kind = path.suffix.lower()
-    if kind not in {".geojson", ".json", ".gpkg"}:
-        raise InputError(
-            f"{path}: polygons are read from .geojson and .gpkg files",
-            f"ogr2ogr -f GPKG {path.stem}.gpkg {path.name}",
-        )
-    try:
-        status = path.stat()
-        # A named pipe would block on open.
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise InputError(f"{path} is no regular file", "save the polygons to a file, and name it")
-        size = status.st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path} has {size / 2**20:.0f} MiB, too much for an area", "simplify its polygons")
-        return _read_geopackage(path) if kind == ".gpkg" else _read_geojson(path)
-    except FileNotFoundError as error:
-        raise InputMissingError(f"there is no {path}", "give the path of a .geojson or .gpkg file") from error
-    except OSError as error:
-        raise AccessError(f"{path} cannot be read: {error.strerror}", "check the file's permissions") from error
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise _damaged(path, error) from error
-    except (sqlite3.Error, shapely.GEOSException, ProjError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    what = "GeoPackage" if path.suffix.lower() == ".gpkg" else "GeoJSON"
-    return InputError(f"{path} is no {what} that can be read ({error})", "open it in a GIS and export it again")
-
-
-def _read_geojson(path: Path) -> tuple[list[Any], pyproj.CRS]:
-    top = json.loads(path.read_bytes())
-    # Not part of RFC 7946, but what GDAL writes for coordinates that are not WGS 84, and reads.
-    stated = (top.get("crs") or {}).get("properties", {}).get("name", _WGS_84)
-    return [shapely.from_geojson(json.dumps(one)) for one in _geometries(top)], pyproj.CRS.from_user_input(stated)
-
-
-def _geometries(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All geometries of a GeoJSON object, collections taken apart."""
-    if node["type"] == "FeatureCollection":
-        for feature in node["features"]:
-            yield from _geometries(feature)
-    elif node["type"] == "Feature":
-        if node["geometry"] is not None:
-            yield from _geometries(node["geometry"])
-    elif node["type"] == "GeometryCollection":
-        for geometry in node["geometries"]:
-            yield from _geometries(geometry)
-    else:
-        yield node
-
-
-def _read_geopackage(path: Path) -> tuple[list[Any], pyproj.CRS]:
-    path.open("rb").close()  # SQLite does not say why it cannot open a file
-    _refuse_unfinished(path)
-    uri = f"{path.as_uri()}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True)) as base:
-        base.execute("PRAGMA trusted_schema = OFF")  # a view in the file may not call functions with side effects
-        layers = base.execute(
-            "SELECT c.table_name, g.column_name, g.srs_id FROM gpkg_contents c"
-            " JOIN gpkg_geometry_columns g ON g.table_name = c.table_name WHERE c.data_type = 'features'"
-        ).fetchall()
-        if len(layers) != 1:
-            names = ", ".join(sorted(name for name, _, _ in layers)) or "none"
-            raise InputError(
-                f"{path} has {len(layers)} layers of shapes ({names}), an area needs one",
-                f"ogr2ogr -f GPKG area.gpkg {path.name} LAYER",
-            )
-        table, column, number = layers[0]
-        quoted = [name.replace('"', '""') for name in (column, table)]
-        blobs = base.execute(f'SELECT "{quoted[0]}" FROM "{quoted[1]}"').fetchall()
-        return [_from_blob(blob) for (blob,) in blobs if blob is not None], _geopackage_crs(base, number, path)
-
-
-def _refuse_unfinished(path: Path) -> None:
-    """Refuse a file whose last changes are still in the log of a program: it would be read without them."""
-    log = path.with_name(path.name + "-wal")
-    if os.path.exists(log) and log.stat().st_size:
-        raise InputError(
-            f"{path} has changes that are not in it yet: {log.name} beside it is not empty",
-            f"close the program that has it open, or export it: ogr2ogr -f GPKG area.gpkg {path.name}",
-        )
-
-
-def _geopackage_crs(base: sqlite3.Connection, number: int, path: Path) -> pyproj.CRS:
-    found = base.execute(
-        "SELECT organization, organization_coordsys_id, definition FROM gpkg_spatial_ref_sys WHERE srs_id = ?", [number]
-    ).fetchone()
-    if number <= 0 or found is None:
-        raise InputError(
-            f"{path} does not say in which CRS its shapes are",
-            f"ogr2ogr -f GPKG -a_srs EPSG:NNNN area.gpkg {path.name}",
-        )
-    organization, code, definition = found
-    if organization.upper() == "EPSG":
-        return pyproj.CRS.from_epsg(code)
-    return pyproj.CRS.from_wkt(definition)
-
-
-def _from_blob(blob: bytes) -> Any:
-    """The shape in a GeoPackage blob: a header before well-known binary."""
-    if blob[:2] != b"GP":
-        raise ValueError("a shape without a GeoPackage header")
-    return shapely.from_wkb(blob[8 + _GEOPACKAGE_ENVELOPES[blob[3] >> 1 & 7] :])
-
-
 def _on_grid(shapes: list[Any], crs: pyproj.CRS, grid: Grid, path: Path) -> tuple[Any, Grid, tuple[str, ...]]:
     """The union in pixel coordinates, and a warning where a polygon crossed itself."""
     crossed = sum(not shape.is_valid for shape in shapes)
     warnings = (f"{path.name}: {crossed} polygons cross themselves and were mended",) if crossed else ()
     union = shapely.union_all([shapely.make_valid(shapely.force_2d(shape)) for shape in shapes])
-    assert grid.crs is not None
-    target = pyproj.CRS.from_wkt(grid.crs.to_wkt())
-    if not crs.equals(target, ignore_axis_order=True):
-        union = _bent(union, crs, target, grid)
-    if union.is_empty or not np.isfinite(union.bounds).all():
-        raise _missed(path)
-    shape = _polygons(_in_pixels(shapely.make_valid(union), grid))
+    shape = _polygons(on_pixels(np.array([union]), crs, grid)[0])
     if shape.is_empty:
         raise _missed(path)
     return shape, grid, warnings
 
 
-def _bent(union: Any, crs: pyproj.CRS, target: pyproj.CRS, grid: Grid) -> Any:
-    """The part of a shape around the scene, in the scene's CRS."""
+def burned(shapes: ShapeArray, numbers: npt.NDArray[np.int32], window: Window) -> npt.NDArray[np.int32]:
+    """Draw shapes over each other.
+
+    Args:
+        shapes: (N,) in (column, row) coordinates; polygons cover the pixels whose centres they hold, points their own.
+        numbers: (N,) what to write, not 0.
+        window: Pixels to draw; where a centre lies on an edge, rounding can decide otherwise in another window.
+
+    Returns:
+        (H, W) int32 number of the last shape that covers a pixel, 0 for none.
+    """
+    from rasterio.features import rasterize
+
+    if not len(shapes):
+        return np.zeros((window.height, window.width), np.int32)
+    drawn: npt.NDArray[np.int32] = rasterize(
+        list(zip(shapes, numbers.tolist(), strict=True)),
+        out_shape=(window.height, window.width),
+        transform=Affine.translation(window.col, window.row),
+        dtype="int32",
+    )
+    return drawn
+
+
+def on_pixels(shapes: ShapeArray, crs: pyproj.CRS, grid: Grid) -> ShapeArray:
+    """Lay shapes on a grid that has a CRS.
+
+    Args:
+        shapes: (N,) valid points, lines or polygons of two dimensions.
+        crs: What their coordinates are in; edges are straight there.
+        grid: Where to.
+
+    Returns:
+        (N,) the same in (column, row) coordinates, cut to the grid and a pixel around it; what has no place there is
+        empty.
+
+    Raises:
+        GridError: Nothing leads from one CRS to the other.
+    """
+    assert grid.crs is not None
+    target = pyproj.CRS.from_wkt(grid.crs.to_wkt())
+    if not crs.equals(target, ignore_axis_order=True):
+        shapes = _bent(shapes, crs, target, grid)
+    bounds = shapely.bounds(shapes)
+    shapes = np.where(np.isfinite(bounds).all(axis=1), shapes, shapely.Point())
+    cut: ShapeArray = _in_pixels(shapely.make_valid(shapes), grid)
+    return cut
+
+
+def _bent(shapes: ShapeArray, crs: pyproj.CRS, target: pyproj.CRS, grid: Grid) -> ShapeArray:
+    """The parts of shapes around the scene, in the scene's CRS."""
     # What lies far away may have no coordinates at all in the scene's CRS.
-    near = union.intersection(_surroundings(grid, target, crs))
-    if near.is_empty:
-        return near
-    left, bottom, right, top = near.bounds
-    fine = shapely.segmentize(near, max(right - left, top - bottom) / _EDGE_PARTS)
-    return shapely.transform(fine, _transformer(crs, target).transform, interleaved=False)
+    around = _surroundings(grid, target, crs)
+    near = shapely.intersection(shapes, around)
+    left, bottom, right, top = shapely.bounds(near).T
+    # Twice as high as the grid; across the 180th meridian its width says nothing.
+    pixel = (around.bounds[3] - around.bounds[1]) / (2 * max(grid.height, grid.width))
+    # Empty shapes have no bounds.
+    longest = np.nan_to_num(np.maximum(right - left, top - bottom))
+    fine = shapely.segmentize(near, np.maximum(longest / _EDGE_PARTS, _EDGE_PX * pixel))
+    bent: ShapeArray = shapely.transform(fine, _transformer(crs, target).transform, interleaved=False)
+    return bent
 
 
 def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
@@ -413,11 +339,11 @@ def _missed(path: Path) -> GeosegError:
     )
 
 
-def _in_pixels(shape: Any, grid: Grid) -> Any:
-    """A shape in map coordinates as (column, row), cut to the grid and a pixel around it."""
-    t = ~grid.transform
-    on_grid = shapely.affinity.affine_transform(shape, [t.a, t.b, t.d, t.e, t.c, t.f])
-    return on_grid.intersection(shapely.box(-1, -1, grid.width + 1, grid.height + 1))
+def _in_pixels(shapes: Any, grid: Grid) -> Any:
+    """Shapes in map coordinates, one or an array, as (column, row), cut to the grid and a pixel around it."""
+    inverse = ~grid.transform
+    on_grid = shapely.transform(shapes, lambda x, y: inverse @ (x, y), interleaved=False)
+    return shapely.intersection(on_grid, shapely.box(-1, -1, grid.width + 1, grid.height + 1))
 
 
 def _polygons(shape: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from geoseg_cli.calibration import BINS, Reliability
@@ -86,11 +86,11 @@ def group_row(name: str, group: Group) -> tuple[str, ...]:
         str(group.images),
         str(group.places),
         f"{table.pixels:,}",
-        _with_interval(table.overall_accuracy, group, "overall_accuracy"),
-        _with_interval(table.mean_iou, group, "mean_iou"),
-        _with_interval(table.mean_f1, group, "mean_f1"),
-        _with_interval(sure.expected_error, group, "ece"),
-        _number(sure.mean_confidence),
+        with_interval(table.overall_accuracy, group.intervals, "overall_accuracy"),
+        with_interval(table.mean_iou, group.intervals, "mean_iou"),
+        with_interval(table.mean_f1, group.intervals, "mean_f1"),
+        with_interval(sure.expected_error, group.intervals, "ece"),
+        number_text(sure.mean_confidence),
     )
 
 
@@ -107,10 +107,10 @@ def class_rows(group: Group, names: Sequence[str]) -> list[tuple[str, ...]]:
             name,
             f"{table.truth[k]:,}",
             f"{table.predicted[k]:,}",
-            _with_interval(float(table.iou[k]), group, f"iou {k}"),
-            _with_interval(float(table.f1[k]), group, f"f1 {k}"),
-            _number(float(table.precision[k])),
-            _number(float(table.recall[k])),
+            with_interval(float(table.iou[k]), group.intervals, f"iou {k}"),
+            with_interval(float(table.f1[k]), group.intervals, f"f1 {k}"),
+            number_text(float(table.precision[k])),
+            number_text(float(table.recall[k])),
         )
         for k, name in enumerate(names)
         if table.truth[k] or table.predicted[k]
@@ -149,14 +149,16 @@ def _facts(report: EvaluationReport, total: Group) -> str:
     return f"{'; '.join(facts)}. {interval_note(total)}."
 
 
-def _with_interval(value: float, group: Group, figure: str) -> str:
-    if figure not in group.intervals:
-        return _number(value)
-    low, high = group.intervals[figure]
-    return f"{_number(value)} ({low:.2f}-{high:.2f})"
+def with_interval(value: float, intervals: Mapping[str, tuple[float, float]], figure: str) -> str:
+    """A figure for a table, with its 95 % interval in brackets where it has one."""
+    if figure not in intervals:
+        return number_text(value)
+    low, high = intervals[figure]
+    return f"{number_text(value)} ({low:.2f}-{high:.2f})"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """A figure for a table; a dash where there was nothing to divide."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -168,8 +170,8 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _headline(sure: Reliability) -> str:
     return (
-        f"ECE {_number(sure.expected_error)}, mean confidence {_number(sure.mean_confidence)}, accuracy"
-        f" {_number(sure.hits.sum() / sure.pixels if sure.pixels else math.nan)}, {sure.pixels:,} px"
+        f"ECE {number_text(sure.expected_error)}, mean confidence {number_text(sure.mean_confidence)}, accuracy"
+        f" {number_text(sure.hits.sum() / sure.pixels if sure.pixels else math.nan)}, {sure.pixels:,} px"
     )
 
 

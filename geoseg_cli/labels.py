@@ -99,8 +99,8 @@ class LabelFile:
         self._ignore = (*ignore, NODATA)
         self._file = open_geotiff(path)
         try:
-            _refuse_other_kinds(self._file)
-            _refuse_nodata_class(self._file, self.values)
+            refuse_other_kinds(self._file)
+            refuse_nodata_class(self._file, self.values)
             _refuse_other_grid(self._file, grid)
         except BaseException:
             self.close()
@@ -302,21 +302,31 @@ def _place(key: Key, image: Path, places: dict[str, str] | None) -> str:
     return place
 
 
-def _refuse_other_kinds(file: RasterFile) -> None:
+def refuse_other_kinds(file: RasterFile, what: str = "a label") -> None:
+    """Refuse a file that is not one band of whole numbers; ``what`` it should be, in the message.
+
+    Raises:
+        InputError: It has several bands, or fractions.
+    """
     kinds = sorted(set(file.dtypes))
     if len(file.dtypes) > 1:
         raise InputError(
-            f"{file.path}: a label has one band, this file has {len(file.dtypes)} ({', '.join(kinds)})",
-            f"take the band of classes out: gdal_translate -b 1 {file.path.name} label.tif",
+            f"{file.path}: {what} has one band, this file has {len(file.dtypes)} ({', '.join(kinds)})",
+            f"take the band of classes out: gdal_translate -b 1 {file.path.name} classes.tif",
         )
     if np.dtype(kinds[0]).kind not in "iu":
         raise InputError(
-            f"{file.path}: labels are whole numbers, this file holds {kinds[0]}",
-            f"gdal_translate -ot Byte {file.path.name} label.tif, if its numbers are class values from 0 to 255",
+            f"{file.path}: {what} holds whole numbers, this file {kinds[0]}",
+            f"gdal_translate -ot Byte {file.path.name} classes.tif, if its numbers are class values from 0 to 255",
         )
 
 
-def _refuse_nodata_class(file: RasterFile, values: tuple[int, ...]) -> None:
+def refuse_nodata_class(file: RasterFile, values: Sequence[int]) -> None:
+    """Refuse a file whose nodata value is one of the classes.
+
+    Raises:
+        InputError: It is.
+    """
     nodata = file.nodata[0]
     if nodata in values:
         raise InputError(
@@ -328,7 +338,7 @@ def _refuse_nodata_class(file: RasterFile, values: tuple[int, ...]) -> None:
 def _refuse_other_grid(file: RasterFile, grid: Grid) -> None:
     own = file.grid
     size = (own.height, own.width) == (grid.height, grid.width)
-    if size and own.crs == grid.crs and _is_same_place(own, grid):
+    if size and own.crs == grid.crs and is_same_place(own, grid):
         return
     raise GridError(
         f"{file.path} does not lie on the pixels of its image\n  label: {_said(own)}\n  image: {_said(grid)}",
@@ -336,7 +346,7 @@ def _refuse_other_grid(file: RasterFile, grid: Grid) -> None:
     )
 
 
-def _is_same_place(one: Grid, other: Grid) -> bool:
+def is_same_place(one: Grid, other: Grid) -> bool:
     """Whether the corners of two grids of one size are less than a hundredth of a pixel apart."""
     corners = [(col, row) for col in (0, one.width) for row in (0, one.height)]
     moved = [~other.transform @ (one.transform @ corner) for corner in corners]

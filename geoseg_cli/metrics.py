@@ -102,6 +102,26 @@ class Confusion:
         """Mean F1 of the classes that occur in the truth; NaN without any."""
         return _mean(self.f1[self.truth > 0])
 
+    @property
+    def mean_precision(self) -> float:
+        """Mean precision of the classes that occur in the truth, 0 for one that nothing was called; NaN without any."""
+        return _mean(np.nan_to_num(self.precision[self.truth > 0]))
+
+    @property
+    def mean_recall(self) -> float:
+        """Mean recall of the classes that occur in the truth; NaN without any."""
+        return _mean(self.recall[self.truth > 0])
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa: accuracy beyond what the totals of the classes give by chance, over the most that is possible.
+
+        NaN without pixels, and where truth and prediction are one and the same class throughout.
+        """
+        whole = float(self.pixels) ** 2
+        chance = float(_ratio(float(self.truth.astype(np.float64) @ self.predicted.astype(np.float64)), whole))
+        return float(_ratio(self.overall_accuracy - chance, 1 - chance))
+
     def merged(self, groups: Sequence[Sequence[int]]) -> Confusion:
         """The table of coarser classes.
 
@@ -127,6 +147,9 @@ class Confusion:
             "overall_accuracy": _rounded(self.overall_accuracy),
             "mean_iou": _rounded(self.mean_iou),
             "mean_f1": _rounded(self.mean_f1),
+            "mean_precision": _rounded(self.mean_precision),
+            "mean_recall": _rounded(self.mean_recall),
+            "kappa": _rounded(self.kappa),
             "classes": classes,
         }
 

@@ -17,7 +17,7 @@ ROOT = Path(geoseg_cli.__file__).parent
 LADDER = [
     ["errors", "version", "data", "printable", "ahead", "memory", "batch_size"],
     ["grid", "tiles", "rows"],
-    ["orientation", "aoi"],
+    ["orientation", "aoi", "shape_file"],
     ["catalog"],
     ["bundle", "networks"],
     ["metrics", "calibration", "cloud_masking"],
@@ -27,7 +27,7 @@ LADDER = [
     ["masked_run"],
     ["labels", "predict", "export"],
     ["evaluate", "training", "bench"],
-    ["evaluation_page"],
+    ["evaluation_page", "matrix_picture"],
     ["__init__"],
     ["cli", "__main__"],
 ]

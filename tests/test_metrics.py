@@ -99,3 +99,20 @@ def test_figures_equal_those_of_scikit_learn(truth: np.ndarray, predicted: np.nd
     assert table.mean_iou == pytest.approx(wanted)
     wanted = sklearn.f1_score(truth, predicted, labels=present, average="macro", zero_division=0)
     assert table.mean_f1 == pytest.approx(wanted)
+    for name, score in (("mean_precision", sklearn.precision_score), ("mean_recall", sklearn.recall_score)):
+        wanted = score(truth, predicted, labels=present, average="macro", zero_division=0)
+        assert getattr(table, name) == pytest.approx(wanted)
+    if np.unique(np.append(truth, predicted)).size > 1:
+        assert table.kappa == pytest.approx(sklearn.cohen_kappa_score(truth, predicted))
+
+
+def test_kappa_equals_that_worked_out_by_hand_and_counts_a_pixel_without_an_answer_as_wrong() -> None:
+    # Accuracy 4/8, chance (4 * 3 + 3 * 4 + 1 * 1) / 64.
+    assert confusion(TRUTH, PREDICTED, VALUES).kappa == pytest.approx((4 / 8 - 25 / 64) / (1 - 25 / 64))
+    unanswered = confusion(np.array([10, 10, 30, 30], np.uint8), np.array([10, 255, 30, 30], np.uint8), VALUES)
+    assert unanswered.kappa == pytest.approx((3 / 4 - 6 / 16) / (1 - 6 / 16))
+
+
+def test_kappa_is_no_number_where_chance_alone_is_always_right() -> None:
+    assert math.isnan(confusion(np.full(5, 10, np.uint8), np.full(5, 10, np.uint8), VALUES).kappa)
+    assert math.isnan(Confusion.empty(VALUES).kappa)

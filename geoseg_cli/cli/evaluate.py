@@ -1,42 +1,103 @@
-"""``geoseg evaluate``: a bundle's figures on labelled images, and the temperature of its confidence."""
+"""``geoseg evaluate``: a finished map against a reference, or a bundle against labelled images."""
 
 from __future__ import annotations
 
-import json as json_format
-import warnings
+import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from geoseg_cli.cli import options as o
-from geoseg_cli.cli.console import Messages
-from geoseg_cli.cli.request import put, read_batch
-from geoseg_cli.errors import UsageError
+from geoseg_cli.errors import InputMissingError, UsageError
 
-if TYPE_CHECKING:
-    from geoseg_cli.bundle import Bundle
-    from geoseg_cli.calibration import Reliability
-    from geoseg_cli.engines import Engine
-    from geoseg_cli.evaluate import EvaluateOptions, EvaluationReport
-    from geoseg_cli.job_run import Progress
-    from geoseg_cli.labels import LabelledPair
+WHAT, MAP, RESULT = "What is evaluated", "A map and its reference", "The result"
 
-WHAT, RESULT = "What is evaluated", "The result"
-_BAR = 40
-_GROUPS = ("sensor", "bands", "place")
+_FOR_MAPS = ("legend", "mapping", "attribute", "ignore_unknown", "tolerance", "block", "csv", "png")
+_FOR_BOTH = ("subject", "truth", "json", "ignore", "overwrite", "quiet", "verbose")
 
-BundleName = Annotated[
-    str, typer.Argument(metavar="BUNDLE", help="Name of a bundle, or its folder.", show_default=False)
+Subject = Annotated[
+    str,
+    typer.Argument(
+        metavar="MAP|BUNDLE",
+        help="A file: the class map to compare. Anything else: name of a bundle, or its folder.",
+        show_default=False,
+    ),
 ]
-Folder = Annotated[
+Truth = Annotated[
     Path,
     typer.Argument(
         readable=False,
-        metavar="FOLDER",
-        help="images/X.tif with labels/X.tif, or X.tif with X_label.tif; also in subfolders, one per place.",
+        metavar="REFERENCE|FOLDER",
+        help="For a map a class raster on any grid, or points and polygons (.geojson, .gpkg). For a bundle a folder:"
+        " images/X.tif with labels/X.tif, or X.tif with X_label.tif; also in subfolders, one per place.",
+        show_default=False,
+    ),
+]
+LegendText = Annotated[
+    str | None,
+    typer.Option(
+        "--legend",
+        metavar="NAME|VALUE=CLASS,...",
+        help="What the map's values mean, if its tags do not tell: a known legend, or pairs. Values with the same CLASS"
+        " are compared as one.",
+        rich_help_panel=MAP,
+        show_default=False,
+    ),
+]
+MappingText = Annotated[
+    str | None,
+    typer.Option(
+        "--map",
+        metavar="VALUE=CLASS,...|FILE",
+        help="Which class of the map, by value or name, each value of the reference is. FILE: .csv with the columns"
+        " reference and map, or .toml. If not given: the names in the reference, or else the map's own values.",
+        rich_help_panel=MAP,
+        show_default=False,
+    ),
+]
+Attribute = Annotated[
+    str,
+    typer.Option("--attribute", help="Attribute of points and polygons with their class.", rich_help_panel=MAP),
+]
+IgnoreUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-unknown",
+        help="Leave out reference values that are mapped to no class, and count them, instead of refusing.",
+        rich_help_panel=MAP,
+    ),
+]
+Tolerance = Annotated[
+    int,
+    typer.Option("--tolerance", help="Pixels that boundaries may lie apart, for boundary F1.", rich_help_panel=MAP),
+]
+Block = Annotated[
+    int,
+    typer.Option(
+        "--block",
+        help="Side in pixels of the blocks that intervals draw; points and polygons are drawn themselves.",
+        rich_help_panel=MAP,
+    ),
+]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Write the confusion matrix of a map as CSV, rows the reference, columns the map.",
+        rich_help_panel=RESULT,
+        show_default=False,
+    ),
+]
+PngFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--png",
+        metavar="FILE",
+        help="Draw the confusion matrix of a map.",
+        rich_help_panel=RESULT,
         show_default=False,
     ),
 ]
@@ -109,8 +170,17 @@ Threads = Annotated[
 
 
 def command(
-    bundle: BundleName,
-    folder: Folder,
+    context: typer.Context,
+    subject: Subject,
+    truth: Truth,
+    legend: LegendText = None,
+    mapping: MappingText = None,
+    attribute: Attribute = "class",
+    ignore_unknown: IgnoreUnknown = False,
+    tolerance: Tolerance = 2,
+    block: Block = 128,
+    csv: CsvFile = None,
+    png: PngFile = None,
     json: JsonFile = None,
     report: Page = None,
     per: Per = None,
@@ -134,207 +204,43 @@ def command(
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
-    """Compare a bundle's maps with labels: accuracy, IoU and F1 per class, calibration, intervals by place.
+    """Compare a finished map with a reference, or a bundle's maps with labels.
 
-    Scenes run as in classify and cloudmask. Standard output carries the tables, or the JSON with --json -.
+    MAP REFERENCE: accuracy, kappa, IoU and F1 per class, boundary F1, with
+    intervals by blocks of the map, or by the points and polygons of the
+    reference. Pixels without a class on either side are counted and do not
+    enter.
+
+    BUNDLE FOLDER: the same of the maps that a bundle makes of labelled images,
+    run as in classify and cloudmask, and how far its confidence can be
+    trusted, with intervals by place.
+
+    Standard output carries the tables, or the JSON with --json -.
     """
-    given = dict(locals())
-    _refuse_contradictions(given)
-    # Said in our own words with the other warnings about a scene.
-    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
-    _Evaluation(given).run()
+    _run(context, {name: value for name, value in locals().items() if name != "context"})
 
 
-class _Evaluation:
-    """One call of the command."""
+def _run(context: typer.Context, given: dict[str, Any]) -> None:
+    """Carry out the one or the other, as the first argument says."""
+    subject = given["subject"]
+    if os.path.isfile(subject):
+        from geoseg_cli.cli.evaluate_map import evaluate_map
 
-    def __init__(self, given: dict[str, Any]) -> None:
-        from geoseg_cli.bundle import find_bundle
+        _refuse_foreign(context, f"for a bundle, but {subject} is a file", keep=(*_FOR_MAPS, *_FOR_BOTH))
+        evaluate_map(given)
+        return
+    from geoseg_cli.cli.evaluate_bundle import evaluate_bundle
 
-        self._given = given
-        self._messages = Messages(given["quiet"], given["verbose"])
-        self._bundle = find_bundle(given["bundle"])
-        self._options = _evaluate_options(given, self._bundle)
-
-    def run(self) -> None:
-        """Fit, or evaluate and write; everything that can be refused is refused before anything is computed."""
-        from geoseg_cli.labels import find_pairs
-        from geoseg_cli.results.commit import OutputTransaction
-
-        given = self._given
-        pairs = find_pairs(given["folder"])
-        inputs = [*self._bundle.files, *(path for pair in pairs for path in (pair.image, pair.label))]
-        json_file = Path(given["json"]) if given["json"] not in (None, "-") else None
-        targets = [path for path in (json_file, given["report"]) if path]
-        with ExitStack() as stack:
-            transaction = None
-            if targets:
-                transaction = stack.enter_context(OutputTransaction(targets, given["overwrite"], inputs))
-            self._warn_of_training(pairs)
-            engine = self._choose_engine()
-            stack.callback(engine.close)
-            if given["fit_temperature"]:
-                self._fit(engine)
-                return
-            report = self._evaluate(engine)
-            if transaction:
-                for path in targets:
-                    text = _json_text(report) if path == json_file else _page_text(report, path)
-                    transaction.path(path).write_text(text, encoding="utf-8")
-                transaction.commit()
-        put(_json_text(report) if given["json"] == "-" else _tables(report, given["per"]))
-
-    def _warn_of_training(self, pairs: Sequence[LabelledPair]) -> None:
-        from geoseg_cli.evaluate import training_warning
-
-        parts = ("train",) if self._given["fit_temperature"] else ("train", "develop")
-        warning = training_warning(pairs, self._bundle, parts)
-        if warning:
-            self._messages.note(f"warning: {warning}")
-
-    def _choose_engine(self) -> Engine:
-        from geoseg_cli.engines import EngineOptions, choose_engine
-
-        given = self._given
-        options = EngineOptions(given["engine"], given["device"], given["precision"], given["threads"])
-        engine, reason = choose_engine(self._bundle, options)
-        self._messages.note(f"bundle {self._bundle.name}; engine {reason}")
-        return engine
-
-    def _evaluate(self, engine: Engine) -> EvaluationReport:
-        from geoseg_cli.evaluate import evaluate_folder
-
-        report = evaluate_folder(self._given["folder"], self._bundle, engine, self._options, self._progress)
-        for one in report.scored:
-            for warning in one.warnings:
-                self._messages.note(f"{one.pair.image.name}: warning: {warning}")
-        return report
-
-    def _fit(self, engine: Engine) -> None:
-        from geoseg_cli.evaluate import fit_bundle
-        from geoseg_cli.export.card import store_calibration
-        from geoseg_cli.export.readme import describe_confidence
-
-        found = fit_bundle(self._given["folder"], self._bundle, engine, self._options, self._progress)
-        store_calibration(self._bundle, found)
-        self._messages.note(f"{self._bundle.folder}: {describe_confidence(found)}")
-        self._messages.note("figures on these images now flatter the bundle's calibration: report others")
-        put(f"{found.temperature:g}\n")
-
-    def _progress(self, pair: LabelledPair) -> AbstractContextManager[Progress | None]:
-        return self._messages.progress(pair.image.name)
+    if Path(subject).suffix.lower() in (".tif", ".tiff") and not os.path.exists(subject):
+        raise InputMissingError(f"there is no map {subject}", "check the path; a bundle is named without a suffix")
+    foreign = [name for name in given if name not in _FOR_MAPS]
+    _refuse_foreign(context, f"for a map, but {subject} is no file", keep=foreign)
+    evaluate_bundle(given)
 
 
-def _refuse_contradictions(given: dict[str, Any]) -> None:
-    for name in ("drop_bands", "bands_only", "bands", "ignore", "json"):
-        if given[name] is not None and not given[name].strip():
-            raise UsageError(f"--{name.replace('_', '-')} is empty", "give a value, or leave the option out")
-    if given["drop_bands"] and given["bands_only"]:
-        raise UsageError("--drop-bands and --bands-only exclude each other", "give one of them")
-    if given["fit_temperature"]:
-        told = [name for name in ("json", "report", "per") if given[name]]
-        if told:
-            raise UsageError(
-                f"--fit-temperature reports nothing, so --{told[0]} has no meaning",
-                "fit on one folder, then evaluate on another",
-            )
-    page = given["report"]
-    if page and page.suffix.lower() not in (".svg", ".html"):
-        raise UsageError(f"--report {page} is neither .svg nor .html", "give the file one of these endings")
-
-
-def _evaluate_options(given: dict[str, Any], bundle: Bundle) -> EvaluateOptions:
-    """The options of the library that say the same."""
-    from geoseg_cli.evaluate import EvaluateOptions, bands_left_out
-    from geoseg_cli.job import PredictOptions
-
-    drop = tuple(_names(given["drop_bands"]))
-    if given["bands_only"]:
-        drop = bands_left_out(bundle.input_spec, _names(given["bands_only"]))
-    return EvaluateOptions(
-        PredictOptions(
-            tile_px=given["tile"],
-            overlap_px=given["overlap"],
-            blend=given["blend"],
-            batch=read_batch(given["batch"]),
-            scene=o.scene_options(given, drop),
-        ),
-        ignore=_values(given["ignore"]),
-    )
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",")] if text else []
-
-
-def _values(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in _names(text))
-    except ValueError as error:
-        raise UsageError(f"--ignore {text!r} are not whole numbers", "for example --ignore 0,99") from error
-
-
-def _json_text(report: EvaluationReport) -> str:
-    return json_format.dumps(report.to_json(), indent=2, allow_nan=False) + "\n"
-
-
-def _page_text(report: EvaluationReport, path: Path) -> str:
-    from geoseg_cli.evaluation_page import reliability_svg, report_html
-
-    if path.suffix.lower() == ".html":
-        return report_html(report)
-    return reliability_svg(report.total().scores.reliability, f"{report.bundle} on {report.folder}")
-
-
-def _tables(report: EvaluationReport, per: str | None) -> str:
-    """All tables, as text."""
-    from geoseg_cli.evaluate import interval_note
-    from geoseg_cli.evaluation_page import class_header, class_rows, confusion_rows, group_header, group_row
-
-    total, names = report.total(), [one.title for one in report.legend.classes]
-    rows = [group_row("all", total)]
-    for key in _GROUPS:
-        groups = report.by(key)
-        if key == per or (key != "place" and len(groups) > 1):
-            rows += [group_row(name, group) for name, group in groups.items()]
-    engine, temperature = report.engine, report.settings["temperature"]
-    parts = [
-        f"{report.bundle} on {report.folder}: {engine['name']} on {engine['device']}, temperature {temperature:g}",
-        _table(group_header(), rows),
-        f"{interval_note(total)}.",
-        _table(class_header(), class_rows(total, names)),
-        "Confusion: rows are true, columns predicted",
-        _table(("", *names), confusion_rows(total, names)),
-        _reliability_table(total.scores.reliability),
-    ]
-    if total.scores.unanswered:
-        parts.insert(3, f"{total.scores.unanswered:,} labelled pixels got no answer: the scene has no value there.")
-    return "\n\n".join(parts) + "\n"
-
-
-def _reliability_table(sure: Reliability) -> str:
-    from geoseg_cli.evaluation_page import bin_rows
-
-    header = ("confidence", "pixels", "mean", "accuracy", "# accuracy, | mean confidence".ljust(_BAR + 1))
-    rows = [
-        (name, f"{pixels:,}", f"{confidence:.3f}", f"{accuracy:.3f}", _bar(accuracy, confidence))
-        for name, pixels, confidence, accuracy in bin_rows(sure)
-    ]
-    title = f"Confidence: calibration error {sure.expected_error:.3f}, negative log-likelihood {sure.mean_nll:.3f}"
-    return f"{title}\n\n" + _table(header, rows)
-
-
-def _bar(accuracy: float, confidence: float) -> str:
-    cells = ["#" if cell < round(accuracy * _BAR) else " " for cell in range(_BAR + 1)]
-    cells[round(confidence * _BAR)] = "|"
-    return "".join(cells)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, the first one to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    aligned = [
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        for row in (header, *rows)
-    ]
-    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
+def _refuse_foreign(context: typer.Context, why: str, keep: Sequence[str]) -> None:
+    """Refuse options of the other use, which would change nothing."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in keep and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} is {why}", "leave it out, or check the first argument")

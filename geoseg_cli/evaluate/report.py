@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geoseg_cli.catalog import Legend
-from geoseg_cli.evaluate.scores import DRAWS, LEAST_PLACES, Scores, place_intervals, total_scores
+from geoseg_cli.evaluate.intervals import DRAWS, LEAST_PLACES
+from geoseg_cli.evaluate.scores import Scores, place_intervals, total_scores
 from geoseg_cli.labels import LabelledPair
 
 UNKNOWN_SENSOR = "not told by the band names"

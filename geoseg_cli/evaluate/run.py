@@ -20,8 +20,9 @@ from geoseg_cli.calibration import LEAST_PROBABILITY, calibrate, reliability
 from geoseg_cli.catalog import NODATA, Legend
 from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.errors import BandError, InputError
+from geoseg_cli.evaluate.intervals import SEED
 from geoseg_cli.evaluate.report import UNKNOWN_SENSOR, EvaluationReport, PairScores
-from geoseg_cli.evaluate.scores import SEED, Scores, total_scores
+from geoseg_cli.evaluate.scores import Scores, total_scores
 from geoseg_cli.grid import Window
 from geoseg_cli.job import Job, PredictOptions, open_job
 from geoseg_cli.job_run import JobRun, Progress

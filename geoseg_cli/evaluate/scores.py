@@ -6,20 +6,15 @@ independent. Axis: K classes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geoseg_cli.calibration import Reliability
+from geoseg_cli.calibration import BINS, Reliability
 from geoseg_cli.catalog import Legend
+from geoseg_cli.evaluate.intervals import FloatArray, intervals
 from geoseg_cli.metrics import Confusion
-
-LEAST_PLACES, DRAWS, SEED = 5, 1000, 0
-"""Intervals: places below which none is given, resamplings of the places, and the seed of the draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +73,27 @@ def place_intervals(places: Sequence[Scores]) -> dict[str, tuple[float, float]]:
         Figure, as in :func:`figures`, to the 2.5 % and 97.5 % percentiles of 1000 draws; draws in which a figure is
         NaN are left out, and so is a figure that is always. Empty for fewer than 5 places.
     """
-    if len(places) < LEAST_PLACES:
+    if not places:
         return {}
-    share = np.full(len(places), 1 / len(places))
-    times = np.random.default_rng(SEED).multinomial(len(places), share, size=DRAWS)
-    drawn = [figures(one) for one in _weighted(places, times)]
-    intervals = {}
-    for name in drawn[0]:
-        values = [draw[name] for draw in drawn if not math.isnan(draw[name])]
-        if values:
-            low, high = np.percentile(values, (2.5, 97.5))
-            intervals[name] = (float(low), float(high))
-    return intervals
+    values, classes = places[0].confusion.values, len(places[0].confusion.values)
+
+    def of(row: FloatArray) -> dict[str, float]:
+        return figures(_unflat(row, values, classes))
+
+    return intervals(np.stack([_flat(place) for place in places]), of)
 
 
-def _weighted(places: Sequence[Scores], times: npt.NDArray[np.int64]) -> Iterator[Scores]:
-    """Sums in which place p occurs ``times[d, p]`` times, one per draw d."""
+def _flat(scores: Scores) -> FloatArray:
+    """(F,) float64, all that a figure comes of; :func:`_unflat` reads it."""
+    table, sure = scores.confusion, scores.reliability
+    return np.concatenate(
+        [table.counts.ravel(), table.missed, sure.counts, sure.confidence, sure.hits, [sure.nll]], dtype=np.float64
+    )
 
-    def summed(parts: Sequence[npt.ArrayLike]) -> npt.NDArray[Any]:
-        total: npt.NDArray[Any] = np.tensordot(times, np.stack([np.asarray(part) for part in parts]), axes=1)
-        return total
 
-    values = places[0].confusion.values
-    counts, missed = summed([p.confusion.counts for p in places]), summed([p.confusion.missed for p in places])
-    bins = summed([p.reliability.counts for p in places])
-    sure, hits = summed([p.reliability.confidence for p in places]), summed([p.reliability.hits for p in places])
-    nll = summed([p.reliability.nll for p in places])
-    for d in range(len(times)):
-        table = Confusion(values, counts[d], missed[d])
-        yield Scores(table, Reliability(bins[d], sure[d], hits[d], float(nll[d])))
+def _unflat(row: FloatArray, values: tuple[int, ...], classes: int) -> Scores:
+    sizes = np.cumsum([classes**2, classes, BINS, BINS, BINS])
+    counts, missed, bins, confidence, hits, nll = np.split(row, sizes)
+    # Counts are whole below 2^53.
+    table = Confusion(values, counts.reshape(classes, classes).astype(np.int64), missed.astype(np.int64))
+    return Scores(table, Reliability(bins.astype(np.int64), confidence, hits.astype(np.int64), float(nll[0])))

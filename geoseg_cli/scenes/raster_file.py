@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
+from rasterio.vrt import WarpedVRT
 
 from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
@@ -46,6 +47,10 @@ _MAX_SOURCES = 10_000
 """Files of a virtual raster that are looked at; a mosaic of a continent has fewer."""
 
 
+_EXACT_PX = 1e-6
+"""How far positions of warped pixels may be off; rasterio 1.4 takes no 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class BlockShape:
     """Pixels that are stored together; reading one of them decodes them all."""
@@ -62,6 +67,7 @@ class RasterFile:
         grid: Where the pixels lie.
         descriptions: Name of each band, None where it has none.
         dtypes: Numpy name of each band's dtype.
+        tags: Metadata of the default domain.
         scales, offsets: Tags of each band; 1 and 0 where there are none.
         nodata: Number that means nothing in each band; None where every number means something.
         nodata_reason: Where validity comes from, as a sentence.
@@ -76,6 +82,7 @@ class RasterFile:
         self.grid = _grid(dataset, path)
         self.descriptions: tuple[str | None, ...] = tuple(dataset.descriptions)
         self.dtypes: tuple[str, ...] = tuple(dataset.dtypes)
+        self.tags: dict[str, str] = dict(dataset.tags())
         self.scales: tuple[float, ...] = tuple(dataset.scales)
         self.offsets: tuple[float, ...] = tuple(dataset.offsets)
         self.nodata, self.nodata_reason = _nodata(dataset, nodata, says)
@@ -93,6 +100,35 @@ class RasterFile:
         with self._lock:
             self._users += 1
         return self
+
+    def warped(self, grid: Grid) -> RasterFile:
+        """The file on another grid: each pixel is the stored one in which its centre lies, invalid outside.
+
+        Positions are exact, so the window that is read cannot change a pixel. Both are to be closed, this one last.
+
+        Args:
+            grid: Where to; with a CRS, as this file's.
+
+        Raises:
+            GridError: Nothing leads from one CRS to the other.
+        """
+        assert self.grid.crs is not None
+        assert grid.crs is not None
+        try:
+            with _gdal(), self._lock:
+                dataset = WarpedVRT(
+                    self._dataset,
+                    **grid.profile(),
+                    resampling=Resampling.nearest,
+                    add_alpha=not self._alpha,
+                    tolerance=_EXACT_PX,
+                )
+        except (RasterioError, CPLE_BaseError) as error:
+            raise GridError(
+                f"nothing leads from the CRS of {self.path} to {grid.crs.to_string()[:60]}",
+                "write the right CRS into the files, or bring one to the other's yourself: gdalwarp -r near -t_srs",
+            ) from error
+        return RasterFile(dataset, self.path, self.nodata[0])
 
     def close(self) -> None:
         """Close the file once its last user does."""
