@@ -19,6 +19,8 @@ from geoseg_cli.grid import Grid
 from geoseg_cli.memory import Load, MemoryPlan, fair_share_bytes, plan_memory, refuse_excess
 from geoseg_cli.mosaic import Blend
 from geoseg_cli.orientation import Orientation
+from geoseg_cli.results.clean_map import Cleaning
+from geoseg_cli.results.creation_options import RasterFormat
 from geoseg_cli.results.maps import Kind
 from geoseg_cli.scenes import Scene, SceneOptions, check_resolution, open_scene
 from geoseg_cli.scenes.network import redacted
@@ -49,7 +51,12 @@ class PredictOptions:
         sidecars: Whether attribute table, QGIS style and STAC item are written beside the map.
         max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
             is free.
-        creation_options: GDAL creation options of the COG, case kept.
+        cleaning: What is done to the finished class map; its mapping must be from the map's own legend.
+        cloud_threshold: Cloud is where the probabilities of all cloud classes sum to this or more; None for the most
+            probable class.
+        accuracy: Table of sampled places (.csv), or report of an evaluation (.json): adds error-adjusted areas.
+        format: ``cog``, or ``gtiff`` for a plain tiled GeoTIFF with overviews.
+        creation_options: GDAL creation options of the outputs; case does not matter.
         overwrite: Whether existing outputs may be replaced.
         written_at: Time stamp in the outputs; None is now.
     """
@@ -69,9 +76,18 @@ class PredictOptions:
     confidence: Path | None = None
     sidecars: bool = True
     max_memory_bytes: int | None = None
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    cloud_threshold: float | None = None
+    accuracy: Path | None = None
+    format: RasterFormat = "cog"
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
     written_at: datetime | None = None
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether rows must carry the probabilities of all classes."""
+        return self.probabilities is not None or self.cloud_threshold is not None
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,7 @@ class Job:
 
     @property
     def legend(self) -> Legend:
-        """Classes of the map."""
+        """Classes of the map as the network gives it, before it is cleaned."""
         return self.bundle.legend if self.masking is None else self.masking.legend
 
     def memory(self, batch_tiles: int, share: float = 1.0) -> MemoryPlan:
@@ -135,7 +151,7 @@ class Job:
             stored_bytes=self.view.pixel_bytes,
             channels=self.bundle.input_spec.channels,
             classes=classes,
-            output_bands=rasters + (classes if options.probabilities else 0),
+            output_bands=rasters + (classes if options.needs_probabilities else 0),
             output_width=self.grid.width,
             cache_bytes=self.view.size_in_cache(plan.tile_height),
             tiles_at_once=batch_tiles,
@@ -175,6 +191,10 @@ class Job:
             "tta": self.options.tta,
             "temperature": self.bundle.card.extras.temperature,
             "batch": self.options.batch or "auto",
+            "legend": self.options.cleaning.legend_of(self.legend).name,
+            "cloud_threshold": self.options.cloud_threshold,
+            "cleaning": self.options.cleaning.to_json(),
+            "format": self.options.format,
             "warnings": list(self.warnings),
         } | self._cloud_decisions()
 
@@ -241,6 +261,8 @@ def open_masked_job(
     masking = CloudMasking.of(bundle.legend, clouds.legend, hidden_as)
     if hidden_as == "class" and options.probabilities is not None:
         raise UsageError("--probabilities are those of land cover, clouds have none", "use --clouds-as nodata")
+    if options.cloud_threshold is not None:
+        raise UsageError("--threshold is for a map of clouds, not for a mask of clouds", "leave it out")
     own = replace(options, tile_px=None, overlap_px=None, probabilities=None)
     with open_job(path, bundle, options) as job, open_job(path, clouds, own, job) as cloud_job:
         if cloud_job.grid != job.grid:

@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.bundle import Bundle
+from geoseg_cli.catalog import Legend
 from geoseg_cli.cloud_masking import HiddenAs
 from geoseg_cli.engines import Engine, asset_of
+from geoseg_cli.errors import InputError
 from geoseg_cli.job import Job, PredictOptions, open_job, open_masked_job, targets_of
 from geoseg_cli.job_run import Clock, JobRun, Progress
 from geoseg_cli.masked_run import MaskedRun
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.printable import printable
+from geoseg_cli.results.adjusted_areas import AdjustedAreas, adjusted_areas, samples_of
 from geoseg_cli.results.areas import ClassArea
 from geoseg_cli.results.beside import write_sidecars
-from geoseg_cli.results.cog import check_creation_options
+from geoseg_cli.results.clean_map import decided, refuse_bad_cleaning
 from geoseg_cli.results.commit import OutputTransaction
-from geoseg_cli.results.description import ACQUIRED_TAG
+from geoseg_cli.results.creation_options import check_creation_options
+from geoseg_cli.results.description import ACQUIRED_TAG, legend_tags
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
+from geoseg_cli.results.sample_counts import SampleCounts
 from geoseg_cli.results.sidecars import Sidecar, sidecar_paths
 from geoseg_cli.results.stac import rfc3339
 from geoseg_cli.rows import Extra
@@ -66,7 +71,8 @@ class PredictReport:
         memory: What the run was planned to take, and that of the clouds where they were masked.
         tiles_run: Tiles that went through the engine.
         seconds: Wall time per stage: read (waited for), run, blend, write, commit, total.
-        areas: Pixels, share of the valid pixels and hectares per class.
+        areas: Pixels, share of the valid pixels and hectares per class of the finished map.
+        adjusted: Areas corrected for the errors of the map, or why there are none; None where nobody asked for them.
         not_finite: Pixels that became nodata because their logits were not finite.
         hidden_pixels: Pixels with land cover that were hidden below clouds; None where nobody looked for them.
     """
@@ -79,9 +85,14 @@ class PredictReport:
     tiles_run: int
     seconds: dict[str, float]
     areas: tuple[ClassArea, ...]
-    valid_pixels: int
+    adjusted: AdjustedAreas | InputError | None
     not_finite: int
     hidden_pixels: int | None = None
+
+    @property
+    def valid_pixels(self) -> int:
+        """Pixels of the finished map that have a class."""
+        return sum(area.pixels for area in self.areas)
 
     def to_json(self) -> dict[str, Any]:
         """The report in plain types."""
@@ -97,7 +108,13 @@ class PredictReport:
             "not_finite_pixels": self.not_finite,
             "hidden_pixels": self.hidden_pixels,
             "classes": [asdict(area) for area in self.areas],
+            **self._adjusted_json(),
         }
+
+    def _adjusted_json(self) -> dict[str, Any]:
+        if isinstance(self.adjusted, InputError):
+            return {"adjusted": None, "not_adjusted": {"message": self.adjusted.message, "hint": self.adjusted.hint}}
+        return {"adjusted": self.adjusted.to_json() if self.adjusted else None}
 
 
 def predict_scene(
@@ -136,6 +153,7 @@ def predict_scene(
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_for(path, bundle, options, clouds))
         transaction = stack.enter_context(_transaction(job, output))
+        samples = _refuse_early(job)
         if announce:
             announce(job)
         run = _run_of(job, engine, clouds, clock)
@@ -143,7 +161,7 @@ def predict_scene(
         spec = _map_spec(job, engine, clouds)
         writer = stack.enter_context(MapWriter(spec, targets, transaction))
         with run.rows(progress) as finished:
-            for rows in finished:
+            for rows in decided(finished, job.legend, job.options.cloud_threshold):
                 with clock("write"):
                     writer.write(rows)
         with clock("commit"):
@@ -152,7 +170,7 @@ def predict_scene(
             if sidecars:
                 write_sidecars(writer.describe(), writer.assets(), address_of(job.scene.path), transaction)
             transaction.commit()
-        areas, valid_pixels, decisions = writer.areas(), writer.valid_pixels, job.decisions()
+        areas, decisions = writer.areas(), job.decisions()
     return PredictReport(
         outputs=targets,
         sidecars=sidecars,
@@ -162,7 +180,7 @@ def predict_scene(
         tiles_run=run.tiles_run,
         seconds=clock.seconds | run.further_seconds,
         areas=areas,
-        valid_pixels=valid_pixels,
+        adjusted=_adjusted(areas, samples),
         not_finite=run.not_finite,
         hidden_pixels=run.hidden_pixels,
     )
@@ -192,19 +210,50 @@ def _run_of(job: Job, engine: Engine, clouds: CloudModel | None, clock: Clock) -
 
 def _extras(options: PredictOptions) -> list[Extra]:
     """What rows must carry beside labels."""
-    asked: dict[Extra, Path | None] = {"probabilities": options.probabilities, "confidence": options.confidence}
-    return [extra for extra, path in asked.items() if path is not None]
+    asked: dict[Extra, bool] = {
+        "probabilities": options.needs_probabilities,
+        "confidence": options.confidence is not None,
+    }
+    return [extra for extra, is_asked in asked.items() if is_asked]
 
 
 def check_outputs(job: Job, output: Path) -> None:
     """Refuse outputs that a run would refuse before it computes anything; nothing is written.
 
     Raises:
-        GeosegError: An output exists, has no folder, is an input, or a creation option cannot be used.
+        GeosegError: An output exists, has no folder, is an input, or an option that says what becomes of the map cannot
+            be used.
     """
-    check_creation_options(job.options.creation_options)
     with _transaction(job, output):
-        pass
+        _refuse_early(job)
+
+
+def refuse_bad_options(options: PredictOptions, legend: Legend) -> None:
+    """Refuse options that say what becomes of a map of these classes, and cannot be used.
+
+    Raises:
+        UsageError: A creation option, a number, or an option for other classes.
+    """
+    check_creation_options(options.creation_options, options.format)
+    refuse_bad_cleaning(legend, options.cleaning)
+    decided(iter(()), legend, options.cloud_threshold)
+
+
+def _refuse_early(job: Job) -> SampleCounts | None:
+    """Refuse what would otherwise be refused after the inference; the sampled places, where there are any."""
+    options = job.options
+    refuse_bad_options(options, job.legend)
+    if options.accuracy is None:
+        return None
+    return samples_of(options.accuracy, options.cleaning.legend_of(job.legend), job.grid)
+
+
+def _adjusted(areas: Sequence[ClassArea], samples: SampleCounts | None) -> AdjustedAreas | InputError | None:
+    """Areas corrected for errors; the map is worth keeping where they cannot be."""
+    try:
+        return None if samples is None else adjusted_areas(areas, samples)
+    except InputError as error:
+        return error
 
 
 def _transaction(job: Job, output: Path) -> OutputTransaction:
@@ -215,7 +264,7 @@ def _transaction(job: Job, output: Path) -> OutputTransaction:
 
 def _inputs(job: Job) -> list[Path]:
     """Every file that the job reads and no output may replace."""
-    area = [job.options.area] if job.options.area else []
+    area = [path for path in (job.options.area, job.options.accuracy) if path]
     mask = _inputs(job.clouds) if job.clouds is not None else []
     return [job.scene.path, *job.scene.identities, *area, *job.bundle.files, *mask]
 
@@ -227,7 +276,8 @@ def _sidecars(output: Path, options: PredictOptions) -> dict[Sidecar, Path]:
 def _map_spec(job: Job, engine: Engine, clouds: CloudModel | None) -> MapSpec:
     description = BAND_DESCRIPTIONS[job.bundle.card.extras.task]
     tags = _tags(job, engine) | _cloud_tags(clouds)
-    return MapSpec(job.grid, job.legend, description, tags, job.options.creation_options)
+    options = job.options
+    return MapSpec(job.grid, job.legend, description, tags, options.creation_options, options.cleaning, options.format)
 
 
 def _cloud_tags(clouds: CloudModel | None) -> dict[str, str]:
@@ -267,6 +317,11 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_ENGINE": engine.name,
         "GEOSEG_DEVICE": engine.device,
         "GEOSEG_PRECISION": engine.precision,
-        "GEOSEG_LEGEND": job.legend.name,
-        "GEOSEG_CLASSES": json.dumps(job.legend.stac_classes()),
+        **_threshold_tag(job.options),
+        **legend_tags(job.legend),
     }
+
+
+def _threshold_tag(options: PredictOptions) -> dict[str, str]:
+    """How clouds were told; of the map and of its confidence alike."""
+    return {} if options.cloud_threshold is None else {"GEOSEG_CLOUD_THRESHOLD": f"{options.cloud_threshold:g}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from geoseg_cli.cli import map_options as m
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.request import Request, run_request
 
@@ -26,6 +27,9 @@ def command(
     tta: o.Tta = "none",
     batch: o.BatchSize = "auto",
     max_memory: o.MaxMemory = "auto",
+    legend: m.TargetLegend = None,
+    majority: m.Majority = None,
+    sieve: m.Sieve = None,
     bands: o.Bands = None,
     radiometry: o.RadiometryName = "auto",
     nodata: o.Nodata = "auto",
@@ -42,7 +46,9 @@ def command(
     allow_driver: o.AllowDriver = None,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
+    accuracy: m.Accuracy = None,
     no_sidecar: o.NoSidecar = False,
+    format: m.FormatName = "cog",
     co: o.CreationOptions = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,

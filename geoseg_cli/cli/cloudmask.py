@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from geoseg_cli.cli import map_options as m
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.request import DEFAULT_CLOUD_MODEL, Request, run_request
 
@@ -22,6 +23,10 @@ def command(
     tta: o.Tta = "none",
     batch: o.BatchSize = "auto",
     max_memory: o.MaxMemory = "auto",
+    schema: m.Schema = None,
+    threshold: m.Threshold = None,
+    min_size: m.MinSize = None,
+    dilate: m.Dilate = None,
     bands: o.Bands = None,
     radiometry: o.RadiometryName = "auto",
     nodata: o.Nodata = "auto",
@@ -38,7 +43,9 @@ def command(
     allow_driver: o.AllowDriver = None,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
+    accuracy: m.Accuracy = None,
     no_sidecar: o.NoSidecar = False,
+    format: m.FormatName = "cog",
     co: o.CreationOptions = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,

@@ -90,7 +90,7 @@ CreationOptions = Annotated[
         metavar="NAME=VALUE",
         rich_help_panel=WRITING,
         show_default=False,
-        help="Creation option of GDAL's COG driver; may be repeated.",
+        help="Creation option of GDAL's driver COG, or GTiff with --format gtiff; may be repeated.",
     ),
 ]
 NoSidecar = Annotated[

@@ -8,21 +8,24 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.cli.console import Messages, tame
+from geoseg_cli.cli.map_options import cleaning_of
 from geoseg_cli.cli.options import read_gsd, read_size, scene_options
 from geoseg_cli.cli.scene_paths import is_address, is_product, place_and_stem, scenes_in, shown
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle
+    from geoseg_cli.catalog import Legend
     from geoseg_cli.engines import Engine
     from geoseg_cli.job import Job, PredictOptions
-    from geoseg_cli.predict import CloudModel
+    from geoseg_cli.predict import CloudModel, PredictReport
 
 SOME_FAILED_EXIT_CODE = 1
 DEFAULT_CLOUD_MODEL = "cloud-lale"
@@ -58,6 +61,8 @@ class Request:
                 raise UsageError(f"--{name.replace('_', '-')} is empty", "give a value, or leave the option out")
         _refuse_contradicting_areas(given)
         _refuse_idle_cloud_options(given)
+        if given.get("legend") and given.get("clouds_as") == "class":
+            raise UsageError("--legend cannot turn the classes of clouds into others", "use --clouds-as nodata")
         many = len(given["scenes"]) > 1
         if given["output"] and given["out_dir"]:
             raise UsageError("--output and --out-dir exclude each other", "give one of them")
@@ -118,8 +123,12 @@ class Request:
         folder, stem = place_and_stem(scene)
         return Path(self.given["out_dir"] or folder) / f"{stem}_{self.suffix}.tif"
 
-    def predict_options(self) -> PredictOptions:
-        """The options of the library that say the same."""
+    def predict_options(self, legend: Legend | None = None) -> PredictOptions:
+        """The options of the library that say the same.
+
+        Args:
+            legend: Classes of the bundle; None where it is not known yet.
+        """
         from geoseg_cli.job import PredictOptions
 
         given = self.given
@@ -139,7 +148,11 @@ class Request:
             confidence=given["confidence"],
             sidecars=not given["no_sidecar"],
             max_memory_bytes=read_size(given["max_memory"]),
-            creation_options=dict(_creation_option(item) for item in given["co"] or ()),
+            cleaning=cleaning_of(given, legend),
+            cloud_threshold=given.get("threshold"),
+            accuracy=given["accuracy"],
+            format=given["format"],
+            creation_options=_creation_options(given["co"] or ()),
             overwrite=given["overwrite"],
             written_at=_source_date(),
         )
@@ -234,8 +247,19 @@ class _Runner:
         self._request, self._messages = request, messages
         self._is_dry = request.given["dry_run"]
         self._bundle = _bundle_for(request.task, request.given["model"] or request.default_model)
+        self._options = self._checked_options()
         self._engine = None if self._is_dry else self._choose_engine(self._bundle)
+        for loss in self._options.cleaning.to_json().get("legend", {}).get("losses", ()):
+            messages.note(f"lost: {loss}")
         self._clouds = self._cloud_model() if request.given.get("mask_clouds") else None
+
+    def _checked_options(self) -> PredictOptions:
+        """The library's options; what cannot be used ends the command before its first scene."""
+        from geoseg_cli.predict import refuse_bad_options
+
+        options = self._request.predict_options(self._bundle.legend)
+        refuse_bad_options(options, self._bundle.legend)
+        return options
 
     def _cloud_model(self) -> CloudModel:
         from geoseg_cli.predict import CloudModel
@@ -268,7 +292,7 @@ class _Runner:
         from geoseg_cli.engines.devices import usable_cores
         from geoseg_cli.predict import check_outputs, memory_json, open_for
 
-        output, options = self._request.output_of(scene), self._request.predict_options()
+        output, options = self._request.output_of(scene), self._options
         with open_for(scene, self._bundle, options, self._clouds) as job:
             check_outputs(job, output)
             self._announce(job, scene, output)
@@ -282,7 +306,6 @@ class _Runner:
         from geoseg_cli.predict import predict_scene
 
         output = self._request.output_of(scene)
-        options = self._request.predict_options()
         assert self._engine is not None, "a dry run predicts nothing"
         with self._messages.progress(shown(scene).rpartition("/")[2]) as progress:
             report = predict_scene(
@@ -290,13 +313,22 @@ class _Runner:
                 output,
                 self._bundle,
                 self._engine,
-                options,
+                self._options,
                 progress=progress,
                 announce=lambda job: self._announce(job, scene, output),
                 clouds=self._clouds,
             )
         self._messages.areas(report)
+        self._tell_adjusted(report)
         return report.to_json() | _scene_field(scene)
+
+    def _tell_adjusted(self, report: PredictReport) -> None:
+        from geoseg_cli.cli.area_tables import adjusted_table
+
+        if isinstance(report.adjusted, GeosegError):
+            self._messages.note(f"warning: no adjusted areas: {report.adjusted.message}; {report.adjusted.hint}")
+        elif report.adjusted is not None:
+            self._messages.note(adjusted_table(report.adjusted).rstrip())
 
     def _announce(self, job: Job, scene: Path, output: Path) -> None:
         decisions = job.decisions()
@@ -320,9 +352,27 @@ def _further_decisions(decisions: dict[str, Any]) -> list[str]:
         lines += [
             f"warning: clouds: {warning}" for warning in clouds["warnings"] if warning not in decisions["warnings"]
         ]
+    lines += _cleaning_lines(decisions)
     if decisions["area"]:
         height, width = decisions["output_size_px"]
         lines.append(f"area: {decisions['area']}; output of {height} x {width} px")
+    return lines
+
+
+def _cleaning_lines(decisions: dict[str, Any]) -> list[str]:
+    """What is done to the finished map, in the order in which it is done."""
+    words = {
+        "min_object_px": "clouds of fewer than {} px become clear",
+        "dilate_px": "clouds grow by {} px",
+        "legend": "classes become those of {}",
+        "majority_px": "majority in {} x {} px",
+        "sieve_px": "parts of fewer than {} px join what they touch",
+    }
+    done = decisions["cleaning"]
+    steps = [words[name].format(*[value["to"] if name == "legend" else value] * 2) for name, value in done.items()]
+    lines = [f"cleaning: {'; '.join(steps)}"] if steps else []
+    if decisions["cloud_threshold"] is not None:
+        lines.insert(0, f"cloud: probability of {decisions['cloud_threshold']:g} or more")
     return lines
 
 
@@ -390,11 +440,17 @@ def _bounds(text: str) -> tuple[float, float, float, float]:
     return left, bottom, right, top
 
 
-def _creation_option(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise UsageError(f"--co {text!r} is not NAME=VALUE", "for example --co COMPRESS=ZSTD")
-    return name, value
+def _creation_options(items: Sequence[str]) -> dict[str, str]:
+    """Options as the ``--co`` options say, in the case in which they were given."""
+    options: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"--co {item!r} is not NAME=VALUE", "for example --co COMPRESS=ZSTD")
+        if name in options:
+            raise UsageError(f"--co {name} is given twice", "give each option one value")
+        options[name] = value
+    return options
 
 
 def _source_date() -> datetime | None:

@@ -65,9 +65,10 @@ def _verify(path: Path, as_json: bool) -> GeosegError | None:
 
 def _lines(verdict: Verdict) -> str:
     absent = f"; not there: {', '.join(verdict.absent)}" if verdict.absent else ""
+    plain = "; a plain GeoTIFF" if verdict.format == "gtiff" else ""
     if verdict.is_intact:
-        return f"{_name(verdict.path)}: intact, {len(verdict.checks)} checks{printable(absent)}\n"
-    lines = [f"{_name(verdict.path)}: failed{absent}"]
+        return f"{_name(verdict.path)}: intact, {len(verdict.checks)} checks{plain}{printable(absent)}\n"
+    lines = [f"{_name(verdict.path)}: failed{plain}{absent}"]
     lines += [f"  {check}: {text}" for check, texts in verdict.problems.items() for text in texts]
     return "\n".join(map(printable, lines)) + "\n"
 

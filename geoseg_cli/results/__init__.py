@@ -2,7 +2,8 @@
 
     raster    WorkRaster: rows arrive top to bottom; checksums and class counts are kept on the way
     cog       write_cog: the work raster becomes a cloud-optimized GeoTIFF, which is read back and compared
-    maps      MapWriter: the rasters of one run
+    geotiff   write_geotiff: the work raster becomes a plain tiled GeoTIFF, compared in the same way
+    maps      MapWriter: the rasters of one run; the label map is cleaned on the way
     commit    OutputTransaction: nothing has its final name before everything is on the disk
     areas     class_areas: pixels, share and hectares of every class
     beside    write_sidecars: attribute table, QGIS style and STAC item, all from one MapDescription
@@ -12,6 +13,7 @@
     adjusted_areas   adjusted_areas: areas corrected for the errors of the map, with intervals
     preview   write_preview, write_quicklook: pictures to look at
 
+``creation_options`` are what a user may ask of GDAL, ``read_back`` is how a written file is compared.
 ``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``workfolder``, ``sidecars``
 and ``storage`` serve these: where an output is made, what would override it, and what to tell the user when the disk
 refuses.

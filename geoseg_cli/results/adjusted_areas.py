@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import InputError
-from geoseg_cli.results.areas import ClassArea
+from geoseg_cli.grid import Grid
+from geoseg_cli.results.areas import ClassArea, pixel_areas_m2
 from geoseg_cli.results.sample_counts import SampleCounts
 
 FloatArray = npt.NDArray[np.float64]
@@ -88,6 +91,18 @@ class AdjustedAreas:
         return asdict(self) | {"classes": [asdict(one) for one in self.classes]}
 
 
+def samples_of(path: Path, legend: Legend, grid: Grid) -> SampleCounts:
+    """Sampled places for a map that is not there yet.
+
+    Raises:
+        InputMissingError: There is no such file.
+        InputError: It does not fit the map's legend, or the map will have no areas.
+    """
+    if pixel_areas_m2(grid) is None:
+        raise _placeless()
+    return SampleCounts.read(path, legend)
+
+
 def adjusted_areas(areas: Sequence[ClassArea], samples: SampleCounts) -> AdjustedAreas:
     """Correct the areas of a map for its errors.
 
@@ -147,7 +162,7 @@ def _mapped(areas: Sequence[ClassArea], samples: SampleCounts) -> FloatArray:
     """(K,) hectares on the map of the classes that were sampled."""
     assert tuple(area.value for area in areas) == samples.values, "areas and samples are of one legend"
     if any(area.hectares is None for area in areas):
-        raise InputError("the map does not tell where on Earth it lies, so it has no areas", "give it a CRS")
+        raise _placeless()
     hectares = np.array([area.hectares for area in areas], np.float64)
     drawn = samples.counts.sum(axis=1)
     few = [area.name for area, n in zip(areas, drawn, strict=True) if area.pixels and n < 2]
@@ -157,3 +172,7 @@ def _mapped(areas: Sequence[ClassArea], samples: SampleCounts) -> FloatArray:
             "sample at least two places of each class that the map has; the paper advises 50 or more",
         )
     return hectares
+
+
+def _placeless() -> InputError:
+    return InputError("the map does not tell where on Earth it lies, so it has no areas", "give it a CRS")

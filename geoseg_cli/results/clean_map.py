@@ -6,13 +6,17 @@ of another legend; then stray pixels and small components of what will be publis
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from geoseg_cli.catalog import Legend, LegendMapping
 from geoseg_cli.errors import UsageError
-from geoseg_cli.results.cleaning import dilate, majority, recode
+from geoseg_cli.results.cleaning import dilate, majority, recode, thresholded
 from geoseg_cli.results.components import LabelSource
+from geoseg_cli.results.description import CLOUD_CLASSES
 from geoseg_cli.results.sieve import drop_small_objects, sieve
+from geoseg_cli.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,33 @@ class Cleaning:
     sieve_px: int | None = None
     objects: tuple[str, ...] = ("thick_cloud", "thin_cloud")
     clear: str = "clear"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anything is done."""
+        return bool(self.to_json())
+
+    def legend_of(self, legend: Legend) -> Legend:
+        """Classes of the map once it is cleaned."""
+        return legend if self.mapping is None else self.mapping.target
+
+    def to_json(self) -> dict[str, Any]:
+        """What is done, in plain types and in the order of the filters; what is not done is not there."""
+        legend = None
+        if self.mapping is not None:
+            legend = {
+                "from": self.mapping.source.name,
+                "to": self.mapping.target.name,
+                "losses": list(self.mapping.losses),
+            }
+        steps = {
+            "min_object_px": self.min_object_px,
+            "dilate_px": self.dilate_px,
+            "legend": legend,
+            "majority_px": self.majority_px,
+            "sieve_px": self.sieve_px,
+        }
+        return {name: value for name, value in steps.items() if value is not None}
 
 
 def cleaned(source: LabelSource, height: int, legend: Legend, cleaning: Cleaning) -> tuple[LabelSource, Legend]:
@@ -67,6 +98,34 @@ def cleaned(source: LabelSource, height: int, legend: Legend, cleaning: Cleaning
     if cleaning.sieve_px is not None:
         source = sieve(source, height, legend.nodata, cleaning.sieve_px)
     return source, legend
+
+
+def refuse_bad_cleaning(legend: Legend, cleaning: Cleaning) -> None:
+    """Refuse what ``cleaned`` would refuse, before there is a map.
+
+    Raises:
+        UsageError: A number cannot be used, or cloud options meet a legend without clouds.
+    """
+    cleaned(lambda: iter(()), 1, legend, cleaning)
+
+
+def decided(finished: Iterator[Rows], legend: Legend, cloud_threshold: float | None) -> Iterator[Rows]:
+    """Rows in which cloud is what its summed probability says; as they are without a threshold.
+
+    Args:
+        finished: Rows, with the probabilities of all classes where there is a threshold.
+        legend: What each probability belongs to.
+        cloud_threshold: See ``cleaning.thresholded``.
+
+    Raises:
+        UsageError: The threshold cannot be used, or the legend has no clouds. Told at once, not with the first rows.
+    """
+    if cloud_threshold is None:
+        return finished
+    clouds = [one.value for one in legend.classes if one.name in CLOUD_CLASSES]
+    if not clouds:
+        raise UsageError(f"--threshold is for clouds, and {legend.name} has none", "leave it out")
+    return thresholded(finished, legend, clouds, cloud_threshold)
 
 
 def _refuse_senseless(cleaning: Cleaning, legend: Legend) -> None:

@@ -14,9 +14,19 @@ from geoseg_cli.results.areas import ClassArea
 
 CLASSES_TAG, LEGEND_TAG, PIXELS_TAG = "GEOSEG_CLASSES", "GEOSEG_LEGEND", "GEOSEG_PIXELS_SHA256"
 ACQUIRED_TAG = "GEOSEG_ACQUIRED"
+CLEANING_TAG, FORMAT_TAG = "GEOSEG_CLEANING", "GEOSEG_FORMAT"
+"""What was done to the finished map, as JSON; what the file is, where it is no COG. Absent otherwise."""
 
-CLOUD_CLASSES = frozenset({"cloud", "thick_cloud", "thin_cloud"})
-"""Classes whose pixels count as cloudy; a shadow is ground that is dark."""
+CLOUD_CLASSES = frozenset(
+    {"cloud", "thick_cloud", "thin_cloud", "cloud_medium_probability", "cloud_high_probability", "thin_cirrus"}
+)
+"""Classes whose pixels count as cloudy, the last three being those of Sentinel-2's scene classification; a shadow is
+ground that is dark."""
+
+
+def legend_tags(legend: Legend) -> dict[str, str]:
+    """The tags that say what a map's values mean."""
+    return {LEGEND_TAG: legend.name, CLASSES_TAG: json.dumps(legend.stac_classes())}
 
 
 @dataclass(frozen=True, slots=True)

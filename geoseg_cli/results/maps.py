@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -15,9 +16,12 @@ import numpy.typing as npt
 from geoseg_cli.catalog import NODATA, Legend
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.areas import ClassArea, class_areas
-from geoseg_cli.results.cog import check_creation_options, write_cog
+from geoseg_cli.results.clean_map import Cleaning, cleaned, refuse_bad_cleaning
+from geoseg_cli.results.cog import write_cog
 from geoseg_cli.results.commit import OutputTransaction
-from geoseg_cli.results.description import PIXELS_TAG, MapDescription
+from geoseg_cli.results.creation_options import RasterFormat, check_creation_options
+from geoseg_cli.results.description import CLEANING_TAG, FORMAT_TAG, PIXELS_TAG, MapDescription, legend_tags
+from geoseg_cli.results.geotiff import write_geotiff
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 from geoseg_cli.results.stac import Asset
 
@@ -25,6 +29,11 @@ if TYPE_CHECKING:
     from geoseg_cli.rows import Rows
 
 Kind = Literal["labels", "probabilities", "confidence"]
+
+WRITERS: Mapping[RasterFormat, Callable[[WorkRaster, Path, Mapping[str, str]], None]] = {
+    "cog": write_cog,
+    "gtiff": write_geotiff,
+}
 
 PROBABILITY_STEPS = 250
 """Probabilities are stored as uint8 round(p x 250): 0 to 250, which keeps 255 free for nodata."""
@@ -36,10 +45,12 @@ class MapSpec:
 
     Attributes:
         grid: Where the outputs' pixels lie: the scene's grid, or a part of it.
-        legend: Classes of the label map.
+        legend: Classes of the rows, and of the probabilities.
         description: Band description of the label map.
         tags: Provenance, in the default metadata domain.
-        creation_options: GDAL creation options of the COG.
+        creation_options: GDAL creation options of the outputs.
+        cleaning: What is done to the finished label map.
+        format: What the outputs are.
     """
 
     grid: Grid
@@ -47,51 +58,63 @@ class MapSpec:
     description: str
     tags: Mapping[str, str]
     creation_options: Mapping[str, str]
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    format: RasterFormat = "cog"
+
+    @property
+    def map_legend(self) -> Legend:
+        """Classes of the label map."""
+        return self.cleaning.legend_of(self.legend)
 
     def raster(self, kind: Kind) -> RasterSpec:
-        """What one of the rasters is."""
+        """What one of the rasters is when it is published."""
+        tags = {**self.tags, **({} if self.format == "cog" else {FORMAT_TAG: self.format})}
         if kind == "labels":
             return RasterSpec(
                 self.grid,
                 descriptions=(self.description,),
-                nodata=self.legend.nodata,
-                palette=self.legend.palette(),
-                tags=self.tags,
+                nodata=self.map_legend.nodata,
+                palette=self.map_legend.palette(),
+                tags=tags | self._cleaning_tags(),
             )
         names = ["confidence"] if kind == "confidence" else [f"prob_{c.name}" for c in self.legend.classes]
         return RasterSpec(
             self.grid,
             bands=len(names),
             descriptions=tuple(names),
-            tags=self.tags,
+            tags=tags,
             scale=1 / PROBABILITY_STEPS,
             overview_resampling="AVERAGE",
         )
 
+    def _cleaning_tags(self) -> dict[str, str]:
+        if not self.cleaning.is_wanted:
+            return {}
+        return {CLEANING_TAG: json.dumps(self.cleaning.to_json())} | legend_tags(self.map_legend)
+
 
 class MapWriter:
-    """Takes finished rows and leaves COGs where a transaction will publish them.
+    """Takes finished rows and leaves rasters where a transaction will publish them.
 
     A context manager: leaving it by an exception closes what is unfinished.
-
-    Attributes:
-        valid_pixels: Pixels with an answer so far.
     """
 
     def __init__(self, spec: MapSpec, targets: Mapping[Kind, Path], transaction: OutputTransaction) -> None:
         """Create the work rasters.
 
         Raises:
-            UsageError: A creation option is unknown or would change pixels.
+            UsageError: A creation option or the cleaning cannot be used.
             StorageError: The disk cannot hold the outputs, or does not take them.
             GridError: The scene's CRS does not fit a GeoTIFF.
         """
         self._spec, self._targets, self._transaction = spec, targets, transaction
-        check_creation_options(spec.creation_options)  # refused now rather than after the inference
+        check_creation_options(spec.creation_options, spec.format)  # refused now rather than after the inference
+        refuse_bad_cleaning(spec.legend, spec.cleaning)
         self._digest = hashlib.sha256()
-        self.valid_pixels = 0
         rasters = {kind: spec.raster(kind) for kind in targets}
         _require_space(transaction, {target: rasters[kind].worst_case_bytes() for kind, target in targets.items()})
+        if spec.cleaning.is_wanted:
+            rasters["labels"] = RasterSpec(spec.grid, nodata=spec.legend.nodata)
         self._works = {
             kind: WorkRaster(transaction.scratch(f"{kind}.tif"), rasters[kind], target)
             for kind, target in targets.items()
@@ -99,37 +122,53 @@ class MapWriter:
 
     def write(self, rows: Rows) -> None:
         """Append finished rows to every raster."""
-        self._digest.update(rows.labels.tobytes())
-        self.valid_pixels += int(np.count_nonzero(rows.valid))
+        if not self._spec.cleaning.is_wanted:
+            self._digest.update(rows.labels.tobytes())
         for kind, work in self._works.items():
             work.write(rows.row, _pixels(kind, rows))
 
     def finish(self) -> None:
-        """Turn the work rasters into COGs and read them back.
+        """Clean the label map, turn the work rasters into what is published, and read that back.
 
         Raises:
             StorageError: The disk does not take them, or gives back other pixels.
+            UsageError: The map falls into more parts than fit into the free memory.
         """
+        if self._spec.cleaning.is_wanted:
+            self._clean()
         self._works["labels"].add_tags({PIXELS_TAG: self._digest.hexdigest()})
         for kind, work in self._works.items():
             work.close()
-            write_cog(work, self._transaction.path(self._targets[kind]), self._spec.creation_options)
+            write = WRITERS[self._spec.format]
+            write(work, self._transaction.path(self._targets[kind]), self._spec.creation_options)
             work.path.unlink()
 
+    def _clean(self) -> None:
+        """Put a work raster of the cleaned labels in the place of that of the rows, which goes."""
+        spec, raw = self._spec, self._works["labels"]
+        raw.close()
+        source, _ = cleaned(raw.strips, spec.grid.height, spec.legend, spec.cleaning)
+        work = WorkRaster(self._transaction.scratch("cleaned.tif"), spec.raster("labels"), self._targets["labels"])
+        self._works["labels"] = work
+        for row, labels in source():
+            self._digest.update(labels.tobytes())
+            work.write(row, labels[None])
+        raw.path.unlink()
+
     def areas(self) -> tuple[ClassArea, ...]:
-        """What each class covers."""
-        return class_areas(self._works["labels"].counts, self._spec.legend)
+        """What each class covers in the finished map."""
+        return class_areas(self._works["labels"].counts, self._spec.map_legend)
 
     def describe(self) -> MapDescription:
         """What the finished label map says of itself."""
         spec, target = self._spec, self._targets["labels"]
-        tags = {**spec.tags, PIXELS_TAG: self._digest.hexdigest()}
-        return MapDescription(target.name, spec.grid, spec.legend, spec.description, tags, self.areas())
+        tags = {**self._works["labels"].spec.tags, PIXELS_TAG: self._digest.hexdigest()}
+        return MapDescription(target.name, spec.grid, spec.map_legend, spec.description, tags, self.areas())
 
     def assets(self) -> tuple[Asset, ...]:
         """The finished rasters, the label map first."""
         return tuple(
-            Asset(kind, target, self._transaction.path(target), self._works[kind].spec)
+            Asset(kind, target, self._transaction.path(target), self._works[kind].spec, self._spec.format)
             for kind, target in self._targets.items()
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,10 @@ import rasterio
 from rasterio.io import MemoryFile
 
 from geoseg_cli.catalog import NODATA
-from geoseg_cli.errors import GridError
+from geoseg_cli.errors import GridError, StorageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.results.areas import ClassCounts
-from geoseg_cli.results.storage import storage_trouble
+from geoseg_cli.results.areas import ClassCounts, LabelArray
+from geoseg_cli.results.storage import READ_BACK_HINT, storage_trouble
 
 PixelArray = npt.NDArray[np.uint8]
 Palette = Mapping[int, tuple[int, int, int, int]]
@@ -88,7 +88,8 @@ class RasterSpec:
     def worst_case_bytes(self) -> int:
         """Disk space that writing can need at once if nothing compresses.
 
-        Work raster (1), COG with overviews (4/3), the COG driver's own overview file (1/3), and 5 % on top.
+        Work raster (1), COG with overviews (4/3), the COG driver's own overview file (1/3), and 5 % on top. Cleaning
+        needs two work rasters (2), but the first is gone before the COG is begun; a plain GeoTIFF needs no third file.
         """
         pixels = self.bands * self.grid.height * self.grid.width
         return int(pixels * (1 + 4 / 3 + 1 / 3) * 1.05) + 1_000_000
@@ -112,7 +113,7 @@ def software_tags(software: str, moment: datetime) -> dict[str, str]:
 
 
 class WorkRaster:
-    """A plain tiled GeoTIFF that is written once, from top to bottom; input of ``write_cog``.
+    """A plain tiled GeoTIFF that is written once, from top to bottom; input of ``write_cog`` and ``write_geotiff``.
 
     It holds one row of blocks: O(bands x width x 512) bytes. Pixels that were never written read as nodata,
     because a killed run must not look like a map of class 0. Not thread-safe: one thread writes.
@@ -141,8 +142,10 @@ class WorkRaster:
         self._rows = 0
         _check_crs_fits(spec.grid, self.target)
         with storage_trouble(self.target):
+            # Stated, because GDAL takes three bands of bytes for colours and a fourth for their transparency.
+            colors = {"photometric": "MINISBLACK", "alpha": "NO"} if spec.bands > 1 else {}
             self._file = rasterio.open(
-                self.path, "w", count=spec.bands, nodata=spec.nodata, **spec.grid.profile(), **WORK_OPTIONS
+                self.path, "w", count=spec.bands, nodata=spec.nodata, **spec.grid.profile(), **WORK_OPTIONS, **colors
             )
             _describe(self._file, spec)
 
@@ -190,6 +193,30 @@ class WorkRaster:
             raise RuntimeError(f"{self.path}: {self._rows} of {self.spec.grid.height} rows were written")
         with storage_trouble(self.target):
             self._file.close()
+
+    def strips(self) -> Iterator[tuple[int, LabelArray]]:
+        """Rows of the first band of the closed file, a block row at a time, compared with what was handed in.
+
+        Yields:
+            First row, and (h, W) uint8.
+
+        Raises:
+            StorageError: The file cannot be read, or gives back other pixels.
+        """
+        with storage_trouble(self.target, "read back"):
+            # The environment ends before the first row is given: several readers may be under way.
+            with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+                file = rasterio.open(self.path, driver="GTiff")
+            with file:
+                for index in range(self.spec.block_rows):
+                    window = self.spec.block_row(index)
+                    labels: LabelArray = file.read(1, window=window.to_rasterio())
+                    if zlib.crc32(labels.data) != self.checksums[0, index]:
+                        rows = f"rows {window.row} to {window.row_stop - 1}"
+                        raise StorageError(
+                            f"{self.target}: {rows} of its work file came back with other pixels", READ_BACK_HINT
+                        )
+                    yield window.row, labels
 
     def abandon(self) -> None:
         """Close an unfinished file; what it holds is of no use."""

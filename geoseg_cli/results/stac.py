@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,16 @@ from urllib.parse import quote
 from geoseg_cli.bundle import sha256_of
 from geoseg_cli.grid import Grid
 from geoseg_cli.printable import printable
-from geoseg_cli.results.description import PIXELS_TAG, MapDescription
+from geoseg_cli.results.creation_options import RasterFormat
+from geoseg_cli.results.description import CLEANING_TAG, PIXELS_TAG, MapDescription
 from geoseg_cli.results.footprint import footprint
 from geoseg_cli.results.raster import RasterSpec
 
 STAC_VERSION = "1.1.0"
-COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+MEDIA_TYPES: Mapping[RasterFormat, str] = {
+    "cog": "image/tiff; application=geotiff; profile=cloud-optimized",
+    "gtiff": "image/tiff; application=geotiff",
+}
 SHA256_MULTIHASH = "1220"
 """Multihash prefix: function sha2-256, 32 bytes."""
 
@@ -51,12 +55,14 @@ class Asset:
         target: Where it will lie.
         file: Where it lies now.
         spec: Its bands.
+        format: What the file is.
     """
 
     kind: Literal["labels", "probabilities", "confidence"]
     target: Path
     file: Path
     spec: RasterSpec
+    format: RasterFormat = "cog"
 
 
 def stac_item(description: MapDescription, assets: Sequence[Asset], source: Path | str) -> dict[str, Any]:
@@ -120,6 +126,8 @@ def lineage(description: MapDescription) -> str:
         f"engine {tags['GEOSEG_ENGINE']} on {tags['GEOSEG_DEVICE']}, {tags['GEOSEG_PRECISION']}; "
         "counts and percentages are of pixels with an answer"
     )
+    if CLEANING_TAG in tags:
+        text += f"; cleaned: {tags[CLEANING_TAG]}"
     if description.cloud_percent is not None:
         text += "; cloud cover counts thick and thin cloud, not shadow"
     return printable(text)
@@ -193,7 +201,7 @@ def _asset(description: MapDescription, asset: Asset, href: str) -> dict[str, An
     number = {"data_type": "uint8", "nodata": spec.nodata}
     return {
         "href": href,
-        "type": COG_TYPE,
+        "type": MEDIA_TYPES[asset.format],
         **own,
         "bands": [{"name": name, **number} for name in spec.descriptions],
         # What clients of STAC before 1.1 look for.

@@ -16,8 +16,10 @@ import rasterio
 from geoseg_cli.errors import GeosegError, InputError, InputMissingError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.results.areas import ClassCounts, class_areas
-from geoseg_cli.results.description import PIXELS_TAG, MapDescription, legend_from_tags
+from geoseg_cli.results.creation_options import RasterFormat
+from geoseg_cli.results.description import FORMAT_TAG, PIXELS_TAG, MapDescription, legend_from_tags
 from geoseg_cli.results.raster import BLOCK_PX
+from geoseg_cli.results.read_back import has_tiles
 from geoseg_cli.results.sidecars import sidecar_paths, sidecars
 from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.results.verify_beside import SIDECAR_CHECKS
@@ -31,9 +33,6 @@ PROVENANCE = (
 )  # fmt: skip
 """Tags that every map of geoseg has."""
 
-LEAST_BLOCK_PX = 128
-"""Smallest side of a COG's blocks; strips are lower."""
-
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -46,12 +45,14 @@ class Verdict:
         checks: Name of each check that was made, in order.
         problems: What is wrong, by check; empty for a map that is as it was written.
         absent: Sidecars that are not there, which is no mistake.
+        format: What the file says that it is.
     """
 
     path: Path
     checks: tuple[str, ...]
     problems: Mapping[str, Problems]
     absent: tuple[str, ...]
+    format: RasterFormat = "cog"
 
     @property
     def is_intact(self) -> bool:
@@ -63,6 +64,7 @@ class Verdict:
         return {
             "map": str(self.path),
             "intact": self.is_intact,
+            "format": self.format,
             "checks": list(self.checks),
             "problems": {check: list(found) for check, found in self.problems.items()},
             "absent": list(self.absent),
@@ -87,7 +89,7 @@ def verify_map(path: Path) -> Verdict:
         with _opened(path) as file:
             description, counts, digest = _read(path, file)
             found = {
-                "structure": _structure(file),
+                "structure": _structure(file, _format(description)),
                 "provenance": _provenance(description),
                 "legend": _palette(file, description),
                 "pixels": _pixels(description, counts, digest),
@@ -101,7 +103,8 @@ def verify_map(path: Path) -> Verdict:
             absent.append(sidecar.name)
         elif not found["provenance"]:
             found[f"{kind} ({sidecar.name})"] = SIDECAR_CHECKS[kind](sidecar, path, description)
-    return Verdict(path, tuple(found), {check: what for check, what in found.items() if what}, tuple(absent))
+    problems = {check: what for check, what in found.items() if what}
+    return Verdict(path, tuple(found), problems, tuple(absent), _format(description))
 
 
 @contextmanager
@@ -146,16 +149,20 @@ def _not_ours(path: Path, why: str) -> InputError:
     return InputError(f"{path} is no class map of geoseg: {why}", "give a map that geoseg classify or cloudmask wrote")
 
 
-def _structure(file: Any) -> Problems:
+def _format(description: MapDescription) -> RasterFormat:
+    """What the map was written as: a COG that was edited must not pass for a file that never was one."""
+    return "gtiff" if description.tags.get(FORMAT_TAG) == "gtiff" else "cog"
+
+
+def _structure(file: Any, raster_format: RasterFormat) -> Problems:
     found = []
-    if file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
+    if raster_format == "cog" and file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
         found.append("it is no cloud-optimized GeoTIFF, or was one before it was edited")
     block_height, block_width = file.block_shapes[0]
     large = max(file.shape) > max(BLOCK_PX, block_height, block_width) and file.width > 1
     if large and not file.overviews(1):
         found.append("it has no overviews")
-    # What rasterio calls tiled leaves out files exactly one block wide.
-    if block_width == file.width and block_height < min(file.height, LEAST_BLOCK_PX):
+    if not has_tiles(file):
         found.append("it is not tiled")
     return tuple(found)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from geoseg_cli.catalog import Legend
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.beside import write_sidecars
+from geoseg_cli.results.clean_map import Cleaning
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
 from geoseg_cli.results.raster import software_tags
@@ -56,9 +57,12 @@ def publish_map(
         grid: Where they lie.
         legend: What they mean.
         confidence: A second raster to write.
-        more: ``tags`` beside the usual ones, ``source`` scene, ``overwrite``.
+        more: ``tags`` beside the usual ones, ``source`` scene, ``overwrite``, ``cleaning``, ``format``.
     """
-    spec = MapSpec(grid, legend, "land_cover", tags_of(legend, more.get("tags")), {})
+    spec = MapSpec(
+        grid, legend, "land_cover", tags_of(legend, more.get("tags")), {},
+        more.get("cleaning", Cleaning()), more.get("format", "cog"),
+    )  # fmt: skip
     targets: dict[Kind, Path] = {"labels": out} | ({"confidence": confidence} if confidence else {})
     every = [*targets.values(), *sidecar_paths(out).values()]
     valid = labels != legend.nodata

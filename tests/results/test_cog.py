@@ -14,7 +14,8 @@ from rio_cogeo.cogeo import cog_validate
 
 from geoseg_cli.errors import StorageError, UsageError
 from geoseg_cli.grid import Grid
-from geoseg_cli.results.cog import check_cog, check_creation_options, write_cog
+from geoseg_cli.results.cog import check_cog, write_cog
+from geoseg_cli.results.creation_options import check_creation_options
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 
 SINUSOIDAL = CRS.from_string("+proj=sinu +R=6371007.181 +units=m +no_defs")
@@ -146,6 +147,25 @@ def test_probabilities_keep_scale_names_and_averages_without_nodata(grid, make_c
         halves = file.read()
     assert (halves[:, :, 150:] == 255).all(), "nodata stays nodata"
     assert [np.unique(band[:, :150]).tolist() for band in halves] == [[250], [0], [75]]
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
+def test_bands_of_probabilities_are_no_colours_so_nodata_never_enters_an_average(bands, grid, make_cog):
+    """GDAL takes four bands of bytes for red, green, blue and alpha, and then averages nodata like any value."""
+    rng = np.random.default_rng(0)
+    valid = rng.random((600, 800)) < 0.5
+    pixels = np.where(valid, rng.integers(0, 201, (bands, 600, 800)), 255).astype(np.uint8)
+    path = make_cog(RasterSpec(grid(600, 800), bands=bands, scale=1 / 250, overview_resampling="AVERAGE"), pixels)
+    with rasterio.open(path) as file:
+        assert [one.name for one in file.colorinterp] == ["gray"] + ["undefined"] * (bands - 1)
+        assert np.array_equal(file.read(), pixels)
+    with rasterio.open(path, overview_level=0) as overview:
+        halves = overview.read()
+    four = pixels.reshape(bands, 300, 2, 400, 2).astype(float)
+    four[four == 255] = np.nan
+    known = ~np.isnan(four).all(axis=(2, 4))
+    means = np.nanmean(np.where(known[:, :, None, :, None], four, 255), axis=(2, 4))
+    assert (np.abs(halves - means) <= 0.5).all()
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, grid, labels, make_work):
