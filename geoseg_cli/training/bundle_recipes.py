@@ -321,8 +321,9 @@ _CLOUD: Final[dict[str, Any]] = {
             ("coastal", "nir", "nir09", "swir16", "swir22"),
             ("coastal", "nir", "cirrus", "swir16", "swir22"),
         ),
-        set_share=0.6,
-        drop_share=0.2,
+        # The shipped weights were trained with 0.6 and 0.2, which costs more where all bands are there.
+        set_share=0.3,
+        drop_share=0.1,
     ),
 }
 
