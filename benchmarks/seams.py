@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.batches import batches
+from geoseg_cli.batches import Cutter
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.engines import Engine, choose_engine
 from geoseg_cli.job import Job, PredictOptions, open_job
@@ -139,7 +139,7 @@ def maps_of(job: Job, engine: Engine) -> dict[Blend, LabelArray]:
     """(H, W) labels for each way to blend; the network runs once."""
     mosaics = {blend: Mosaic(job.plan, job.bundle.legend, blend) for blend in BLENDS}
     parts: dict[Blend, list[LabelArray]] = {blend: [] for blend in BLENDS}
-    for batch in batches(job.view, job.plan, job.bundle.input_spec, engine.batch_tiles, None, job.orientation):
+    for batch in Cutter(job.view, job.plan, job.bundle.input_spec, job.orientation).batches(engine.batch_tiles):
         for tile, logits, valid in zip(batch.tiles, engine.run(batch.pixels), batch.valid, strict=True):
             answer = [job.orientation.turn_back(one, tile.window) for one in (logits, valid)]
             for blend, mosaic in mosaics.items():

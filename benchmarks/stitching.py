@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.batches import batches
+from geoseg_cli.batches import Cutter
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.catalog import LandClass, Legend
 from geoseg_cli.engines import choose_engine
@@ -182,7 +182,7 @@ def scene_answers(options: argparse.Namespace) -> Answers:
         job = stack.enter_context(open_job(Path(options.scene), bundle, predict))
         engine, _ = choose_engine(bundle)
         made = []
-        for batch in batches(job.view, job.plan, bundle.input_spec, 1, None, job.orientation):
+        for batch in Cutter(job.view, job.plan, bundle.input_spec, job.orientation).batches(1):
             (tile,) = batch.tiles
             (logits,) = engine.run(batch.pixels)
             made.append((tile, *(job.orientation.turn_back(one, tile.window) for one in (logits, batch.valid[0]))))

@@ -2,6 +2,10 @@
 
 A strip is one row of tiles, read at the full width of the scene: rows that two strips share are read once and
 carried over, so every pixel is read exactly once whatever the overlap.
+
+numpy normalises tile by tile, which stays in the processor's caches. Another device gets the stored numbers as they
+are, each of them once, and normalises the rows of a strip as they come: few large steps, and tiles are cut from what
+is there already. Normalising treats every pixel for itself, so a tile has the same numbers either way.
 """
 
 from __future__ import annotations
@@ -14,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.orientation import AS_STORED, Orientation
 from geoseg_cli.tiles import Tile, TilePlan
 
-FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -54,8 +58,8 @@ class Source(Protocol):
         """Read a window."""
         ...
 
-    def to_reflectance(self, pixels: npt.NDArray[Any]) -> FloatArray:
-        """Turn stored numbers (P,H,W) into reflectance float32."""
+    def to_reflectance(self, pixels: Array, arrays: Arrays = NUMPY, /) -> Array:
+        """Turn stored numbers (P,H,W) of ``arrays`` into reflectance float32."""
         ...
 
 
@@ -64,12 +68,12 @@ class Batch:
     """Tiles that go through the engine together.
 
     Attributes:
-        pixels: (N, C, T, T) float32, the network's input, turned as the network sees it.
-        valid: (N, T, T) bool, turned alike, False where the scene has no value and in the padding.
+        pixels: (N, C, T, T) float32 of the engine's arrays, the network's input, turned as the network sees it.
+        valid: (N, T, T) bool of numpy, turned alike, False where the scene has no value and in the padding.
         tiles: The N tiles, in the plan's order.
     """
 
-    pixels: FloatArray
+    pixels: Array
     valid: BoolArray
     tiles: tuple[Tile, ...]
 
@@ -82,12 +86,12 @@ class Strip:
 
     Attributes:
         row: Its first row in the scene.
-        pixels: Stored pixels (P,h,W) of successive rows.
-        valid: Validity (h,W) of the same rows.
+        pixels: Stored numbers (P,h,W) of successive rows, or the network's input (C,h,W) where a device made it.
+        valid: Validity (h,W) of the same rows; always numpy's, as it decides which tiles are made at all.
     """
 
     row: int
-    pixels: tuple[npt.NDArray[Any], ...]
+    pixels: tuple[Array, ...]
     valid: tuple[BoolArray, ...]
 
     @property
@@ -104,101 +108,120 @@ class Part(Protocol):
         ...
 
 
-def batches(
-    source: Source,
-    plan: TilePlan,
-    spec: InputSpec,
-    size: int,
-    keep: Part | None = None,
-    orientation: Orientation = AS_STORED,
-) -> Iterator[Batch]:
-    """Cut a scene into normalised batches, in the plan's order.
+@dataclass(frozen=True, slots=True)
+class Cutter:
+    """Cuts a scene into normalised batches.
 
-    Args:
+    Attributes:
         source: The scene.
         plan: Tiles over the scene's grid.
         spec: How pixels are normalised.
-        size: Tiles in a batch; the last one may hold fewer.
-        keep: Only tiles that touch this part are made; all of them when None.
         orientation: How tiles are turned before the network sees them.
-
-    Yields:
-        Batches. Tiles without a valid pixel are left out: there is nothing to predict in them.
+        arrays: What normalises and cuts, and where; the batches' pixels are such arrays.
     """
-    pending: list[tuple[Tile, FloatArray, BoolArray]] = []
-    for strip, tiles in _strips(source, plan, keep or source.grid.window):
-        for tile in tiles:
-            made = _tile_input(source, plan, spec, strip, tile, orientation)
-            if made is not None:
-                pending.append((tile, *made))
-            if len(pending) == size:
-                yield _stack(pending)
-                pending = []
-    if pending:
-        yield _stack(pending)
+
+    source: Source
+    plan: TilePlan
+    spec: InputSpec
+    orientation: Orientation = AS_STORED
+    arrays: Arrays = NUMPY
+
+    def batches(self, size: int, keep: Part | None = None) -> Iterator[Batch]:
+        """Cut the tiles in the plan's order.
+
+        Args:
+            size: Tiles in a batch; the last one may hold fewer.
+            keep: Only tiles that touch this part are made; all of them when None.
+
+        Yields:
+            Batches. Tiles without a valid pixel are left out: there is nothing to predict in them.
+        """
+        pending: list[tuple[Tile, Array, BoolArray]] = []
+        for strip, tiles in self._strips(keep or self.source.grid.window):
+            for tile in tiles:
+                made = self._tile_input(strip, tile)
+                if made is not None:
+                    pending.append((tile, *made))
+                if len(pending) == size:
+                    yield _stack(pending, self.arrays)
+                    pending = []
+        if pending:
+            yield _stack(pending, self.arrays)
+
+    def _strips(self, keep: Part) -> Iterator[tuple[Strip, list[Tile]]]:
+        """Strips with those of their tiles that are wanted; the next one is read meanwhile."""
+        plan = self.plan
+        rows = [
+            [tile for col in range(len(plan.cols.starts)) if keep.touches((tile := plan[row, col]).window)]
+            for row in range(len(plan.rows.starts))
+        ]
+        rows = [tiles for tiles in rows if tiles]
+        with ThreadPoolExecutor(1, thread_name_prefix="geoseg-read") as reader:
+            strip: Strip | None = None
+            ahead = reader.submit(self._read_strip, strip, rows[0][0].window) if rows else None
+            for index, tiles in enumerate(rows):
+                assert ahead is not None
+                strip = ahead.result()
+                if index + 1 < len(rows):
+                    ahead = reader.submit(self._read_strip, strip, rows[index + 1][0].window)
+                yield strip, tiles
+
+    def _tile_input(self, strip: Strip, tile: Tile) -> tuple[Array, BoolArray] | None:
+        """The network's input (C,T,T) of a tile and its validity (T,T); None where nothing is valid."""
+        cols, arrays, orientation = tile.window.cols, self.arrays, self.orientation
+        valid = orientation.turn(_columns(strip.valid, cols, NUMPY))
+        if not valid.any():
+            return None
+        shown, pixels = valid, orientation.turn(_columns(strip.pixels, cols, arrays), arrays)
+        height, width = orientation.shape(self.plan.tile_height, self.plan.tile_width)
+        below, right = height - valid.shape[0], width - valid.shape[1]
+        if below or right:
+            # Mirrored, not constant: the network must not see an edge where the scene ends.
+            pixels, shown = _mirrored(pixels, below, right, arrays), _mirrored(valid, below, right, NUMPY)
+            valid = np.pad(valid, ((0, below), (0, right)))
+        return self._normalised(pixels, shown) if arrays.are_numpys else pixels, valid
+
+    def _read_strip(self, last: Strip | None, window: Window) -> Strip:
+        """Read the rows of a window that the last strip does not hold yet."""
+        carried = max(0, last.row_stop - window.row) if last else 0
+        width = self.source.grid.width
+        fresh = self.source.read(Window(window.row + carried, 0, window.height - carried, width))
+        read = self.arrays.put(fresh.pixels)
+        if not self.arrays.are_numpys:
+            read = self._normalised(read, fresh.valid)
+        if last is None or carried == 0:
+            return Strip(window.row, (read,), (fresh.valid,))
+        pixels, valid = _last_rows(last.pixels, carried, self.arrays), _last_rows(last.valid, carried, NUMPY)
+        return Strip(window.row, (pixels, read), (valid, fresh.valid))
+
+    def _normalised(self, pixels: Array, valid: BoolArray) -> Array:
+        """(P,H,W) stored numbers become the network's input (C,H,W)."""
+        reflectance = self.source.to_reflectance(pixels, self.arrays)
+        return self.spec.apply(reflectance, valid, self.source.present, self.arrays)
 
 
-def _strips(source: Source, plan: TilePlan, keep: Part) -> Iterator[tuple[Strip, list[Tile]]]:
-    rows = [
-        [tile for col in range(len(plan.cols.starts)) if keep.touches((tile := plan[row, col]).window)]
-        for row in range(len(plan.rows.starts))
-    ]
-    rows = [tiles for tiles in rows if tiles]
-    with ThreadPoolExecutor(1, thread_name_prefix="geoseg-read") as reader:
-        strip: Strip | None = None
-        ahead = reader.submit(_read_strip, source, strip, rows[0][0].window) if rows else None
-        for index, tiles in enumerate(rows):
-            assert ahead is not None
-            strip = ahead.result()
-            if index + 1 < len(rows):
-                ahead = reader.submit(_read_strip, source, strip, rows[index + 1][0].window)
-            yield strip, tiles
-
-
-def _read_strip(source: Source, last: Strip | None, window: Window) -> Strip:
-    """Read the rows of a window that the last strip does not hold yet."""
-    carried = max(0, last.row_stop - window.row) if last else 0
-    width = source.grid.width
-    fresh = source.read(Window(window.row + carried, 0, window.height - carried, width))
-    if last is None or carried == 0:
-        return Strip(window.row, (fresh.pixels,), (fresh.valid,))
-    pixels, valid = _last_rows(last.pixels, carried), _last_rows(last.valid, carried)
-    return Strip(window.row, (pixels, fresh.pixels), (valid, fresh.valid))
-
-
-def _last_rows(pieces: tuple[npt.NDArray[Any], ...], count: int) -> npt.NDArray[Any]:
+def _last_rows(pieces: tuple[Array, ...], count: int, arrays: Arrays) -> Array:
     """A copy (..., count, W) of the last rows of pieces (..., h, W): a view would hold on to all rows above."""
-    last = pieces[-1] if pieces[-1].shape[-2] >= count else np.concatenate(pieces, axis=-2)
-    return last[..., -count:, :].copy()
+    last = pieces[-1] if pieces[-1].shape[-2] >= count else arrays.join(pieces, -2)
+    return arrays.copy(last[..., -count:, :])
 
 
-def _columns(pieces: tuple[npt.NDArray[Any], ...], cols: slice) -> npt.NDArray[Any]:
+def _columns(pieces: tuple[Array, ...], cols: slice, arrays: Arrays) -> Array:
     """Columns (..., H, w) of all pieces (..., h, W)."""
-    cut = [piece[..., cols] for piece in pieces]
-    return cut[0] if len(cut) == 1 else np.concatenate(cut, axis=-2)
+    return arrays.join([piece[..., cols] for piece in pieces], -2)
 
 
-def _tile_input(
-    source: Source, plan: TilePlan, spec: InputSpec, strip: Strip, tile: Tile, orientation: Orientation
-) -> tuple[FloatArray, BoolArray] | None:
-    valid = orientation.turn(_columns(strip.valid, tile.window.cols))
-    if not valid.any():
-        return None
-    reflectance = orientation.turn(source.to_reflectance(_columns(strip.pixels, tile.window.cols)))
-    height, width = orientation.shape(plan.tile_height, plan.tile_width)
-    below, right = height - valid.shape[0], width - valid.shape[1]
-    if below or right:
-        # Mirrored, not constant: the network must not see an edge where the scene ends.
-        reflectance = np.pad(reflectance, ((0, 0), (0, below), (0, right)), mode="symmetric")
-        shown = np.pad(valid, ((0, below), (0, right)), mode="symmetric")
-        valid = np.pad(valid, ((0, below), (0, right)))
-    else:
-        shown = valid
-    return spec.apply(reflectance, shown, source.present), valid
+def _mirrored(shown: Array, below: int, right: int, arrays: Arrays) -> Array:
+    """(..., H, W) with ``below`` rows and ``right`` columns more, mirrored at its edges."""
+    rows, cols = (
+        arrays.put(np.pad(np.arange(side), (0, more), mode="symmetric"))
+        for side, more in zip(shown.shape[-2:], (below, right), strict=True)
+    )
+    return shown[..., rows[:, None], cols]
 
 
-def _stack(pending: list[tuple[Tile, FloatArray, BoolArray]]) -> Batch:
+def _stack(pending: list[tuple[Tile, Array, BoolArray]], arrays: Arrays) -> Batch:
     tiles, pixels, valid = zip(*pending, strict=True)
     # On a CPU every tile is a batch of its own: there is nothing to copy together.
-    together = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+    together = pixels[0][None] if len(pixels) == 1 else arrays.module.stack(pixels)
     return Batch(together, np.stack(valid), tiles)

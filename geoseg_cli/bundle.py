@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import NODATA, LandClass, Legend
 from geoseg_cli.errors import InputMissingError, ModelError
 
@@ -60,14 +61,15 @@ class InputSpec:
         """Bands that a scene must have."""
         return tuple(band for band in self.bands if band not in self.optional)
 
-    def apply(self, reflectance: FloatArray, valid: BoolArray, present: tuple[bool, ...]) -> FloatArray:
+    def apply(self, reflectance: Array, valid: BoolArray, present: tuple[bool, ...], arrays: Arrays = NUMPY) -> Array:
         """Normalise reflectance into the network's input.
 
         Args:
             reflectance: (..., P, H, W) float32, the present bands in the order of ``bands``; 1.0 is a
                 perfectly white surface.
-            valid: (..., H, W) bool, where the reflectance means something.
+            valid: (..., H, W) bool of numpy, where the reflectance means something.
             present: One flag per band, True for the P bands that ``reflectance`` holds.
+            arrays: What computes, and where; ``reflectance`` is one of them.
 
         Returns:
             (..., C, H, W) float32: z-scores, 0 where a pixel is invalid or a band is absent, then planes of
@@ -76,17 +78,18 @@ class InputSpec:
         assert len(present) == len(self.bands)
         assert sum(present) == reflectance.shape[-3]
         lead, size = reflectance.shape[:-3], reflectance.shape[-2:]
-        planes = np.zeros((*lead, self.channels, *size), dtype=np.float32)
-        holes = None if valid.all() else ~valid
-        held = np.flatnonzero(present)
+        planes = arrays.full((*lead, self.channels, *size), 0, "float32")
+        # Asked of numpy, here and by who cuts tiles: a device would have to be waited for.
+        holes = None if valid.all() else arrays.put(~valid)
+        held = [place for place, is_present in enumerate(present) if is_present]
         # Band by band and in place: one plane of a tile stays in the processor's cache.
         for source, place in enumerate(held):
             scores = planes[..., place, :, :]
-            np.clip(reflectance[..., source, :, :], *CLIP_REFLECTANCE, out=scores)
-            scores -= np.float32(self.mean[place])
-            scores *= 1 / np.float32(self.stddev[place])
+            arrays.module.clip(reflectance[..., source, :, :], *CLIP_REFLECTANCE, out=scores)
+            scores -= float(np.float32(self.mean[place]))
+            scores *= float(1 / np.float32(self.stddev[place]))
             if holes is not None:
-                np.copyto(scores, 0, where=holes)
+                arrays.blank(scores, holes)
         for plane, band in enumerate(self.optional, start=len(self.bands)):
             planes[..., plane, :, :] = present[self.bands.index(band)]
         return planes

@@ -11,7 +11,8 @@ import numpy as np
 
 from geoseg_cli.ahead import ahead
 from geoseg_cli.aoi import cropped, only_inside
-from geoseg_cli.batches import Batch, FloatArray, batches
+from geoseg_cli.arrays import Array
+from geoseg_cli.batches import Batch, Cutter
 from geoseg_cli.engines import Engine
 from geoseg_cli.engines.turned import TurnedEngine
 from geoseg_cli.errors import EngineError
@@ -60,7 +61,9 @@ class JobRun:
         self._job = job
         self._engine = engine if job.options.tta == "none" else TurnedEngine(engine, job.options.tta)
         self._clock = clock or Clock("read", "run", "blend")
-        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras)
+        # The seam between host and device: who cuts and who blends work where the engine does.
+        self._arrays = engine.arrays
+        self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras, self._arrays)
         self._answered = 0
         self.memory = job.memory(engine.batch_tiles, memory_share)
         self.tiles_run = 0
@@ -126,16 +129,16 @@ class JobRun:
             yield rows
 
     def _finished(self) -> Iterator[Rows]:
-        clock, turn_back = self._clock, self._job.orientation.turn_back
+        clock, turn_back, arrays = self._clock, self._job.orientation.turn_back, self._arrays
         with ahead(self._answers(), self.memory.waiting, "geoseg-run") as answers:
             for batch, logits in answers:
                 self.tiles_run += len(batch.tiles)
                 for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
-                    answer = turn_back(tile_logits, tile.window), turn_back(valid, tile.window)
+                    answer = turn_back(tile_logits, tile.window, arrays), turn_back(valid, tile.window)
                     yield from clock.iterate("blend", self._mosaic.add(tile, *answer))
         yield from clock.iterate("blend", self._mosaic.finish())
 
-    def _answers(self) -> Generator[tuple[Batch, FloatArray], None, None]:
+    def _answers(self) -> Generator[tuple[Batch, Array], None, None]:
         """What the engine says to each batch; the next batches are made beside it."""
         with ahead(self._batches(), self.memory.waiting, "geoseg-cut") as made:
             for batch in self._clock.iterate("read", made):
@@ -146,7 +149,8 @@ class JobRun:
     def _batches(self) -> Generator[Batch, None, None]:
         job = self._job
         keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
-        yield from batches(job.view, job.plan, job.bundle.input_spec, self.memory.batch, keep, job.orientation)
+        cutter = Cutter(job.view, job.plan, job.bundle.input_spec, job.orientation, self._arrays)
+        yield from cutter.batches(self.memory.batch, keep)
 
 
 class Clock:

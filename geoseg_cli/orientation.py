@@ -12,15 +12,10 @@ so a probability may differ by the rounding of float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.tiles import Axis, TilePlan
-
-Number = TypeVar("Number", bound=np.generic)
 
 _SLANT = 1e-9
 """Share of a pixel's side by which an axis may lean and still count as parallel to the map's."""
@@ -75,22 +70,23 @@ class Orientation:
         """Rows and columns of stored pixels (``height``, ``width``) once they are north-up; also the way back."""
         return (width, height) if self.swap else (height, width)
 
-    def turn(self, stored: npt.NDArray[Number]) -> npt.NDArray[Number]:
-        """Turn (..., H, W) of the file north-up; a view of the same memory."""
-        return self._flip(stored.swapaxes(-2, -1) if self.swap else stored)
+    def turn(self, stored: Array, arrays: Arrays = NUMPY) -> Array:
+        """Turn (..., H, W) of the file north-up; of numpy's arrays a view of the same memory."""
+        return self._flip(stored.swapaxes(-2, -1) if self.swap else stored, arrays)
 
-    def turn_back(self, shown: npt.NDArray[Number], window: Window) -> npt.NDArray[Number]:
+    def turn_back(self, shown: Array, window: Window, arrays: Arrays = NUMPY) -> Array:
         """Turn the answer for a tile back into the file's order.
 
         Args:
             shown: (..., T, T) north-up, perhaps padded below and on the right.
             window: The tile in the file.
+            arrays: What ``shown`` is one of.
 
         Returns:
-            (..., H, W) of the window, a view of the same memory.
+            (..., H, W) of the window, of numpy's arrays a view of the same memory.
         """
         height, width = self.shape(window.height, window.width)
-        flipped = self._flip(shown[..., :height, :width])
+        flipped = self._flip(shown[..., :height, :width], arrays)
         return flipped.swapaxes(-2, -1) if self.swap else flipped
 
     def plan(self, height: int, width: int, tile_px: int, overlap_px: int, multiple: int = 1) -> TilePlan:
@@ -122,9 +118,9 @@ class Orientation:
         }
         return f"north-up for the model: {', '.join(step for step, is_done in steps.items() if is_done)}"
 
-    def _flip(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        rows, cols = (slice(None, None, -1 if is_flipped else 1) for is_flipped in (self.flip_rows, self.flip_cols))
-        return pixels[..., rows, cols]
+    def _flip(self, pixels: Array, arrays: Arrays) -> Array:
+        flipped = ((-2, self.flip_rows), (-1, self.flip_cols))
+        return arrays.flip(pixels, [axis for axis, is_flipped in flipped if is_flipped])
 
 
 AS_STORED = Orientation()

@@ -343,7 +343,8 @@ class TestBenchScene:
         with rasterio.open(out) as file:
             is_zero = file.read(1) == bundle.legend.values[0]
         (row,) = report.rows
-        assert (report.reference, row.precision) == ("onnx fp32", "bf16")
+        assert report.reference.endswith(" fp32")
+        assert row.precision == "bf16"
         assert row.agreement is not None
         assert row.agreement.share == pytest.approx(is_zero.mean())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geoseg_cli.arrays import Arrays
 from geoseg_cli.bundle import Bundle, InputSpec, ModelCard, bundle_folders, find_bundle
 from geoseg_cli.catalog import legends
 from geoseg_cli.cli import classify
@@ -58,6 +61,23 @@ def test_nan_below_the_mask_never_reaches_the_network() -> None:
     reflectance = np.full((1, 2, 2), np.nan, np.float32)
     planes = SPEC.apply(reflectance, np.zeros((2, 2), bool), (True, False, False))
     assert np.isfinite(planes).all()
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=2), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3]))
+def test_tensors_are_normalised_to_the_same_bits(optional: list[bool], seed: int, invalid: float) -> None:
+    present = (True, *optional)
+    rng = np.random.default_rng(seed)
+    reflectance = rng.normal(0.5, 1, (sum(present), 5, 7)).astype(np.float32)
+    reflectance[rng.random(reflectance.shape) < 0.05] = np.nan
+    reflectance[rng.random(reflectance.shape) < 0.05] = np.inf
+    valid = rng.random((5, 7)) >= invalid
+    spec = dataclasses.replace(SPEC, mean=tuple(rng.random(3)), stddev=tuple(rng.random(3) + 0.01))
+    arrays = Arrays(torch)
+    right = spec.apply(reflectance, valid, present)
+    found = arrays.fetch(spec.apply(arrays.put(reflectance), valid, present, arrays))
+    np.testing.assert_array_equal(found, right)
+    known = ~np.isnan(right)
+    assert found[known].tobytes() == right[known].tobytes()
 
 
 def fields() -> dict[str, Any]:

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoseg_cli.arrays import NUMPY, Arrays
 from geoseg_cli.catalog import legends
 from geoseg_cli.mosaic import Blend, Mosaic
-from geoseg_cli.mosaic.planes import NUMPY, Arrays
 from geoseg_cli.mosaic.seams import Seams
 from geoseg_cli.rows import Extra, Rows
 from geoseg_cli.tiles import Axis, Tile, TilePlan

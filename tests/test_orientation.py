@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
+from geoseg_cli.arrays import Arrays
 from geoseg_cli.engines.fake_engine import FakeEngine, IdentityEngine
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.job import PredictOptions
@@ -27,6 +29,20 @@ from tests.fakes.bundles import STEP, fake_bundle
 UTM = CRS.from_epsg(32631)
 NORTH_UP = Affine(10, 0, 499_980, 0, -10, 4_900_020)
 WAYS = [(swap, rows, cols) for swap in (False, True) for rows in (False, True) for cols in (False, True)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_tensors_are_turned_and_turned_back_as_arrays_are(way: tuple[bool, bool, bool]) -> None:
+    orientation, arrays = Orientation(*way), Arrays(torch)
+    stored = np.random.default_rng(0).random((2, 5, 7), np.float32)
+    shown = orientation.turn(arrays.put(stored), arrays)
+    np.testing.assert_array_equal(arrays.fetch(shown), orientation.turn(stored))
+    window = Window(3, 4, 4, 6)
+    height, width = orientation.shape(window.height, window.width)
+    padded = np.zeros((2, 8, 8), np.float32)
+    padded[:, :height, :width] = orientation.turn(stored[:, :4, :6])
+    back = orientation.turn_back(arrays.put(padded), window, arrays)
+    np.testing.assert_array_equal(arrays.fetch(back), stored[:, :4, :6])
 
 
 def store(pixels: npt.NDArray[Any], way: tuple[bool, bool, bool]) -> tuple[npt.NDArray[Any], Affine]:

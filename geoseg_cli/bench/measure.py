@@ -16,6 +16,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.arrays import Array
 from geoseg_cli.bench.plain import read_plainly
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.engines import Engine, EngineOptions, choose_engine
@@ -116,14 +117,15 @@ class _Watched:
 
     def __init__(self, engine: Engine) -> None:
         self.name, self.device, self.precision = engine.name, engine.device, engine.precision
-        self.batch_tiles = engine.batch_tiles
+        self.batch_tiles, self.arrays = engine.batch_tiles, engine.arrays
         self.wall_s, self.pixels = 0.0, 0
         self.first_at = self.last_at = 0.0
         self._engine, self._lock = engine, Lock()
 
-    def run(self, pixels: FloatArray) -> FloatArray:
+    def run(self, pixels: Array) -> Array:
         started = time.perf_counter()
         logits = self._engine.run(pixels)
+        self.arrays.fetch(logits[:1, :1, :1, :1])  # a device answers only when it is done
         with self._lock:
             self.last_at = time.perf_counter()
             self.first_at = self.first_at or self.last_at

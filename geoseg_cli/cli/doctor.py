@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -43,7 +44,7 @@ def command(json: AsJson = False) -> None:
         print(f"  {name:16} {number or 'not installed'}")
     print(f"GDAL {found['gdal']}: " + ", ".join(f"{k} {'yes' if ok else 'NO'}" for k, ok in found["drivers"].items()))
     for engine in found["engines"]:
-        state = "runs on " + ", ".join(engine["devices"]) if engine["runs"] else "does not run"
+        state = _where(engine["devices"]) if engine["runs"] else "does not run"
         print(f"engine {engine['name']}: {state}" + (f" ({engine['reason']})" if engine["reason"] else ""))
     print("bundles: " + (", ".join(found["bundles"]) or "none"))
 
@@ -66,6 +67,15 @@ def _examine() -> dict[str, Any]:
         "engines": [asdict(status) for status in available_engines()],
         "bundles": [folder.name for folder in bundle_folders()],
     }
+
+
+def _where(devices: Sequence[str]) -> str:
+    """Where an engine runs, and how several GPUs are used together."""
+    from geoseg_cli.engines.devices import name_devices
+
+    cuda = [device for device in devices if device != "cpu"]
+    together = f"; together: --device {name_devices(cuda)}" if len(cuda) > 1 else ""
+    return f"runs on {', '.join(devices)}{together}"
 
 
 def _version(package: str) -> str | None:

@@ -117,7 +117,13 @@ EngineName = Annotated[
     typer.Option("--engine", help="What runs the network; auto: the fastest that is there.", rich_help_panel=MODEL),
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda[:N]", help="Where it runs.", rich_help_panel=MODEL)
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:N[,M]]",
+        help="Where it runs; cuda:0,1 shares a scene out among GPUs.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"],

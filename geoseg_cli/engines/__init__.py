@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from geoseg_cli.arrays import Array, Arrays
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.engines.devices import CudaProbe, probe_cuda, resolve_device
+from geoseg_cli.engines.devices import CudaProbe, name_devices, probe_cuda, resolve_devices
+from geoseg_cli.engines.group import EngineGroup
 from geoseg_cli.errors import EngineError, UsageError
 
 __all__ = ["Engine", "EngineOptions", "EngineStatus", "asset_of", "available_engines", "choose_engine"]
-
-FloatArray = npt.NDArray[np.float32]
 
 ENGINE_NAMES = ("auto", "torch", "onnx", "openvino")
 PRECISION_NAMES = ("auto", "fp32", "fp16", "bf16")
@@ -36,24 +35,26 @@ class Engine(Protocol):
 
     Attributes:
         name: ``torch``, ``onnx``, ``openvino`` or ``fake``.
-        device: ``cpu`` or ``cuda:N``, what really runs, not what was asked for.
+        device: ``cpu``, ``cuda:N`` or ``cuda:N,M...``, what really runs, not what was asked for.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         batch_tiles: Tiles per call that keep the device busy; any other number works.
+        arrays: What it works on: tiles are best made, and answers blended, as such arrays.
     """
 
     name: str
     device: str
     precision: str
     batch_tiles: int
+    arrays: Arrays
 
-    def run(self, pixels: FloatArray) -> FloatArray:
+    def run(self, pixels: Array) -> Array:
         """Run the network.
 
         Args:
-            pixels: (N, C, H, W) float32, C-contiguous, as ``InputSpec.apply`` makes it.
+            pixels: (N, C, H, W) float32 as ``InputSpec.apply`` makes it: of ``arrays``, or numpy's and C-contiguous.
 
         Returns:
-            (N, K, H, W) float32 logits.
+            (N, K, H, W) float32 logits, of the same kind. A device may still be at work on its own arrays.
 
         Raises:
             EngineError: The device failed, or a single tile does not fit into its memory.
@@ -71,7 +72,8 @@ class EngineOptions:
 
     Attributes:
         engine: ``auto``, ``torch``, ``onnx`` or ``openvino``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several as ``cuda:0,1``: then one engine runs on each, and
+            they share out the batches.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``; auto is, for torch, fp16 on CUDA, and on a CPU fp32, or
             bf16 in openvino where that is shown to give the same classes (:mod:`geoseg_cli.engines.fidelity`).
         threads: Processor threads; 0 is as many as the cores this process may use.
@@ -124,13 +126,13 @@ class _Search:
     notes: list[str] = field(default_factory=list)
     shown: str = ""
 
-    def open_first(self, device: str) -> Engine | None:
-        """Open the first engine that runs on ``device``, or note why none does."""
-        for name in self._names(device):
+    def open_first(self, devices: Sequence[str]) -> Engine | None:
+        """Open the first engine that runs on all ``devices``, or note why none does."""
+        for name in self._names(devices[0]):
             obstacle = self._find_obstacle(name)
             if not obstacle:
                 try:
-                    return self._open(name, device)
+                    return self._open_together(name, devices)
                 except EngineError as error:
                     obstacle = error.message
                 except ImportError as error:  # an installed package whose libraries are missing
@@ -147,6 +149,16 @@ class _Search:
         # torch, which starts 2 s later. In bf16 (benchmarks/networks.py) openvino is ahead of torch as well.
         is_fp32 = self.options.precision in ("auto", "fp32")
         return ("openvino", "onnx", "torch") if is_fp32 else ("openvino", "torch", "onnx")
+
+    def _open_together(self, name: str, devices: Sequence[str]) -> Engine:
+        """Open one engine per device, or none: what was opened before one failed is closed."""
+        with ExitStack() as opened:
+            engines: list[Engine] = []
+            for device in devices:
+                engines.append(self._open(name, device))
+                opened.callback(engines[-1].close)
+            opened.pop_all()
+        return engines[0] if len(engines) == 1 else EngineGroup(engines)
 
     def _open(self, name: str, device: str) -> Engine:
         if name == "openvino" and device == "cpu" and self.options.precision == "auto":
@@ -204,13 +216,14 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
     """
     options = options or EngineOptions()
     probe = probe_cuda() if options.device != "cpu" else CudaProbe(0, "the CPU was asked for")
-    device = resolve_device(options.device, probe)
+    devices = resolve_devices(options.device, probe)
     search = _Search(bundle, options)
-    engine = search.open_first(device)
-    if engine is None and options.device == "auto" and device != "cpu":
-        engine = search.open_first("cpu")
+    engine = search.open_first(devices)
+    if engine is None and options.device == "auto" and devices != ("cpu",):
+        engine = search.open_first(("cpu",))
     if engine is None:
-        raise EngineError(f"no engine runs on {device}: {'; '.join(search.notes)}", "see `geoseg doctor`")
+        obstacles = "; ".join(search.notes)
+        raise EngineError(f"no engine runs on {name_devices(devices)}: {obstacles}", "see `geoseg doctor`")
     return engine, _explain(engine, search, probe)
 
 

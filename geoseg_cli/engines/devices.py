@@ -6,11 +6,13 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geoseg_cli.errors import EngineError, UsageError
 
 DEVICE_NAMES = "auto, cpu, cuda or cuda:N"
+_NAMES_OF_SEVERAL = "auto, cpu, cuda, cuda:N, or cuda:N,M... for several together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,41 @@ def _name_status(driver: ctypes.CDLL, status: int) -> str:
     return name.value.decode("ascii", "replace")
 
 
-def resolve_device(device: str, probe: CudaProbe) -> str:
+def resolve_devices(asked: str, probe: CudaProbe) -> tuple[str, ...]:
+    """Turn the devices that were asked for into those that should run together.
+
+    Args:
+        asked: As for :func:`resolve_device`, or several as ``cuda:0,1``; auto is one device however many there are.
+        probe: Answer of :func:`probe_cuda`.
+
+    Returns:
+        ``cpu`` alone, or one or more ``cuda:N`` in the order asked for.
+
+    Raises:
+        UsageError: There is no such name, or a device is named twice.
+        EngineError: As for :func:`resolve_device`.
+    """
+    match = re.fullmatch(r"cuda:(\d+(?:,\d+)+)", asked)
+    if match is None:
+        return (resolve_device(asked, probe, _NAMES_OF_SEVERAL),)
+    numbers = [int(number) for number in match.group(1).split(",")]
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"device {asked} names one device twice", "name each device once")
+    return tuple(resolve_device(f"cuda:{number}", probe) for number in numbers)
+
+
+def name_devices(devices: Sequence[str]) -> str:
+    """One name for resolved devices, as :func:`resolve_devices` takes it: ``cuda:0,1``."""
+    return ",".join([devices[0], *(device.removeprefix("cuda:") for device in devices[1:])])
+
+
+def resolve_device(device: str, probe: CudaProbe, names: str = DEVICE_NAMES) -> str:
     """Turn the device that was asked for into the one that should run.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         probe: Answer of :func:`probe_cuda`.
+        names: What a user may ask for, for the hint of an unknown name.
 
     Returns:
         ``cpu`` or ``cuda:N``.
@@ -79,7 +110,7 @@ def resolve_device(device: str, probe: CudaProbe) -> str:
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", device)
     if match is None:
-        raise UsageError(f"no device is called {device!r}", f"use {DEVICE_NAMES}")
+        raise UsageError(f"no device is called {device!r}", f"use {names}")
     if device == "cpu" or (device == "auto" and not probe.works):
         return "cpu"
     if not probe.works:

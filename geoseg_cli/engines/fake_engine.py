@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.arrays import NUMPY
+
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
 
@@ -27,6 +29,7 @@ class FakeEngine:
     """
 
     name = "fake"
+    arrays = NUMPY
 
     def __init__(self, classes: int, function: Callable[[FloatArray], FloatArray]) -> None:
         self.device = "cpu"

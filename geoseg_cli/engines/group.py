@@ -7,19 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from geoseg_cli.arrays import Array
+from geoseg_cli.engines.devices import name_devices
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class EngineGroup:
     """Runs the parts of a batch on several engines at the same time.
 
     Each part is as large as the batch that one engine alone would get, cut at the same tiles, so the answers are
-    those of one device, whatever kernels its batch size selects.
+    those of one device, whatever kernels its batch size selects. Where the engines work on tensors, tiles are made and
+    blended on the first one's device, and parts travel between the devices.
 
     Args:
         engines: One per device, of one kind; they are closed with this.
@@ -30,12 +31,12 @@ class EngineGroup:
         first = engines[0]
         self._engines = tuple(engines)
         self._part = part_tiles or first.batch_tiles
-        self.name, self.precision = first.name, first.precision
-        self.device = ",".join([first.device, *(one.device.removeprefix("cuda:") for one in engines[1:])])
+        self.name, self.precision, self.arrays = first.name, first.precision, first.arrays
+        self.device = name_devices([one.device for one in engines])
         self.batch_tiles = self._part * len(engines)
         self._pool = ThreadPoolExecutor(len(engines), "geoseg-device")
 
-    def run(self, pixels: FloatArray) -> FloatArray:
+    def run(self, pixels: Array) -> Array:
         """Run the network; arrays as :meth:`geoseg_cli.engines.Engine.run`.
 
         Raises:
@@ -46,7 +47,8 @@ class EngineGroup:
         lanes = [parts[lane :: len(self._engines)] for lane in range(len(self._engines))]
         answers = list(self._pool.map(_run_all, self._engines, lanes))
         ordered = [answers[index % len(answers)][index // len(answers)] for index in range(len(parts))]
-        return ordered[0] if len(ordered) == 1 else np.concatenate(ordered)
+        logits = self.arrays.join([self.arrays.put(answer) for answer in ordered], 0)
+        return self.arrays.fetch(logits) if isinstance(pixels, np.ndarray) else logits
 
     def close(self) -> None:
         """Close all engines."""
@@ -55,8 +57,8 @@ class EngineGroup:
             engine.close()
 
 
-def _run_all(engine: Engine, parts: Sequence[FloatArray]) -> list[FloatArray]:
-    return [engine.run(part) for part in parts]
+def _run_all(engine: Engine, parts: Sequence[Array]) -> list[Array]:
+    return [engine.run(engine.arrays.put(part)) for part in parts]
 
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number, usable_cores
 from geoseg_cli.engines.graph import GraphTensor, check_contract, read_graph, tensor_names
@@ -54,6 +55,7 @@ class OnnxEngine:
     """
 
     name = "onnx"
+    arrays = NUMPY
 
     def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0) -> None:
         if precision not in ("auto", "fp32"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, usable_cores
 from geoseg_cli.engines.finite import recompute_not_finite
@@ -57,6 +58,7 @@ class OpenVinoEngine:
     """
 
     name = "openvino"
+    arrays = NUMPY
 
     def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0) -> None:
         if device != "cpu":

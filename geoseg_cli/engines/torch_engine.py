@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number
 from geoseg_cli.engines.finite import recompute_not_finite
@@ -23,10 +24,11 @@ from geoseg_cli.networks import create_network
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
 
-FloatArray = npt.NDArray[np.float32]
-
 _REDUCED = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _CUDA_BATCH_TILES = 16
+_PIECE_PX = 2**20
+"""Pixels that are blended at once on a device: a tile of 1024 x 1024, as every call costs it time."""
+
 _NAMED_KEYS = 3
 
 
@@ -35,7 +37,7 @@ class TorchEngine:
 
     On a CPU tiles run one at a time, so a tile's answer does not depend on its batch; its last digits can depend on
     the number of threads, by which torch divides its sums. On CUDA a batch runs whole, and in halves when memory
-    runs out; the next part is then uploaded while this one is computed.
+    runs out; there it takes and gives tensors of the device, so that tiles are made and blended where they are.
 
     Args:
         bundle: Whose weights to run.
@@ -44,6 +46,8 @@ class TorchEngine:
             significant bits against 8 keep more of the narrow decisions, and what overflows is computed again in
             fp32.
         threads: Processor threads; 0 leaves torch's own number.
+        arrays: What tiles are made of around it; None for the device's tensors, and numpy's arrays on a CPU. Tests
+            let a CPU stand for a device.
 
     Raises:
         EngineError: The device or precision does not run here.
@@ -52,20 +56,28 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cpu",
+        precision: str = "auto",
+        threads: int = 0,
+        arrays: Arrays | None = None,
+    ) -> None:
         self.device = _check_device(device)
         self.precision = _choose_precision(precision, device)
         self.batch_tiles = 1 if device == "cpu" else _CUDA_BATCH_TILES
+        self._tensors = Arrays(torch, device, _PIECE_PX)
+        self.arrays = arrays or (NUMPY if device == "cpu" else self._tensors)
         self._threads = threads
-        self._classes = len(bundle.legend.classes)
         self._device = torch.device(device)
+        self._lane = _Lane(self._tensors, len(bundle.legend.classes), at_once=1 if device == "cpu" else 0)
         network = load_network(bundle)
         # Measured on two cores: 1.8 to 3.8 times as fast as torch's default layout. Tensor cores want it too.
         network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: nn.Module | None = network
-        self._cuda = None if device == "cpu" else _CudaLane(self._device, self._classes)
 
-    def run(self, pixels: FloatArray) -> FloatArray:
+    def run(self, pixels: Array) -> Array:
         """Run the network; arrays as :meth:`geoseg_cli.engines.Engine.run`.
 
         In reduced precision a tile whose logits are not all finite is computed again in fp32.
@@ -73,82 +85,64 @@ class TorchEngine:
         Raises:
             EngineError: One tile alone does not fit into the device's memory.
         """
-        logits = self._run(pixels, self.precision)
-        if self.precision != "fp32":
-            recompute_not_finite(logits, pixels, lambda tile: self._run(tile, "fp32"))
-        return logits
+        with torch.inference_mode():
+            tensors = self._tensors.put(pixels)
+            logits = self._run(tensors, self.precision)
+            if self.precision != "fp32":
+                recompute_not_finite(logits, tensors, lambda tile: self._run(tile, "fp32"), self._tensors)
+        return self._tensors.fetch(logits) if isinstance(pixels, np.ndarray) else logits
 
     def close(self) -> None:
         """Free the network and the device's memory."""
         self._network = None
-        if self._cuda is not None:
-            self._cuda = None
+        if self.device != "cpu":
             torch.cuda.empty_cache()
 
-    def _run(self, pixels: FloatArray, precision: str) -> FloatArray:
+    def _run(self, pixels: Tensor, precision: str) -> Tensor:
         assert self._network is not None, "a closed engine was run"
-        source = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
-        with torch.inference_mode(), _autocast(self._device, precision):
-            if self._cuda is not None:
-                return self._cuda.run(self._network, source)
+        with _autocast(self._device, precision), self._settings():
+            return self._lane.run(self._network, pixels)
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        if self.device == "cpu":
             with _limited_threads(self._threads):
-                return self._run_on_cpu(self._network, source)
-
-    def _run_on_cpu(self, network: nn.Module, source: Tensor) -> FloatArray:
-        logits = np.empty((len(source), self._classes, *source.shape[2:]), np.float32)
-        target = torch.from_numpy(logits)
-        for tile in range(len(source)):
-            one = source[tile : tile + 1].contiguous(memory_format=torch.channels_last)
-            target[tile : tile + 1].copy_(network(one))
-        return logits
+                yield
+        else:
+            with _exact_convolutions(), torch.cuda.device(self._device):
+                yield
 
 
-class _CudaLane:
-    """Moves batches to a CUDA device and back.
+class _Lane:
+    """Runs a batch in the largest parts that the device takes.
 
-    Pinned host memory lets copies run beside the network; it is dear to allocate, so it is kept.
+    Args:
+        tensors: Where it runs.
+        classes: Number of classes K.
+        at_once: Tiles of a part at most; 0 for all.
     """
 
-    def __init__(self, device: torch.device, classes: int) -> None:
-        self._device = device
-        self._classes = classes
-        self._limit = 0
-        self._upload = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pinned: dict[str, Tensor] = {}
+    def __init__(self, tensors: Arrays, classes: int, at_once: int) -> None:
+        self._tensors, self._classes, self._limit = tensors, classes, at_once
 
-    def run(self, network: nn.Module, source: Tensor) -> FloatArray:
-        """Run (N, C, H, W) through the network in the largest parts that fit."""
+    def run(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        """(N, K, H, W) float32 logits of (N, C, H, W), in halves from when memory runs out."""
         while True:
-            part = min(self._limit, len(source)) or len(source)
+            part = min(self._limit, len(pixels)) or len(pixels)
             try:
-                return self._run_parts(network, source, part)
-            except torch.cuda.OutOfMemoryError as error:
-                needed_gib = torch.cuda.max_memory_allocated(self._device) / 2**30
-                self._limit = halve_batch(part, tuple(source.shape[1:]), needed_gib, error)
+                return self._run_parts(network, pixels, part)
+            except torch.OutOfMemoryError as error:
+                needed_gib = torch.cuda.max_memory_allocated(self._tensors.device) / 2**30
+                self._limit = halve_batch(part, tuple(pixels.shape[1:]), needed_gib, error)
             # Not in the handler: as long as the error lives, its traceback holds the tensors.
             torch.cuda.empty_cache()
 
-    def _run_parts(self, network: nn.Module, source: Tensor, part: int) -> FloatArray:
-        pixels = self._pin("pixels", tuple(source.shape)).copy_(source)
-        logits = self._pin("logits", (len(source), self._classes, *source.shape[2:]))
-        compute = torch.cuda.current_stream(self._device)
-        with _exact_convolutions(), torch.cuda.device(self._device):
-            for start in range(0, len(source), part):
-                with torch.cuda.stream(self._upload):
-                    tiles = pixels[start : start + part].to(self._device, non_blocking=True)
-                compute.wait_stream(self._upload)
-                # The allocator would hand the memory to the next upload while the network still reads it.
-                tiles.record_stream(compute)
-                answer = network(tiles.contiguous(memory_format=torch.channels_last))
-                logits[start : start + part].copy_(answer.float(), non_blocking=True)
-            compute.synchronize()
-        return np.array(logits.numpy(), np.float32)
-
-    def _pin(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        count = int(np.prod(shape))
-        if name not in self._pinned or self._pinned[name].numel() < count:
-            self._pinned[name] = torch.empty(count, dtype=torch.float32, pin_memory=True)
-        return self._pinned[name][:count].view(shape)
+    def _run_parts(self, network: nn.Module, pixels: Tensor, part: int) -> Tensor:
+        logits: Tensor = self._tensors.empty((len(pixels), self._classes, *pixels.shape[2:]))
+        for start in range(0, len(pixels), part):
+            tiles = pixels[start : start + part].contiguous(memory_format=torch.channels_last)
+            logits[start : start + part] = network(tiles)
+        return logits
 
 
 def halve_batch(tiles: int, tile_shape: tuple[int, ...], needed_gib: float, error: Exception) -> int:
@@ -234,12 +228,35 @@ def _limited_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _exact_convolutions() -> AbstractContextManager[None]:
-    """Keep cuDNN from rounding fp32 to TF32's 10 bits, its default, and from kernels that sum in random order."""
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-    return flags
+class _ExactConvolutions:
+    """Keeps cuDNN from rounding fp32 to TF32's 10 bits, its default, and from kernels that sum in random order.
+
+    The flags are those of the process: of several devices that run beside each other the first sets them, and the
+    last one to be done sets them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._users = Lock(), 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+                )
+                self._flags.__enter__()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._flags.__exit__(None, None, None)
+
+
+_exact_convolutions = _ExactConvolutions()
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

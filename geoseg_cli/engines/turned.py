@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
+from geoseg_cli.arrays import Array
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
 
-FloatArray = npt.NDArray[np.float32]
 Augmentation = Literal["none", "flip", "d4"]
 
 AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flip", "d4")
@@ -33,31 +30,30 @@ class TurnedEngine:
         self._engine = engine
         self._views = 4 if augmentation == "flip" else 8
         self.name, self.device, self.precision = engine.name, engine.device, engine.precision
-        self.batch_tiles = engine.batch_tiles
+        self.batch_tiles, self.arrays = engine.batch_tiles, engine.arrays
 
-    def run(self, pixels: FloatArray) -> FloatArray:
-        """Run the network; arrays as :meth:`geoseg_cli.engines.Engine.run`."""
-        total = self._engine.run(pixels).copy()
-        for view in range(1, self._views):
-            total += _turned(self._engine.run, pixels, view)
-        total /= np.float32(self._views)
+    def run(self, pixels: Array) -> Array:
+        """Run the network; (N, C, H, W) and logits (N, K, H, W) of ``arrays``."""
+        total = self._engine.run(pixels) + self._turned(pixels, 1)
+        for view in range(2, self._views):
+            total += self._turned(pixels, view)
+        total /= self._views
         return total
 
     def close(self) -> None:
         """Close the engine."""
         self._engine.close()
 
-
-def _turned(run: Callable[[FloatArray], FloatArray], pixels: FloatArray, view: int) -> FloatArray:
-    """The answer to one view, turned back; bits of ``view``: left to right, top to bottom, transposed."""
-    mirrored = tuple(axis for bit, axis in ((1, -1), (2, -2)) if view & bit)
-    shown = np.flip(pixels, mirrored)
-    if view & 4:
-        shown = shown.swapaxes(-1, -2)
-    answer = run(np.ascontiguousarray(shown))
-    if view & 4:
-        answer = answer.swapaxes(-1, -2)
-    return np.flip(answer, mirrored)
+    def _turned(self, pixels: Array, view: int) -> Array:
+        """The answer to one view, turned back; bits of ``view``: left to right, top to bottom, transposed."""
+        mirrored = tuple(axis for bit, axis in ((1, -1), (2, -2)) if view & bit)
+        shown = self.arrays.flip(pixels, mirrored)
+        if view & 4:
+            shown = shown.swapaxes(-1, -2)
+        answer = self._engine.run(self.arrays.compact(shown))
+        if view & 4:
+            answer = answer.swapaxes(-1, -2)
+        return self.arrays.flip(answer, mirrored)
 
 
 if TYPE_CHECKING:

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import Legend
 from geoseg_cli.grid import Window
 from geoseg_cli.mosaic.planes import (
     NO_ANSWER,
-    NUMPY,
-    Array,
-    Arrays,
     Piece,
     Workbench,
     divide_by_total,
@@ -37,7 +35,6 @@ from geoseg_cli.tiles import Tile, TilePlan
 
 __all__ = ["Blend", "Mosaic"]
 
-FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.uint8]
 
@@ -89,13 +86,13 @@ class Mosaic:
         self._row = 0
         self.not_finite = 0
 
-    def add(self, tile: Tile, logits: FloatArray, valid: BoolArray) -> Iterator[Rows]:
+    def add(self, tile: Tile, logits: Array, valid: BoolArray) -> Iterator[Rows]:
         """Blend a tile in; yields the rows that neither it nor a later tile touches.
 
         Args:
             tile: The tile, at or after all tiles that came before it.
-            logits: (K, T, T) float32.
-            valid: (T, T) bool, pixels that the scene has a value for.
+            logits: (K, T, T) float32, of the mosaic's arrays or numpy's.
+            valid: (T, T) bool of numpy, pixels that the scene has a value for.
         """
         yield from self._release(tile.window.row)
         known = None if valid[: tile.window.height, : tile.window.width].all() else self._arrays.put(valid)

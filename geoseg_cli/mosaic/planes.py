@@ -11,54 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from geoseg_cli.arrays import Array, Arrays
 from geoseg_cli.grid import Window
-
-Array = Any
-"""An array of whichever module computes: numpy's or a tensor."""
 
 NO_ANSWER = 255
 """Code of pixels without an answer; those of classes, numbers or values of a legend, are below."""
 
 _LEAST_TOTAL = 1e-30
 """Stands in for a sum of nothing, far below any product of weights, so that 0 / 0 does not occur."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrays:
-    """Where arrays live and what computes on them.
-
-    Attributes:
-        module: ``numpy``, or a module with the same functions.
-        device: As the module's functions take it.
-        piece_px: Pixels that are worked on at once: on a CPU few, so that they stay in its caches, but not so few
-            that the cost of a call counts; a device with a large cost per call wants whole tiles.
-    """
-
-    module: Any = np
-    device: Any = "cpu"
-    piece_px: int = 32_768
-
-    def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Array:
-        """A new array of one value."""
-        zeros = self.module.zeros(shape, dtype=getattr(self.module, dtype), device=self.device)
-        if value:
-            zeros[...] = value
-        return zeros
-
-    def put(self, array: Array) -> Array:
-        """An array as this module's; a copy only where it must be."""
-        return self.module.asarray(array, device=self.device)
-
-    def fetch(self, array: Array) -> npt.NDArray[Any]:
-        """An array as one of numpy's; of the same memory where that can be."""
-        return np.asarray(array if self.device == "cpu" else array.cpu())
-
-
-NUMPY = Arrays()
-"""The arrays of numpy."""
 
 
 @dataclass(slots=True)

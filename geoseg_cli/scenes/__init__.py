@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import BandError, GridError, StorageError
 from geoseg_cli.grid import Grid, Window
@@ -181,21 +182,22 @@ class Scene:
         """
         return Patch(*self.source.read(window))
 
-    def to_reflectance(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def to_reflectance(self, pixels: Array, arrays: Arrays = NUMPY) -> Array:
         """Turn stored numbers into reflectance.
 
         Args:
-            pixels: (..., P, H, W) as :meth:`read` gives them.
+            pixels: (..., P, H, W) as :meth:`read` gives them, among ``arrays``.
+            arrays: What computes, and where.
 
         Returns:
             (..., Q, H, W) float32 of the present bands, 1.0 is a perfectly white surface; meaningless where a pixel is
             invalid. Q is more than P by the bands that are filled.
         """
-        reflectance = self.radiometry.apply(pixels)
+        reflectance = self.radiometry.apply(pixels, arrays)
         if self.instead:
-            instead = np.asarray(self.instead, np.float32)[:, None, None]
-            reflectance = np.where(np.isnan(reflectance), instead, reflectance)
-        return self.bands.with_filled(reflectance)
+            instead = arrays.put(np.asarray(self.instead, np.float32)[:, None, None])
+            reflectance = arrays.module.where(arrays.module.isnan(reflectance), instead, reflectance)
+        return self.bands.with_filled(reflectance, arrays)
 
     @property
     def pixel_bytes(self) -> int:

@@ -12,17 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.catalog import Sensor, common_names, sensors
 from geoseg_cli.errors import BandError
 
 if TYPE_CHECKING:
     from geoseg_cli.scenes import SceneOptions
-
-FloatArray = npt.NDArray[np.float32]
 
 SKIP = "-"
 """Stands in ``--bands`` for a band that is not used."""
@@ -51,18 +47,18 @@ class BandMatch:
         pairs = zip(self.wanted, self.numbers, strict=True)
         return tuple(number is not None or name in filled for name, number in pairs)
 
-    def with_filled(self, reflectance: FloatArray) -> FloatArray:
+    def with_filled(self, reflectance: Array, arrays: Arrays = NUMPY) -> Array:
         """Put the filled bands between those of the file: (..., P, H, W) to (..., Q, H, W)."""
         if not self.filled:
             return reflectance
         filled, held = dict(self.filled), iter(range(reflectance.shape[-3]))
         shape = (*reflectance.shape[:-3], *reflectance.shape[-2:])
         planes = [
-            np.full(shape, filled[name], np.float32) if number is None else reflectance[..., next(held), :, :]
+            arrays.full(shape, filled[name], "float32") if number is None else reflectance[..., next(held), :, :]
             for name, number in zip(self.wanted, self.numbers, strict=True)
             if number is not None or name in filled
         ]
-        return np.stack(planes, axis=-3)
+        return arrays.module.stack(planes, -3)
 
     @property
     def held_numbers(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.errors import InputError, RadiometryError, UsageError
 
 CHOICES = ("auto", "reflectance", "dn", "dn-1000")
@@ -65,20 +66,22 @@ class Radiometry:
     reason: str
     warnings: tuple[str, ...] = ()
 
-    def apply(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def apply(self, pixels: Array, arrays: Arrays = NUMPY) -> Array:
         """Turn stored numbers into reflectance.
 
         Args:
             pixels: (..., P, H, W) of any real dtype, the present bands.
+            arrays: What computes, and where; ``pixels`` is one of them.
 
         Returns:
             (..., P, H, W) float32 reflectance, 1.0 is white; nodata numbers are scaled like all others.
         """
-        scale = np.asarray(self.scale, np.float32)[:, None, None]
-        offset = np.asarray(self.offset, np.float32)[:, None, None]
+        scale, offset = (
+            arrays.put(np.asarray(numbers, np.float32)[:, None, None]) for numbers in (self.scale, self.offset)
+        )
         # Nodata numbers such as -1.8e308 do not fit float32; they are masked later.
         with np.errstate(over="ignore", invalid="ignore"):
-            reflectance: npt.NDArray[np.float32] = pixels.astype(np.float32)
+            reflectance = arrays.as_float32(pixels)
             reflectance *= scale
             reflectance += offset
         return reflectance

@@ -450,6 +450,18 @@ def test_every_help_text_renders(run: Run) -> None:
         assert "Usage" in done.out
 
 
+def test_doctor_says_how_several_gpus_are_used_together(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from geoseg_cli import engines
+    from geoseg_cli.engines import EngineStatus
+
+    gpus = ("cpu", "cuda:0", "cuda:1", "cuda:2")
+    found = [EngineStatus("torch", True, gpus, "2"), EngineStatus("onnx", True, gpus[:2], "1", "a reason")]
+    monkeypatch.setattr(engines, "available_engines", lambda: found)
+    lines = run("doctor").out.splitlines()
+    assert "engine torch: runs on cpu, cuda:0, cuda:1, cuda:2; together: --device cuda:0,1,2" in lines
+    assert "engine onnx: runs on cpu, cuda:0 (a reason)" in lines
+
+
 def test_the_version_is_printed_by_the_tool_and_its_commands(run: Run) -> None:
     from geoseg_cli.version import __version__
 

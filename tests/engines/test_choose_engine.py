@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from geoseg_cli import engines
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import EngineOptions, asset_of, available_engines, choose_engine, fidelity
 from geoseg_cli.engines.devices import CudaProbe
+from geoseg_cli.engines.fake_engine import FakeEngine
 from geoseg_cli.engines.fidelity import Fidelity
 from geoseg_cli.errors import EngineError, ModelError, UsageError
 from tests.engines.pixelwise import write_pixelwise_bundle
@@ -272,6 +274,67 @@ def test_a_device_out_of_range_names_the_count(pixelwise: Bundle, monkeypatch: p
     monkeypatch.setattr(engines, "probe_cuda", lambda: CudaProbe(2))
     with pytest.raises(EngineError, match=r"offers 2 CUDA device\(s\)"):
         choose_engine(pixelwise, EngineOptions(device="cuda:5"))
+
+
+class Opened(FakeEngine):
+    """An engine on whatever device was asked for."""
+
+    def __init__(self, name: str, device: str) -> None:
+        super().__init__(4, lambda pixels: np.zeros((len(pixels), 4, *pixels.shape[2:]), np.float32))
+        self.name, self.device, self.batch_tiles = name, device, 16  # type: ignore[misc]
+
+
+def fake_gpus(monkeypatch: pytest.MonkeyPatch, count: int, broken: dict[str, str] | None = None) -> list[Opened]:
+    """GPUs that engines can be opened on, except on those that are broken for them; what was opened."""
+    opened: list[Opened] = []
+
+    def open_engine(name: str, bundle: Bundle, device: str, options: EngineOptions) -> engines.Engine:
+        if (broken or {}).get(name) == device:
+            raise EngineError(f"{name} cannot use {device}")
+        opened.append(Opened(name, device))
+        return opened[-1]
+
+    monkeypatch.setattr(engines, "probe_cuda", lambda: CudaProbe(count))
+    monkeypatch.setattr(engines, "_open_engine", open_engine)
+    monkeypatch.setattr(engines, "_is_installed", lambda name: True)
+    return opened
+
+
+def test_several_devices_run_one_engine_each_and_are_one(pixelwise: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = fake_gpus(monkeypatch, 4)
+    engine, reason = choose_engine(pixelwise, EngineOptions(device="cuda:0,2,3"))
+    assert [(one.name, one.device) for one in opened] == [("torch", f"cuda:{number}") for number in (0, 2, 3)]
+    assert (engine.name, engine.device, engine.batch_tiles) == ("torch", "cuda:0,2,3", 48)
+    assert reason == "torch on cuda:0,2,3: CUDA works"
+    engine.close()
+    assert all(one.closed for one in opened)
+
+
+def test_nobody_gets_several_devices_unasked(pixelwise: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = fake_gpus(monkeypatch, 4)
+    for device in ("auto", "cuda"):
+        assert choose_engine(pixelwise, EngineOptions(device=device))[0] is opened[-1]
+        assert opened[-1].device == "cuda:0"
+
+
+def test_an_engine_that_one_of_the_devices_refuses_leads_to_the_next_and_leaves_none_open(
+    pixelwise: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = fake_gpus(monkeypatch, 2, {"torch": "cuda:1"})
+    engine, reason = choose_engine(pixelwise, EngineOptions(device="cuda:0,1"))
+    assert (engine.name, engine.device) == ("onnx", "cuda:0,1")
+    assert reason == "onnx on cuda:0,1: CUDA works; torch: torch cannot use cuda:1"
+    assert [(one.name, one.device, one.closed) for one in opened] == [
+        ("torch", "cuda:0", True), ("onnx", "cuda:0", False), ("onnx", "cuda:1", False)
+    ]  # fmt: skip
+
+
+def test_several_devices_never_become_fewer(pixelwise: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = fake_gpus(monkeypatch, 2, {"torch": "cuda:1", "onnx": "cuda:0"})
+    words = "no engine runs on cuda:0,1: torch: torch cannot use cuda:1; onnx: onnx cannot use cuda:0"
+    with pytest.raises(EngineError, match=words):
+        choose_engine(pixelwise, EngineOptions(device="cuda:0,1"))
+    assert all(one.closed for one in opened)
 
 
 @pytest.mark.parametrize("wrong", [{"engine": "tensorflow"}, {"precision": "int8"}, {"threads": -1}, {"device": "gpu"}])

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from geoseg_cli.engines import devices
-from geoseg_cli.engines.devices import CudaProbe, device_number, probe_cuda, resolve_device, usable_cores
+from geoseg_cli.engines.devices import (
+    CudaProbe,
+    device_number,
+    name_devices,
+    probe_cuda,
+    resolve_device,
+    resolve_devices,
+    usable_cores,
+)
 from geoseg_cli.errors import EngineError, UsageError
 
 NOTHING = CudaProbe(0, "no CUDA device (libcuda.so.1 not found)")
@@ -106,6 +114,48 @@ def test_a_device_number_out_of_range_names_the_count(count: int, remedy: str) -
         resolve_device("cuda:7", CudaProbe(count))
     assert f"offers {count} CUDA device(s)" in caught.value.message
     assert caught.value.hint == remedy
+
+
+@pytest.mark.parametrize(
+    ("asked", "resolved"),
+    [
+        ("auto", ("cuda:0",)),
+        ("cuda", ("cuda:0",)),
+        ("cpu", ("cpu",)),
+        ("cuda:2", ("cuda:2",)),
+        ("cuda:0,1", ("cuda:0", "cuda:1")),
+        ("cuda:3,00,2", ("cuda:3", "cuda:0", "cuda:2")),
+    ],
+)
+def test_devices_resolve_in_the_order_asked_for(asked: str, resolved: tuple[str, ...]) -> None:
+    assert resolve_devices(asked, CudaProbe(4)) == resolved
+    assert resolve_devices(name_devices(resolved), CudaProbe(4)) == resolved
+
+
+@pytest.mark.parametrize("asked", ["cuda:0,", "cuda:,1", "cuda:0,cuda:1", "cuda:0;1", "cpu,cuda:0", "cuda:0, 1"])
+def test_several_devices_that_are_named_in_another_way_are_a_usage_error(asked: str) -> None:
+    with pytest.raises(UsageError, match=asked) as caught:
+        resolve_devices(asked, CudaProbe(4))
+    assert "cuda:N,M" in caught.value.hint
+
+
+@pytest.mark.parametrize("asked", ["cuda:1,1", "cuda:0,2,00"])
+def test_a_device_that_is_named_twice_is_a_usage_error(asked: str) -> None:
+    with pytest.raises(UsageError, match=f"{asked} names one device twice"):
+        resolve_devices(asked, NOTHING)
+
+
+def test_one_of_several_devices_that_is_not_there_fails_and_is_named() -> None:
+    with pytest.raises(EngineError, match=r"cuda:2 was asked for, and this machine offers 2"):
+        resolve_devices("cuda:0,2", CudaProbe(2))
+    with pytest.raises(EngineError, match=r"libcuda\.so\.1 not found"):
+        resolve_devices("cuda:0,1", NOTHING)
+
+
+def test_training_takes_one_device() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_device("cuda:0,1", CudaProbe(2))
+    assert caught.value.hint == "use auto, cpu, cuda or cuda:N"
 
 
 def test_the_number_of_a_device_is_read_from_its_name() -> None:

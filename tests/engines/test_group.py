@@ -7,9 +7,11 @@ import threading
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geoseg_cli.arrays import Arrays
 from geoseg_cli.engines.fake_engine import FakeEngine
 from geoseg_cli.engines.group import EngineGroup
 from geoseg_cli.errors import EngineError
@@ -39,6 +41,30 @@ def test_answers_are_those_of_one_device_that_gets_its_own_batches(engines: int,
     got = np.concatenate([group.run(pixels[start : start + size]) for start in range(0, tiles, size)])
     alone = np.concatenate([batch_sized(pixels[start : start + part]) for start in range(0, tiles, part)])
     assert np.array_equal(got, alone)
+    group.close()
+
+
+class OnTensors(FakeEngine):
+    """An engine that takes and gives tensors."""
+
+    arrays = Arrays(torch)
+
+    def run(self, pixels: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        assert isinstance(pixels, torch.Tensor)
+        self.batches.append(len(pixels))
+        return pixels[:, :1] + len(pixels)
+
+
+def test_tensors_are_answered_with_tensors_and_arrays_with_arrays() -> None:
+    engines = [OnTensors(1, batch_sized) for _ in range(2)]
+    group = EngineGroup(engines, part_tiles=2)
+    pixels = np.arange(20, dtype=np.float32).reshape(5, 1, 2, 2)
+    right = np.concatenate([batch_sized(pixels[start : start + 2]) for start in (0, 2, 4)])
+    answer = group.run(torch.from_numpy(pixels))
+    assert isinstance(answer, torch.Tensor)
+    assert np.array_equal(answer.numpy(), right)
+    assert np.array_equal(group.run(pixels), right)
+    assert [engine.batches for engine in engines] == [[2, 1, 2, 1], [2, 2]]
     group.close()
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
+from geoseg_cli.arrays import NUMPY, Arrays
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import torch_engine
 from geoseg_cli.engines.devices import CudaProbe
@@ -59,6 +60,21 @@ def test_a_tile_gets_the_same_bytes_in_every_batch(lale: Bundle, size: tuple[int
     pairs = np.concatenate([engine.run(pixels[:2]), engine.run(pixels[2:])])
     assert (whole == alone).all()
     assert (whole == pairs).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_tensors_are_answered_with_tensors_of_the_same_bytes(lale: Bundle, precision: str) -> None:
+    pixels = draw_pixels(3, CHANNELS, 33, 47)
+    engine = TorchEngine(lale, precision=precision, arrays=Arrays(torch))
+    wanted = TorchEngine(lale, precision=precision).run(pixels)
+    answer = engine.run(torch.from_numpy(pixels))
+    assert isinstance(answer, torch.Tensor)
+    assert answer.numpy().tobytes() == wanted.tobytes()
+    assert engine.run(pixels).tobytes() == wanted.tobytes()
+
+
+def test_who_runs_on_a_cpu_takes_numpys_arrays(lale: Bundle) -> None:
+    assert TorchEngine(lale).arrays is NUMPY
 
 
 def test_dropout_is_off(lale: Bundle) -> None:
@@ -197,24 +213,43 @@ def test_half_a_batch_is_tried_down_to_one_tile() -> None:
     assert "--tile" in caught.value.hint
 
 
-def test_memory_that_runs_out_halves_the_batch_and_the_smaller_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ladder alone, with a device that holds three tiles."""
-    lane = object.__new__(torch_engine._CudaLane)
-    lane._limit, lane._device = 0, torch.device("cuda:0")
-    parts: list[int] = []
+class Crowded(nn.Module):
+    """A network on a device that holds three tiles; the numbers of tiles that were tried."""
 
-    def run_parts(network: nn.Module, source: torch.Tensor, part: int) -> np.ndarray:
-        parts.append(part)
-        if part > 3:
-            raise torch.cuda.OutOfMemoryError
-        return source.numpy()
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[int] = []
 
-    monkeypatch.setattr(lane, "_run_parts", run_parts, raising=False)
-    pixels = torch.from_numpy(draw_pixels(16, 1, 2, 2))
-    assert (lane.run(nn.Identity(), pixels) == pixels.numpy()).all()
-    assert parts == [16, 8, 4, 2]
-    lane.run(nn.Identity(), pixels)
-    assert parts[4:] == [2]
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.tried.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError
+        return 2 * pixels
+
+
+def test_memory_that_runs_out_halves_the_batch_and_the_smaller_one_is_kept() -> None:
+    lane, network = torch_engine._Lane(Arrays(torch), CHANNELS, at_once=0), Crowded()
+    pixels = torch.from_numpy(draw_pixels(9, CHANNELS, 2, 2))
+    assert torch.equal(lane.run(network, pixels), 2 * pixels)
+    assert network.tried == [9, 4, 2, 2, 2, 2, 1]
+    lane.run(network, pixels[:4])
+    assert network.tried[7:] == [2, 2]
+
+
+def convolution_flags() -> tuple[bool, bool]:
+    return torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+
+
+def test_convolutions_stay_exact_until_the_last_of_several_devices_is_done() -> None:
+    """The flags are those of the process: devices that run beside each other share them."""
+    before = convolution_flags()
+    one, other = torch_engine._exact_convolutions(), torch_engine._exact_convolutions()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert convolution_flags() == (True, False)
+    other.__exit__(None, None, None)
+    assert convolution_flags() == before
 
 
 @pytest.mark.gpu

@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
+from geoseg_cli.arrays import NUMPY, Arrays
 from geoseg_cli.engines.turned import TurnedEngine
 
 FloatArray = npt.NDArray[np.float32]
+TORCH = Arrays(torch)
 
 
 class Recorder:
     """Answers with what ``answer`` makes of its input, and remembers what it saw."""
 
-    name, device, precision, batch_tiles = "fake", "cpu", "fp32", 3
+    name, device, precision, batch_tiles, arrays = "fake", "cpu", "fp32", 3, NUMPY
 
     def __init__(self) -> None:
         self.seen: list[FloatArray] = []
@@ -61,6 +64,20 @@ def test_what_grows_to_one_side_is_averaged_away() -> None:
     pixels = np.zeros((1, 1, 5, 5), np.float32)
     # Mirrored both ways, 0..4 and 0..40 average to 2 and 20 everywhere.
     assert np.array_equal(TurnedEngine(Slanted(), "flip").run(pixels), np.full((1, 1, 5, 5), 22, np.float32))
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "d4"])
+def test_tensors_are_turned_as_arrays_are(augmentation: str) -> None:
+    class OnTensors(Slanted):
+        arrays = TORCH  # type: ignore[assignment]
+
+        def run(self, pixels: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return torch.from_numpy(super().run(pixels.numpy()))
+
+    pixels = np.random.default_rng(2).random((2, 3, 6, 6), np.float32)
+    right = TurnedEngine(Slanted(), augmentation).run(pixels)  # type: ignore[arg-type]
+    found = TurnedEngine(OnTensors(), augmentation).run(torch.from_numpy(pixels))  # type: ignore[arg-type]
+    assert found.numpy().tobytes() == right.tobytes()
 
 
 def test_it_is_known_by_the_engine_that_it_asks_and_closes_it() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
+from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Grid, Window
 
@@ -42,5 +43,5 @@ class MemoryScene:
         self.windows.append(window)
         return MemoryPatch(self.pixels[:, window.rows, window.cols], self.valid[window.rows, window.cols])
 
-    def to_reflectance(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        return pixels.astype(np.float32) * np.float32(self.scale)
+    def to_reflectance(self, pixels: Array, arrays: Arrays = NUMPY) -> Array:
+        return arrays.as_float32(pixels) * float(np.float32(self.scale))

@@ -565,7 +565,7 @@ def test_dask_computes_each_chunk_once_in_a_pass_over_strips() -> None:
 
 
 @pytest.mark.parametrize("is_north_up", [True, False])
-def test_the_map_of_an_array_is_the_map_of_its_file(tmp_path: Path, monkeypatch: Any, is_north_up: bool) -> None:
+def test_the_map_of_an_array_is_the_map_of_its_file(tmp_path: Path, is_north_up: bool) -> None:
     transform = Affine(10.0, 0.0, 600_000.0, 0.0, -10.0 if is_north_up else 10.0, 5_700_000.0)
     path = tmp_path / "scene.tif"
     random_scene(path, 90, 70, transform=transform)
@@ -573,9 +573,7 @@ def test_the_map_of_an_array_is_the_map_of_its_file(tmp_path: Path, monkeypatch:
     options = predict.PredictOptions(tile_px=32, overlap_px=8)
     predict.predict_scene(path, maps[0], fake_bundle(), IdentityEngine(4), options)
     with rioxarray.open_rasterio(path) as array:
-        # Where a run opens its scene, an array takes the place of the path.
-        monkeypatch.setattr(predict, "open_scene", lambda _, *rest: open_array(array, *rest))
-        predict.predict_scene(path, maps[1], fake_bundle(), IdentityEngine(4), options)
+        predict.predict_scene(array, maps[1], fake_bundle(), IdentityEngine(4), options)
     with rasterio.open(maps[0]) as of_file, rasterio.open(maps[1]) as of_array:
         np.testing.assert_array_equal(of_array.read(), of_file.read())
         assert (of_array.crs, of_array.transform) == (of_file.crs, of_file.transform)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
+from geoseg_cli.arrays import Arrays
 from geoseg_cli.errors import InputError, RadiometryError, UsageError
 from geoseg_cli.scenes.radiometry import CHOICES, Claim, Evidence, decide_radiometry, refuse_rendered
 
@@ -229,6 +231,19 @@ def test_reflectance_is_float32_and_exact_to_single_precision(dtype: str) -> Non
     )
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, right, atol=2e-7)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
+def test_tensors_of_stored_numbers_give_the_same_bits(dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    numbers = rng.uniform(0, 250 if dtype == "uint8" else 60_000, (2, 40, 60)).astype(dtype)
+    if dtype == "float64":
+        numbers[:, 0, :3] = np.nan, -1.7e308, np.inf
+    decided = decide_radiometry("auto", evidence(scales=(2.75e-5, 1e-4), offsets=(-0.2, -0.1)))
+    arrays = Arrays(torch)
+    found = arrays.fetch(decided.apply(arrays.put(numbers), arrays))
+    assert found.dtype == np.float32
+    assert found.tobytes() == decided.apply(numbers).tobytes()
 
 
 def test_huge_nodata_numbers_make_no_noise() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 
-from geoseg_cli.batches import batches
+from geoseg_cli.batches import Cutter
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes import Scene, SceneOptions, block_cache, open_scene
@@ -58,7 +58,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def asked_by_batches(scene: Scene, plan: TilePlan) -> int:
     start = bytes_asked()
-    assert sum(len(batch.tiles) for batch in batches(scene, plan, TWO, 4)) == len(plan)
+    assert sum(len(batch.tiles) for batch in Cutter(scene, plan, TWO).batches(4)) == len(plan)
     return bytes_asked() - start
 
 
