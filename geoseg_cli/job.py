@@ -160,7 +160,7 @@ class Job:
         limit = None if limit is None else int(limit * share)
         chosen = plan_memory(load, options.batch or batch_tiles, limit, options.batch is not None)
         if options.max_memory_bytes is not None:
-            refuse_excess(chosen)
+            refuse_excess(chosen, share)
         return chosen
 
     def decisions(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ queues, batch and GDAL's block cache can be chosen to fit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,8 +158,12 @@ def _ever_smaller(plan: MemoryPlan, is_batch_fixed: bool) -> Iterator[MemoryPlan
         yield plan
 
 
-def refuse_excess(plan: MemoryPlan) -> None:
+def refuse_excess(plan: MemoryPlan, share: float = 1.0) -> None:
     """Stop where even the smallest plan is above what the user allowed.
+
+    Args:
+        plan: Of a job.
+        share: How much of what the user allowed is for this job.
 
     Raises:
         UsageError: It is; the message names what it would need.
@@ -166,10 +171,11 @@ def refuse_excess(plan: MemoryPlan) -> None:
     if plan.fits or plan.limit_bytes is None:
         return
     largest = max(plan.parts, key=lambda part: plan.parts[part])
+    enough = math.ceil(plan.total_bytes / share / MIB)
     raise UsageError(
-        f"--max-memory {plan.limit_bytes / MIB:.0f}M is too little: at the least {plan.total_bytes / MIB:.0f} MiB are"
-        f" needed, most of it for {largest}",
-        f"use --max-memory {-(-plan.total_bytes // MIB)}M or more, or a smaller --tile, which may change the map",
+        f"--max-memory {plan.limit_bytes / share / MIB:.0f}M is too little: at the least"
+        f" {enough} MiB are needed, most of it for {largest}",
+        f"use --max-memory {enough}M or more, or a smaller --tile, which may change the map",
     )
 
 

@@ -110,3 +110,11 @@ def test_a_container_leaves_its_limit_less_what_is_in_use(tmp_path: Path, limit:
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 300\n")
     assert _left_in_container(tmp_path) == left
     assert _left_in_container(tmp_path / "nothing") is None
+
+
+def test_a_job_that_gets_a_share_names_the_figure_of_the_user() -> None:
+    plan = plan_memory(LOAD, 2, 25 * MIB)
+    with pytest.raises(UsageError, match="--max-memory 50M is too little") as caught:
+        refuse_excess(plan, 0.5)
+    enough = int(caught.value.hint.split("--max-memory ")[1].split("M")[0])
+    refuse_excess(plan_memory(LOAD, 2, enough * MIB // 2), 0.5)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 
@@ -27,6 +27,7 @@ from geoseg_cli.cli import (
     train,
     verify,
 )
+from geoseg_cli.cli.messenger import Messenger
 from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
@@ -85,8 +86,10 @@ def _prepare_process() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell: `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process lives
+    sys.stderr = cast(TextIO, Messenger(sys.stderr))
     for number in _SIGNALS:
-        signal.signal(number, _interrupted)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job, wants it so
+            signal.signal(number, _interrupted)
     # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

@@ -147,7 +147,7 @@ def _legend_in(raster: ByteRaster) -> Legend:
         )
         nodata = NODATA if raster.nodata is None else raster.nodata
         return Legend(raster.tags.get("GEOSEG_LEGEND", "of the map"), classes, nodata)
-    except (KeyError, TypeError, ValueError, ModelError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, ModelError) as error:
         raise InputError(
             f"{raster.path} does not say what its classes are", f"name its legend, one of {', '.join(legends())}"
         ) from error

@@ -75,7 +75,7 @@ class SampleCounts:
             report = json.loads(text)
             values = [str(int(row["value"])) for row in report["classes"]]
             table = np.array(report["total"]["confusion"], np.int64)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise _unusable(path, "it is no report of geoseg evaluate") from error
         numbers = _class_numbers(values, legend, path)
         if table.shape != (len(numbers), len(numbers)) or (table < 0).any():

@@ -140,7 +140,7 @@ def _image(folder: Path, band: str) -> tuple[Path, Driver] | None:
             file = folder / inner / f"{band}{ending}"
             if not os.path.isfile(file):
                 continue
-            if not file.resolve().is_relative_to(folder.resolve()):
+            if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
                 raise InputError(f"{file} is a link that leads out of the tile", "copy the file itself into the folder")
             return file, driver
     return None

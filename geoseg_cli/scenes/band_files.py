@@ -258,7 +258,7 @@ def member_file(folder: Path, name: str, source: str) -> Path:
     if not name or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise InputError(f"{folder}: {source} names {name[:200]!r}, which is no plain file name", _AGAIN)
     path = folder / name
-    if path.is_symlink() and path.resolve().parent != folder.resolve():
+    if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(folder)):
         raise InputError(f"{path} is a link that leads out of its folder", "copy the file itself into the folder")
     return path
 

@@ -94,11 +94,11 @@ class _Folder:
 
     @cached_property
     def _real_root(self) -> Path:
-        return self.root.resolve()
+        return Path(os.path.realpath(self.root))
 
     def _refuse_escape(self, path: Path) -> None:
         """Refuse a link that leads out of the product: a product may come from anyone."""
-        if not path.resolve().is_relative_to(self._real_root):
+        if not Path(os.path.realpath(path)).is_relative_to(self._real_root):
             raise InputError(
                 f"{path} is a link that leads out of the product", f"copy what it stands for: cp -rL {self.root} COPY"
             )

@@ -7,6 +7,7 @@ item are read; what lies on a network only if that is allowed.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -158,8 +159,8 @@ def _located(href: str, item: Path | str, allow_network: bool) -> str:
     folder = Path(item).parent
     parts = urlsplit(href)
     relative = unquote(parts.path if parts.scheme == "file" and parts.netloc in ("", "localhost") else href)
-    found = (folder / relative.replace("\0", "")).resolve()
-    if not found.is_relative_to(folder.resolve()):
+    found = Path(os.path.realpath(folder / relative.replace("\0", "")))
+    if not found.is_relative_to(os.path.realpath(folder)):
         raise InputError(
             f"{item}: the asset {href} lies outside of the item's folder", "put the files beside the item, or name them"
         )
