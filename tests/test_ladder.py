@@ -24,7 +24,7 @@ LADDER = [
     ["scenes", "batches", "engines", "mosaic", "results"],
     ["job"],
     ["job_run"],
-    ["labels", "predict", "export"],
+    ["labels", "predict", "export", "map_views"],
     ["evaluate", "training", "bench"],
     ["evaluation_page"],
     ["__init__"],
@@ -52,7 +52,7 @@ HEAVY = {
 }
 
 
-COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench", "verify")
+COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench", "verify", "preview", "report")
 
 
 def modules() -> list[Path]:

@@ -13,7 +13,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from geoseg_cli.cli import bench, classify, cloudmask, doctor, evaluate, export, models, scene, train, verify
+from geoseg_cli.cli import (
+    bench,
+    classify,
+    cloudmask,
+    doctor,
+    evaluate,
+    export,
+    models,
+    preview,
+    report,
+    scene,
+    train,
+    verify,
+)
 from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
@@ -39,6 +52,8 @@ def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", co
 app.command("classify")(classify.command)
 app.command("cloudmask")(cloudmask.command)
 app.command("verify")(verify.command)
+app.command("preview")(preview.command)
+app.command("report")(report.command)
 app.add_typer(scene.app, name="scene")
 app.add_typer(models.app, name="models")
 app.command("evaluate")(evaluate.command)

@@ -7,9 +7,11 @@
     areas     class_areas: pixels, share and hectares of every class
     beside    write_sidecars: attribute table, QGIS style and STAC item, all from one MapDescription
     verify    verify_map: is a map, with what lies beside it, still what was written?
-    preview   write_preview, write_quicklook: pictures to look at
+    picture   read_picture: a map decimated, north-up, with pixels that are square on the ground
+    preview   write_preview: a sheet with legend, scale bar and north arrow
+    report_page   page_parts: maps as one HTML page that needs nothing else
 
-``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``workfolder``, ``sidecars``
-and ``storage`` serve these: where an output is made, what would override it, and what to tell the user when the disk
-refuses.
+``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``map_file`` opens finished
+maps, ``provenance`` puts their tags into words. ``workfolder``, ``sidecars`` and ``storage`` serve these: where an
+output is made, what would override it, and what to tell the user when the disk refuses.
 """
