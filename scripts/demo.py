@@ -1,8 +1,8 @@
-"""Run the main job on the sample scenes: both commands, a picture of each map, and a score against what is true.
+"""Run the main job on the sample scenes: both commands, a picture of each map, a score against what is true, a page.
 
     python scripts/demo.py [FOLDER]
 
-The maps and pictures go into FOLDER (default: demo).
+The maps, the pictures and the page go into FOLDER (default: demo).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import rasterio
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.catalog import NODATA
 from geoseg_cli.metrics import confusion
-from geoseg_cli.results.preview import write_preview
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENES = ROOT / "sample_scenes"
@@ -25,15 +24,17 @@ COMMANDS = {"classify": "landcover-lale", "cloudmask": "cloud-lale"}
 
 
 def main() -> None:
-    """Classify and mask every sample scene."""
+    """Classify and mask every sample scene, and show the maps."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo")
     folder.mkdir(parents=True, exist_ok=True)
     scenes = sorted(SCENES.glob("*.tif"))
     for command, bundle in COMMANDS.items():
         for output in run(command, scenes, folder):
-            picture = output.with_suffix(".png")
-            write_preview(output, find_bundle(bundle).legend, picture)
-            print(f"{output}\n{picture}\n{score(output, bundle)}\n", flush=True)
+            scene = next(one for one in scenes if output.stem.startswith(one.stem))
+            show("preview", output, scene, "--output", output.with_suffix(".png"))
+            print(f"{output}\n{score(output, bundle)}\n", flush=True)
+    maps = sorted(folder.glob("*_landcover.tif")) + sorted(folder.glob("*_cloudmask.tif"))
+    show("report", *maps, "--scenes", SCENES, "--output", folder / "report.html")
 
 
 def run(command: str, scenes: list[Path], folder: Path) -> list[Path]:
@@ -44,6 +45,11 @@ def run(command: str, scenes: list[Path], folder: Path) -> list[Path]:
         [sys.executable, "-m", "geoseg_cli", command, *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
     return [Path(line) for line in done.stdout.splitlines()]
+
+
+def show(*arguments: str | Path) -> None:
+    """Run a command that writes a picture or a page; its path goes to the terminal."""
+    subprocess.run([sys.executable, "-m", "geoseg_cli", *map(str, arguments), "--overwrite"], check=True)
 
 
 def score(output: Path, bundle: str) -> str:

@@ -25,7 +25,7 @@ LADDER = [
     ["job"],
     ["job_run"],
     ["masked_run"],
-    ["labels", "predict", "export"],
+    ["labels", "predict", "export", "map_views"],
     ["evaluate", "training", "bench"],
     ["evaluation_page", "matrix_picture"],
     ["__init__"],
@@ -53,7 +53,20 @@ HEAVY = {
 }
 
 
-COMMANDS = ("classify", "cloudmask", "evaluate", "train", "export", "scene", "bench", "verify", "polygons", "areas")
+COMMANDS = (
+    "classify",
+    "cloudmask",
+    "evaluate",
+    "train",
+    "export",
+    "scene",
+    "bench",
+    "verify",
+    "polygons",
+    "areas",
+    "preview",
+    "report",
+)
 
 
 def modules() -> list[Path]:

@@ -31,6 +31,8 @@ def test_the_wheel_carries_the_bundles_and_nothing_of_the_tests(wheel: Path) -> 
     for bundle in RECIPES:
         for file in Bundle.open(ROOT / "models" / bundle).files:
             assert f"geoseg_cli/models/{bundle}/{file.name}" in names
+    for data in (ROOT / "geoseg_cli" / "data").iterdir():
+        assert data.is_dir() or f"geoseg_cli/data/{data.name}" in names
     assert {name.split("/")[0] for name in names} == {"geoseg_cli", names[-1].split("/")[0]}
 
 

@@ -23,6 +23,8 @@ from geoseg_cli.cli import (
     export,
     models,
     polygons,
+    preview,
+    report,
     scene,
     train,
     verify,
@@ -55,6 +57,8 @@ app.command("cloudmask")(cloudmask.command)
 app.command("verify")(verify.command)
 app.command("polygons")(polygons.command)
 app.command("areas")(areas.command)
+app.command("preview")(preview.command)
+app.command("report")(report.command)
 app.add_typer(scene.app, name="scene")
 app.add_typer(models.app, name="models")
 app.command("evaluate")(evaluate.command)

@@ -11,10 +11,12 @@
     polygons  write_polygons: a class map becomes a vector file
     clean_map cleaned: majority, sieve, dilation, mapping to another legend, strip by strip
     adjusted_areas   adjusted_areas: areas corrected for the errors of the map, with intervals
-    preview   write_preview, write_quicklook: pictures to look at
+    picture   read_picture: a map decimated, north-up, with pixels that are square on the ground
+    preview   write_preview: a sheet with legend, scale bar and north arrow
+    report_page   page_parts: maps as one HTML page that needs nothing else
 
 ``creation_options`` are what a user may ask of GDAL, ``read_back`` is how a written file is compared.
-``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``workfolder``, ``sidecars``
-and ``storage`` serve these: where an output is made, what would override it, and what to tell the user when the disk
-refuses.
+``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``map_file`` opens finished
+maps, ``provenance`` puts their tags into words. ``workfolder``, ``sidecars`` and ``storage`` serve these: where an
+output is made, what would override it, and what to tell the user when the disk refuses.
 """

@@ -1,119 +1,175 @@
-"""Pictures to look at: a class map in its legend's colours, a scene in true colour."""
+"""A map on one sheet to look at: its classes, the scene beside it, the legend, a scale bar, and where north is."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Sequence
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.enums import Resampling
+from PIL import Image, ImageDraw, ImageFont
 
-from geoseg_cli.catalog import Legend
-from geoseg_cli.errors import InputError
+from geoseg_cli.printable import printable
+from geoseg_cli.results.picture import MapPicture
 from geoseg_cli.results.storage import storage_trouble
 
 ImageArray = npt.NDArray[np.uint8]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Color = tuple[int, int, int]
 
-BRIGHT = 0.3
-"""Reflectance shown as full brightness: above soil and vegetation, below cloud and snow."""
-GAMMA = 1.8
-"""Lifts forest and water (reflectance 0.02 to 0.05) out of the dark."""
+NO_ANSWER = "no answer"
+WHITE: Color = (255, 255, 255)
+INK: Color = (20, 20, 20)
+HATCH: Color = (200, 200, 200)
+"""Lines on white where there is no answer: a pattern, because any plain colour may be a class."""
+
+_HATCH_PX = 8
+_BAR_SHARE = 0.3
+"""Longest scale bar, as a part of the panel's width."""
+_LEAST_WIDTH = 240
 
 
-def write_preview(map_path: Path, legend: Legend, out_png: Path, max_px: int = 1024) -> None:
-    """Draw a class map; nodata is transparent, north is up on grids that are not rotated.
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture on the sheet.
+
+    Attributes:
+        title: What stands above it.
+        rgba: (H,W,4) uint8, north-up.
+    """
+
+    title: str
+    rgba: ImageArray
+
+
+def write_preview(picture: MapPicture, title: str, out_png: Path, scene: Panel | None = None) -> None:
+    """Draw the sheet.
 
     Args:
-        map_path: GeoTIFF of classes; its first band is drawn.
-        legend: What its values mean.
-        out_png: The picture; nothing else is written.
-        max_px: Longest side of the picture. Smaller maps keep their size.
+        picture: The map.
+        title: What stands above it.
+        out_png: The sheet; nothing else is written.
+        scene: The scene in true colour, in the same frame.
 
     Raises:
-        InputError: The map holds values that the legend does not.
-        AccessError, StorageError: Reading or writing failed.
+        AccessError, StorageError: Writing failed.
     """
-    with storage_trouble(map_path, "read"), rasterio.open(map_path.absolute(), driver="GTiff") as file:
-        labels = _north_up(file, file.read(1, out_shape=_shape(file, max_px), resampling=Resampling.nearest))
-    palette = legend.palette()
-    strange = sorted(set(np.unique(labels).tolist()) - set(palette))
-    if strange:
-        raise InputError(
-            f"{map_path} holds {strange}, which are no classes of the legend {legend.name}",
-            "choose the legend that the map was made with",
-        )
-    colors = np.zeros((256, 4), np.uint8)
-    for value, color in palette.items():
-        colors[value] = color
-    _write_png(out_png, colors[labels])
+    panels = [*([scene] if scene else []), Panel(title, picture.colors())]
+    write_png(np.asarray(_Sheet(picture, panels).draw()), out_png)
 
 
-def write_quicklook(
-    scene_path: Path, indexes: Sequence[int], scale: float, offset: float, out_png: Path, max_px: int = 1024
-) -> None:
-    """Draw three bands of a scene; pixels without data in one of them are transparent.
-
-    Args:
-        scene_path: GeoTIFF or JPEG 2000.
-        indexes: Bands for red, green and blue, counted from 1.
-        scale, offset: Reflectance = scale x number + offset.
-        out_png: The picture; nothing else is written.
-        max_px: Longest side of the picture. Smaller scenes keep their size.
+def write_png(pixels: ImageArray, out_png: Path) -> None:
+    """Write (H,W,3) or (H,W,4) uint8, and no file beside it.
 
     Raises:
-        AccessError, StorageError: Reading or writing failed.
+        AccessError, StorageError: Writing failed.
     """
-    with storage_trouble(scene_path, "read"), rasterio.open(scene_path.absolute(), driver=_driver(scene_path)) as file:
-        shape = _shape(file, max_px)
-        numbers = file.read(list(indexes), out_shape=(3, *shape), resampling=Resampling.average)
-        masks = file.read_masks(list(indexes), out_shape=(3, *shape))
-        numbers, masks = _north_up(file, numbers), _north_up(file, masks)
-    reflectance = numbers.astype(np.float32) * scale + offset
-    valid = (masks.min(axis=0) > 0) & np.isfinite(reflectance).all(axis=0)
-    shown = np.clip(np.nan_to_num(reflectance) / BRIGHT, 0, 1) ** (1 / GAMMA)
-    rgba = np.zeros((*shape, 4), np.uint8)
-    rgba[..., :3] = np.round(np.moveaxis(shown, 0, -1) * 255) * valid[..., None]
-    rgba[..., 3] = valid * 255
-    _write_png(out_png, rgba)
+    with storage_trouble(out_png):
+        Image.fromarray(pixels).save(out_png, "PNG", optimize=True)
 
 
-def _driver(path: Path) -> str:
-    """By content, since GeoTIFFs named .jp2 exist; named, so that a VRT in disguise is not opened."""
-    with open(path, "rb") as file:
-        return "GTiff" if file.read(2) in (b"II", b"MM") else "JP2OpenJPEG"
+def scale_bar(width_px: int, metres_per_px: float) -> tuple[int, str]:
+    """The longest bar of 1, 2 or 5 times a power of ten metres that is at most 30 % of a picture's width.
+
+    Returns:
+        Its length in pixels, and what stands beside it, such as ``2 km``.
+    """
+    most_m = _BAR_SHARE * width_px * metres_per_px
+    power = 10.0 ** math.floor(math.log10(most_m))
+    length_m = next(step * power for step in (5, 2, 1) if step * power <= most_m * (1 + 1e-9))
+    text = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
+    return max(1, round(length_m / metres_per_px)), text
 
 
-def _shape(file: Any, max_px: int) -> tuple[int, int]:
-    """Height and width of the picture."""
-    shrink = min(1.0, max_px / max(file.height, file.width))
-    return max(1, round(file.height * shrink)), max(1, round(file.width * shrink))
+class _Sheet:
+    """Where everything stands, in pixels."""
+
+    def __init__(self, picture: MapPicture, panels: list[Panel]) -> None:
+        self._picture, self._panels = picture, panels
+        self._height, self._width = picture.labels.shape
+        # Letters of a 1024 px panel are 16 px high; of a thumbnail still legible.
+        size_px = min(28, max(12, max(self._height, self._width) // 64))
+        self._font: Font = ImageFont.load_default(size_px)
+        self._line, self._gap = round(1.5 * size_px), size_px
+        self._entries: list[tuple[str, Color | None]] = [(cls.title, cls.rgb) for cls in picture.legend.classes]
+        if (picture.labels == picture.legend.nodata).any():
+            self._entries.append((NO_ANSWER, None))
+
+    def draw(self) -> Image.Image:
+        """The whole sheet."""
+        panels_width = len(self._panels) * (self._width + self._gap) - self._gap
+        inner = max(panels_width, _LEAST_WIDTH)
+        columns, column_px = self._columns(inner)
+        rows = -(-len(self._entries) // columns)
+        top = self._gap + self._line
+        foot = top + self._height + self._gap
+        height = foot + self._line + self._gap // 2 + rows * self._line + self._gap
+        sheet = Image.new("RGB", (inner + 2 * self._gap, height), WHITE)
+        draw = ImageDraw.Draw(sheet)
+        for number, panel in enumerate(self._panels):
+            self._panel(sheet, draw, panel, (self._gap + number * (self._width + self._gap), top))
+        self._scale_and_north(draw, foot)
+        for number, (title, color) in enumerate(self._entries):
+            place = (
+                self._gap + number // rows * column_px,
+                foot + self._line + self._gap // 2 + number % rows * self._line,
+            )
+            self._entry(sheet, draw, place, title, color)
+        return sheet
+
+    def _columns(self, inner: int) -> tuple[int, int]:
+        """Number of columns of the legend, and the width of each."""
+        widest = max(self._length(printable(title)) for title, _ in self._entries)
+        column_px = min(inner, math.ceil(widest) + 3 * self._gap)
+        return min(len(self._entries), max(1, inner // column_px)), column_px
+
+    def _panel(self, sheet: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int]) -> None:
+        draw.text((corner[0], self._gap), self._shortened(printable(panel.title)), INK, self._font)
+        picture = Image.fromarray(panel.rgba)
+        sheet.paste(_hatched(picture.height, picture.width), corner)
+        sheet.paste(picture, corner, picture)
+
+    def _scale_and_north(self, draw: ImageDraw.ImageDraw, top: int) -> None:
+        """The bar and the arrow below the first panel; neither where the map does not say where it lies."""
+        left, middle = self._gap, top + self._line // 2
+        steps = self._picture.frame.shown.gsd_m()
+        if steps is None:
+            draw.text((left, top), "no CRS: scale and north unknown", INK, self._font)
+            return
+        arrow = self._line // 2
+        draw.polygon([(left, top + self._line - 2), (left + arrow / 2, top), (left + arrow, top + self._line - 2)], INK)
+        left += arrow + self._gap // 4
+        draw.text((left, top), "N", INK, self._font)
+        left += math.ceil(self._length("N")) + self._gap
+        length, text = scale_bar(self._width, steps[1])
+        draw.rectangle((left, middle - 2, left + length - 1, middle + 1), INK)
+        draw.text((left + length + self._gap // 2, top), text, INK, self._font)
+
+    def _entry(
+        self, sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, color: Color | None
+    ) -> None:
+        left, top = corner
+        side = self._gap
+        if color is None:
+            sheet.paste(_hatched(side, side), (left, top + 1))
+        draw.rectangle((left, top + 1, left + side, top + 1 + side), fill=color, outline=INK)
+        draw.text((left + side + self._gap // 2, top), printable(title), INK, self._font)
+
+    def _shortened(self, text: str) -> str:
+        room = max(self._width, _LEAST_WIDTH // len(self._panels))
+        if self._length(text) <= room:
+            return text
+        while text and self._length(text + "...") > room:
+            text = text[:-1]
+        return text + "..."
+
+    def _length(self, text: str) -> float:
+        return self._font.getlength(text)
 
 
-def _north_up(file: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(...,H,W) -> the same, flipped where rows run north or columns run west."""
-    if file.transform.e > 0 and not file.transform.is_identity:
-        pixels = pixels[..., ::-1, :]
-    return pixels[..., ::-1] if file.transform.a < 0 else pixels
-
-
-def _write_png(path: Path, rgba: ImageArray) -> None:
-    """(H,W,4) uint8 -> PNG (W3C PNG 3rd edition); GDAL's driver would add an .aux.xml and warn about the grid."""
-    height, width, _ = rgba.shape
-    lines = np.ascontiguousarray(rgba).reshape(height, width * 4)
-    filtered = np.empty((height, 1 + width * 4), np.uint8)
-    filtered[:, 0] = 2  # every byte less the one above it, section 9.2
-    filtered[0, 1:] = lines[0]
-    filtered[1:, 1:] = lines[1:] - lines[:-1]
-    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes(), 9)), (b"IEND", b"")
-    with storage_trouble(path):
-        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks))
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+def _hatched(height: int, width: int) -> Image.Image:
+    """White with thin diagonal lines."""
+    rows, cols = np.ogrid[:height, :width]
+    is_line = (rows + cols) % _HATCH_PX == 0
+    return Image.fromarray(np.where(is_line[..., None], np.array(HATCH, np.uint8), np.array(WHITE, np.uint8)))

@@ -15,6 +15,8 @@ Sidecar = Literal["attributes", "style", "item"]
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
 
+MAP_SUFFIXES = frozenset({".tif", ".tiff"})
+
 ATTACHED_ENDINGS = (".aux.xml", ".ovr", ".ovr.aux.xml", ".msk", ".msk.ovr")
 """GDAL: persistent metadata, external overviews, external masks (gdal.org, drivers/raster/gtiff, PAM)."""
 
@@ -60,7 +62,9 @@ def described_by_geoseg(raster: Path) -> Iterator[Path]:
     Args:
         raster: Path of an image, which itself need not exist; other files have none.
     """
-    if raster.suffix.lower() not in IMAGE_SUFFIXES:
+    suffix = raster.suffix.lower()
+    # A picture of a map lies beside it under its stem; what is said there is said of the map.
+    if suffix not in IMAGE_SUFFIXES or (suffix not in MAP_SUFFIXES and _shares_its_stem(raster)):
         return
     paths = sidecar_paths(raster)
     if MARK in (read_sidecar(paths["style"]) or ""):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,10 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from geoseg_cli.errors import GeosegError, InputError, InputMissingError
-from geoseg_cli.grid import Grid, Window
-from geoseg_cli.results.areas import ClassCounts, class_areas
+from geoseg_cli.results.areas import ClassCounts
 from geoseg_cli.results.creation_options import RasterFormat
-from geoseg_cli.results.description import FORMAT_TAG, PIXELS_TAG, MapDescription, legend_from_tags
+from geoseg_cli.results.description import FORMAT_TAG, PIXELS_TAG, MapDescription
+from geoseg_cli.results.map_file import opened_map, read_map, row_windows
 from geoseg_cli.results.raster import BLOCK_PX
 from geoseg_cli.results.read_back import has_tiles
 from geoseg_cli.results.sidecars import sidecar_paths, sidecars
@@ -33,7 +30,8 @@ PROVENANCE = (
 )  # fmt: skip
 """Tags that every map of geoseg has."""
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+LEAST_BLOCK_PX = 128
+"""Smallest side of a COG's blocks; strips are lower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +80,10 @@ def verify_map(path: Path) -> Verdict:
         InputError: It is no class map of geoseg.
         AccessError, StorageError: It cannot be read to its end.
     """
-    if not os.path.isfile(path):
-        raise InputMissingError(f"{path}: there is no such file", "check the path")
     # The file alone: what lies beside it is looked at afterwards, and not by GDAL.
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        with _opened(path) as file:
-            description, counts, digest = _read(path, file)
+        with opened_map(path) as file:
+            description, counts, digest = read_map(path, file)
             found = {
                 "structure": _structure(file, _format(description)),
                 "provenance": _provenance(description),
@@ -105,48 +101,6 @@ def verify_map(path: Path) -> Verdict:
             found[f"{kind} ({sidecar.name})"] = SIDECAR_CHECKS[kind](sidecar, path, description)
     problems = {check: what for check, what in found.items() if what}
     return Verdict(path, tuple(found), problems, tuple(absent), _format(description))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with storage_trouble(path, "read"):
-        with open(path, "rb") as start:
-            if start.read(4) not in _TIFF_MAGIC:
-                raise _not_ours(path, "it is no TIFF")
-        with rasterio.open(path.absolute(), driver="GTiff") as file:
-            yield file
-
-
-def _read(path: Path, file: Any) -> tuple[MapDescription, ClassCounts, str]:
-    """What the map says of itself, what its pixels are, and their SHA-256.
-
-    Raises:
-        InputError: It is no class map of geoseg.
-    """
-    tags = file.tags()
-    if PIXELS_TAG not in tags:
-        raise _not_ours(path, f"it has no tag {PIXELS_TAG}")
-    if file.dtypes != ("uint8",) or file.nodata is None or not 0 <= file.nodata <= 255:
-        raise _not_ours(path, "it is not one band of uint8 with a nodata number")
-    try:
-        legend = legend_from_tags(tags, int(file.nodata))
-    except GeosegError as error:
-        raise _not_ours(path, error.message) from error
-    if legend is None:
-        raise _not_ours(path, "its tags hold no classes")
-    grid = Grid(file.crs, file.transform, file.height, file.width)
-    counts, digest = ClassCounts(grid), hashlib.sha256()
-    for window in _row_windows(grid.height, grid.width):
-        labels = file.read(1, window=window.to_rasterio())
-        digest.update(labels.tobytes())
-        counts.add(window.row, labels)
-    band = file.descriptions[0] or ""
-    description = MapDescription(path.name, grid, legend, band, tags, class_areas(counts, legend))
-    return description, counts, digest.hexdigest()
-
-
-def _not_ours(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is no class map of geoseg: {why}", "give a map that geoseg classify or cloudmask wrote")
 
 
 def _format(description: MapDescription) -> RasterFormat:
@@ -205,7 +159,7 @@ def _pixels(description: MapDescription, counts: ClassCounts, digest: str) -> Pr
 def _overview(path: Path, level: int, description: MapDescription) -> Problems:
     values: set[int] = set()
     with storage_trouble(path, "read"), rasterio.open(path.absolute(), driver="GTiff", overview_level=level) as file:
-        for window in _row_windows(file.height, file.width):
+        for window in row_windows(file.height, file.width):
             values.update(np.unique(file.read(1, window=window.to_rasterio())).tolist())
         size = f"{file.height} x {file.width}"
     strange = _strange(sorted(values), description)
@@ -221,8 +175,3 @@ def _neighbours(path: Path) -> Problems:
     attributes = sidecar_paths(path)["attributes"]
     others = [sidecar.name for sidecar in sidecars(path) if sidecar != attributes]
     return tuple(f"{name} is no file of geoseg, and readers believe it more than the map" for name in others)
-
-
-def _row_windows(height: int, width: int) -> Iterator[Window]:
-    for row in range(0, height, BLOCK_PX):
-        yield Window(row, 0, min(BLOCK_PX, height - row), width)

@@ -154,7 +154,8 @@ class RasterFile:
             numbers: Band numbers, from 1.
             window: Pixels inside the grid.
             keeps_saturated: Whether the largest number of an integer type means something.
-            out: (P, H, W) of :meth:`dtype_of` these bands, filled and returned; a new array when None.
+            out: (P, H, W) of :meth:`dtype_of` these bands, filled and returned; a new array when None. One smaller
+                than the window takes the nearest number for each of its pixels, through overviews in the file.
 
         Returns:
             (P, H, W) stored numbers in the file's dtype (float32 where the bands' dtypes differ), and (H, W)
@@ -182,14 +183,15 @@ class RasterFile:
     ) -> tuple[npt.NDArray[Any], BoolArray | None]:
         """(P, H, W) stored numbers, and what the file's own mask says of them, (H, W), where it has one."""
         assert window.intersection(self.grid.window) == window, f"{window} leaves the grid"
+        where = window.to_rasterio()
         with self._lock, _gdal(), _read_errors(self.path, window):
             pixels = read_bands(self._dataset, numbers, window, out)
             # GDAL's masks honour alpha only in files of 2 or 4 bands without nodata, so it is read as a band.
             # An RGB photometric tag declares any fourth band an alpha band, also near infrared.
             if self._alpha and self._alpha not in numbers:
-                return pixels, self._dataset.read(self._alpha, window=window.to_rasterio()) > 0
+                return pixels, self._dataset.read(self._alpha, window=where, out_shape=pixels.shape[1:]) > 0
             if self._is_masked:
-                return pixels, self._dataset.read_masks(numbers[0], window=window.to_rasterio()) > 0
+                return pixels, self._dataset.read_masks(numbers[0], window=where, out_shape=pixels.shape[1:]) > 0
         return pixels, None
 
     def _nodata_of(self, numbers: tuple[int, ...]) -> list[float | None]:
@@ -292,7 +294,8 @@ def read_bands(
         dataset: Open for reading.
         numbers: Band numbers, from 1.
         window: Pixels inside it.
-        out: (P, H, W) of the dtype that is returned, filled and returned; a new array when None.
+        out: (P, H, W) of the dtype that is returned, filled and returned; a new array when None. Its height and width
+            may be smaller than the window's.
 
     Returns:
         (P, H, W) in the bands' common dtype, or float32 where their dtypes differ.
@@ -307,7 +310,7 @@ def read_bands(
         return np.asarray(dataset.read(list(numbers), window=where, out=out))
     for plane, number in zip(out, numbers, strict=True):
         # Numpy converts: GDAL would turn what is too large for float32 into its largest finite number.
-        plane[:] = dataset.read(number, window=where).astype(np.float32)
+        plane[:] = dataset.read(number, window=where, out_shape=plane.shape).astype(np.float32)
     return out
 
 

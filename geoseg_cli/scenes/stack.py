@@ -184,10 +184,30 @@ class Stack:
         assert self._quality is not None
         quality, part = self._quality
         values = part.file.read(part.numbers, part.window(window))[0][0]
-        lost = np.isin(values, quality.lost_values)
-        if quality.lost_bits:
-            lost |= (values & values.dtype.type(quality.lost_bits)) != 0
-        return np.asarray(part.fit(~lost, window, is_mask=True))
+        return np.asarray(part.fit(~_is_lost(quality, values), window, is_mask=True))
+
+    def read_small(self, window: Window, height: int, width: int) -> tuple[npt.NDArray[Any], BoolArray]:
+        """Read a window as a smaller picture; a number is the nearest one, through overviews that lie in the files.
+
+        Returns:
+            (P, height, width) numbers as :meth:`read` gives them, and (height, width) bool, where all bands and the
+            product's quality band say that they mean something.
+
+        Raises:
+            StorageError: A file is truncated or damaged there.
+        """
+        pixels = np.empty((len(self.dtypes), height, width), self._dtype)
+        valid = np.ones((height, width), np.bool_)
+        for part in self._parts:
+            out = np.empty((len(part.numbers), height, width), part.file.dtype_of(part.numbers))
+            numbers, known = part.file.read(part.numbers, part.window(window), self._rules.keeps_saturated, out)
+            pixels[list(part.places)] = numbers
+            valid &= known
+        if self._quality:
+            quality, part = self._quality
+            values = np.empty((1, height, width), part.file.dtype_of(part.numbers))
+            valid &= ~_is_lost(quality, part.file.read(part.numbers, part.window(window), out=values)[0][0])
+        return pixels, valid
 
     def sample(self) -> npt.NDArray[Any]:
         """Stored numbers (P, n) of valid pixels from windows spread evenly over the scene; n may be 0."""
@@ -259,6 +279,14 @@ def open_stack(
         made = Stack(fitted, quality, len(numbers), rules, files)
         stack.pop_all()
         return made
+
+
+def _is_lost(quality: Quality, values: npt.NDArray[Any]) -> BoolArray:
+    """Where values of a quality band call a pixel lost."""
+    lost = np.isin(values, quality.lost_values)
+    if quality.lost_bits:
+        lost |= (values & values.dtype.type(quality.lost_bits)) != 0
+    return lost
 
 
 def _averaged(blocks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

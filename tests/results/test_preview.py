@@ -1,133 +1,110 @@
+"""The sheet: pictures, legend, scale bar, north."""
+
 from __future__ import annotations
 
-import os
+import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
 
-from geoseg_cli.errors import InputError, StorageError
-from geoseg_cli.results.preview import BRIGHT, GAMMA, write_preview, write_quicklook
-from geoseg_cli.results.raster import RasterSpec
+from geoseg_cli.catalog import LandClass, Legend
+from geoseg_cli.errors import StorageError
+from geoseg_cli.grid import Grid
+from geoseg_cli.results.picture import Frame, MapPicture, read_picture
+from geoseg_cli.results.preview import HATCH, INK, WHITE, Panel, scale_bar, write_png, write_preview
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-REAL_DATA = Path(os.environ.get("GEOSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "data")
-SCENE = REAL_DATA / "scenes" / "s2_l2a_boadella" / "Boadella_2020-09-14.tif"
 
 
 def read_png(path: Path) -> np.ndarray:
     with rasterio.open(path) as file:
-        assert (file.driver, file.count, file.dtypes[0]) == ("PNG", 4, "uint8")
+        assert (file.driver, file.count, file.dtypes[0]) == ("PNG", 3, "uint8")
         return np.moveaxis(file.read(), 0, -1)
 
 
-def test_every_pixel_has_its_class_color_and_nodata_is_transparent(tmp_path, grid, legend, labels, make_cog):
-    pixels = labels(90, 130)
-    path = make_cog(RasterSpec(grid(90, 130), palette=legend.palette()), pixels[None])
-    write_preview(path, legend, tmp_path / "map.png")
-    picture = read_png(tmp_path / "map.png")
-    assert picture.shape == (90, 130, 4)
+def places(sheet: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:
+    """Where (h,w,3) stands on a sheet."""
+    height, width, _ = part.shape
+    lines = np.lib.stride_tricks.sliding_window_view(sheet, (1, width, 3))[:, :, 0]
+    found = zip(*np.nonzero((lines == part[:1]).all(axis=(-3, -2, -1))), strict=True)
+    return [(row, col) for row, col in found if np.array_equal(sheet[row : row + height, col : col + width], part)]
+
+
+def test_the_map_stands_on_the_sheet_pixel_by_pixel_right_of_the_scene(tmp_path, make_map, labels):
+    pixels = labels(60, 80)[:, 1:]
+    picture = read_picture(make_map(pixels), 1000)
+    scene = np.random.default_rng(1).integers(0, 255, (60, 79, 4), np.uint8)
+    scene[..., 3] = 255
+    write_preview(picture, "map.tif", tmp_path / "sheet.png", Panel("scene.tif", scene))
+    sheet = read_png(tmp_path / "sheet.png")
+    (left,), (right,) = places(sheet, scene[..., :3]), places(sheet, picture.colors()[..., :3])
+    assert left[0] == right[0]
+    assert right[1] >= left[1] + 79
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maps", "sheet.png"]
+
+
+def test_every_class_stands_in_the_legend_in_its_colour(tmp_path, make_map, labels, legend):
+    pixels = np.full((60, 400), legend.values[0], np.uint8)
+    write_preview(read_picture(make_map(pixels), 1000), "map", tmp_path / "sheet.png")
+    sheet = read_png(tmp_path / "sheet.png")
     for cls in legend.classes:
-        assert (picture[pixels == cls.value] == (*cls.rgb, 255)).all()
-    assert (picture[pixels == 255][:, 3] == 0).all()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.png", "map.tif", "scratch.tif"]
+        assert (sheet == cls.rgb).all(axis=-1).sum() >= 100, cls.title
 
 
-@pytest.mark.parametrize(
-    ("shape", "max_px", "wanted"),
-    [((1, 1), 64, (1, 1)), ((700, 1), 64, (64, 1)), ((1000, 600), 100, (100, 60)), ((30, 50), 64, (30, 50))],
-)
-def test_pictures_are_shrunk_to_the_longest_side_and_never_enlarged(
-    tmp_path, grid, legend, make_cog, shape, max_px, wanted
-):
-    path = make_cog(RasterSpec(grid(*shape)), np.full((1, *shape), 30, np.uint8))
-    write_preview(path, legend, tmp_path / "map.png", max_px)
-    assert read_png(tmp_path / "map.png").shape[:2] == wanted
+def test_no_answer_is_hatched_and_stands_in_the_legend_only_where_it_occurs(tmp_path, make_map, legend):
+    pixels = np.full((64, 400), legend.values[0], np.uint8)
+    write_preview(read_picture(make_map(pixels), 1000), "map", tmp_path / "full.png")
+    assert not (read_png(tmp_path / "full.png") == HATCH).all(axis=-1).any()
+    pixels[:32] = legend.nodata
+    write_preview(read_picture(make_map(pixels, name="holes.tif"), 1000), "map", tmp_path / "holes.png")
+    sheet = read_png(tmp_path / "holes.png")
+    (corner,) = places(sheet, np.full((32, 400, 3), legend.classes[0].rgb, np.uint8))
+    above = sheet[corner[0] - 32 : corner[0], corner[1] : corner[1] + 400]
+    assert {tuple(color) for color in above.reshape(-1, 3).tolist()} == {HATCH, WHITE}
+    assert (sheet[corner[0] + 32 :] == HATCH).all(axis=-1).any()
 
 
-def test_a_shrunk_map_holds_class_colors_only(tmp_path, grid, legend, labels, make_cog):
-    path = make_cog(RasterSpec(grid(1500, 1300)), labels(1500, 1300)[None])
-    write_preview(path, legend, tmp_path / "map.png", 333)
-    colors = {tuple(color) for color in read_png(tmp_path / "map.png").reshape(-1, 4).tolist()}
-    assert colors <= set(legend.palette().values())
+@given(st.integers(16, 5000), st.floats(1e-3, 1e5))
+def test_a_scale_bar_is_round_true_and_as_long_as_fits(width_px, metres_per_px):
+    length_px, text = scale_bar(width_px, metres_per_px)
+    number, unit = re.fullmatch(r"(\S+) (km|m)", text).groups()
+    metres = float(number) * (1000 if unit == "km" else 1)
+    lead = metres / 10 ** math.floor(math.log10(metres) + 1e-9)
+    assert min(abs(lead - one) for one in (1, 2, 5)) < 1e-6
+    assert length_px == max(1, round(metres / metres_per_px))
+    assert metres <= 0.3 * width_px * metres_per_px * 1.0001
+    assert metres * 2.5001 >= 0.3 * width_px * metres_per_px
 
 
-@pytest.mark.parametrize(
-    ("transform", "flip"),
-    [
-        (Affine(10, 0, 5e5, 0, 10, 5e6), np.s_[::-1]),
-        (Affine(-10, 0, 5e5, 0, -10, 5e6), np.s_[:, ::-1]),
-        (Affine(-10, 0, 5e5, 0, 10, 5e6), np.s_[::-1, ::-1]),
-        (Affine(10, 0, 5e5, 0, -10, 5e6), np.s_[:]),
-    ],
-)
-def test_north_is_up(tmp_path, grid, legend, labels, make_cog, transform, flip):
-    pixels = labels(40, 50)
-    write_preview(make_cog(RasterSpec(grid(40, 50)), pixels[None]), legend, tmp_path / "a.png")
-    write_preview(make_cog(RasterSpec(grid(40, 50, transform=transform)), pixels[None]), legend, tmp_path / "b.png")
-    assert np.array_equal(read_png(tmp_path / "b.png"), read_png(tmp_path / "a.png")[flip])
+def test_the_bar_on_the_sheet_is_as_long_as_its_text_says(tmp_path, make_map, legend):
+    write_preview(read_picture(make_map(np.full((200, 500), 50, np.uint8)), 250), "map", tmp_path / "sheet.png")
+    sheet = read_png(tmp_path / "sheet.png")
+    # 250 px show 5 km: the bar is 1 km, 50 px of 4 rows.
+    assert len(places(sheet, np.full((4, 50, 3), INK, np.uint8))) == 1
+    assert not places(sheet, np.full((4, 51, 3), INK, np.uint8))
 
 
-def test_an_image_without_a_grid_is_not_flipped(tmp_path, grid, legend, labels, make_cog):
-    pixels = labels(20, 20)
-    write_preview(make_cog(RasterSpec(grid(20, 20, None, Affine.identity())), pixels[None]), legend, tmp_path / "a.png")
-    assert (read_png(tmp_path / "a.png")[pixels == 10][:, :3] == legend.classes[0].rgb).all()
+def test_without_a_crs_there_is_neither_bar_nor_arrow(tmp_path, legend):
+    grid = Grid(None, rasterio.Affine.identity(), 100, 300)
+    picture = MapPicture(Frame.fit(grid, 300), np.full((100, 300), 50, np.uint8), legend)
+    write_preview(picture, "map", tmp_path / "sheet.png")
+    assert not places(read_png(tmp_path / "sheet.png"), np.full((3, 20, 3), INK, np.uint8))
 
 
-def test_values_outside_the_legend_are_refused(tmp_path, grid, legend, make_cog):
-    path = make_cog(RasterSpec(grid(5, 5)), np.full((1, 5, 5), 7, np.uint8))
-    with pytest.raises(InputError, match=r"holds \[7\]"):
-        write_preview(path, legend, tmp_path / "map.png")
-    assert not (tmp_path / "map.png").exists()
+@pytest.mark.parametrize("title", ["a" * 500, "\x1b[31m\u202efdp.tif", "Größe, forêt, мох, 森林", ""])
+def test_any_name_can_stand_above_a_map_and_in_its_legend(tmp_path, make_map, labels, title):
+    picture = read_picture(make_map(labels(20, 20)), 100)
+    strange = Legend("own", tuple(LandClass(c.value, c.name, title, c.color) for c in picture.legend.classes))
+    write_preview(replace(picture, legend=strange), title, tmp_path / "sheet.png")
+    assert read_png(tmp_path / "sheet.png").shape[1] < 400
 
 
-def test_a_missing_map_and_a_missing_folder_are_storage_errors(tmp_path, grid, legend, labels, make_cog):
-    with pytest.raises(StorageError, match="cannot read"):
-        write_preview(tmp_path / "none.tif", legend, tmp_path / "map.png")
-    path = make_cog(RasterSpec(grid(5, 5)), labels(5, 5)[None])
+def test_a_missing_folder_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match="cannot write"):
-        write_preview(path, legend, tmp_path / "gone" / "map.png")
-
-
-def write_scene(path: Path, numbers: np.ndarray, nodata: int | None = 0) -> Path:
-    bands, height, width = numbers.shape
-    profile = {"count": bands, "height": height, "width": width, "dtype": "uint16", "nodata": nodata}
-    with rasterio.open(path, "w", driver="GTiff", transform=Affine(10, 0, 0, 0, -10, 0), **profile) as file:
-        file.write(numbers)
-    return path
-
-
-def test_reflectance_is_stretched_and_lifted(tmp_path):
-    numbers = np.zeros((4, 2, 3), np.uint16)
-    # Digital numbers with the offset of -1000: 1000 is black, 4000 is reflectance 0.3 and white, 2000 is 0.1.
-    numbers[3], numbers[2], numbers[1] = 1000, 4000, 2000
-    numbers[3, 0, 0] = 60_000
-    numbers[1, 1, 2] = 0
-    scene = write_scene(tmp_path / "s.tif", numbers)
-    write_quicklook(scene, (4, 3, 2), 1e-4, -0.1, tmp_path / "s.png")
-    picture = read_png(tmp_path / "s.png")
-    middle = round(255 * (0.1 / BRIGHT) ** (1 / GAMMA))
-    assert picture[0, 1].tolist() == [0, 255, middle, 255]
-    assert picture[0, 0].tolist() == [255, 255, middle, 255], "brighter than bright is bright"
-    assert picture[1, 2].tolist() == [0, 0, 0, 0], "nodata in one band"
-
-
-def test_a_quicklook_is_shrunk_by_averaging(tmp_path):
-    numbers = np.zeros((3, 8, 8), np.uint16)
-    numbers[:, ::2] = 3000
-    write_quicklook(write_scene(tmp_path / "s.tif", numbers, None), (1, 2, 3), 1e-4, 0, tmp_path / "s.png", 4)
-    picture = read_png(tmp_path / "s.png")
-    assert picture.shape == (4, 4, 4)
-    assert (picture[..., 0] == round(255 * 0.5 ** (1 / GAMMA))).all()
-
-
-@pytest.mark.skipif(not SCENE.exists(), reason=f"no real scene at {SCENE}")
-def test_a_real_scene_is_neither_black_nor_blown_out(tmp_path):
-    write_quicklook(SCENE, (4, 3, 2), 1e-4, 0.0, tmp_path / "s.png")
-    picture = read_png(tmp_path / "s.png")
-    with rasterio.open(SCENE) as file:
-        assert picture.shape[:2] == file.shape
-    brightness = picture[..., :3].mean()
-    assert 50 < brightness < 180
+        write_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "gone" / "map.png")

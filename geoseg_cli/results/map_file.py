@@ -1,0 +1,95 @@
+"""Opens a class map that geoseg wrote, and reads what it says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from geoseg_cli.catalog import Legend
+from geoseg_cli.errors import GeosegError, InputError, InputMissingError
+from geoseg_cli.grid import Grid, Window
+from geoseg_cli.results.areas import ClassCounts, class_areas
+from geoseg_cli.results.description import PIXELS_TAG, MapDescription, legend_from_tags
+from geoseg_cli.results.raster import BLOCK_PX
+from geoseg_cli.results.storage import storage_trouble
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@contextmanager
+def opened_map(path: Path) -> Iterator[Any]:
+    """The file as a rasterio dataset, and nothing that lies beside it.
+
+    Raises:
+        InputMissingError: There is no such file.
+        InputError: It is no TIFF.
+        AccessError, StorageError: It cannot be read; raised for what is read in the ``with`` block too.
+    """
+    if not os.path.isfile(path):
+        raise InputMissingError(f"{path}: there is no such file", "check the path")
+    with storage_trouble(path, "read"):
+        with open(path, "rb") as start:
+            if start.read(4) not in _TIFF_MAGIC:
+                raise _not_ours(path, "it is no TIFF")
+        with (
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            rasterio.open(path.absolute(), driver="GTiff") as file,
+        ):
+            yield file
+
+
+def map_legend(path: Path, file: Any) -> Legend:
+    """The classes of an open map.
+
+    Raises:
+        InputError: It is no class map of geoseg.
+    """
+    if PIXELS_TAG not in file.tags():
+        raise _not_ours(path, f"it has no tag {PIXELS_TAG}")
+    if file.dtypes != ("uint8",) or file.nodata is None or not 0 <= file.nodata <= 255:
+        raise _not_ours(path, "it is not one band of uint8 with a nodata number")
+    try:
+        legend = legend_from_tags(file.tags(), int(file.nodata))
+    except GeosegError as error:
+        raise _not_ours(path, error.message) from error
+    if legend is None:
+        raise _not_ours(path, "its tags hold no classes")
+    return legend
+
+
+def map_grid(file: Any) -> Grid:
+    """Where the pixels of an open map lie."""
+    return Grid(file.crs, file.transform, file.height, file.width)
+
+
+def read_map(path: Path, file: Any) -> tuple[MapDescription, ClassCounts, str]:
+    """What an open map says of itself, what its pixels are, and their SHA-256.
+
+    Raises:
+        InputError: It is no class map of geoseg.
+    """
+    legend, grid = map_legend(path, file), map_grid(file)
+    counts, digest = ClassCounts(grid), hashlib.sha256()
+    for window in row_windows(grid.height, grid.width):
+        labels = file.read(1, window=window.to_rasterio())
+        digest.update(labels.tobytes())
+        counts.add(window.row, labels)
+    band = file.descriptions[0] or ""
+    description = MapDescription(path.name, grid, legend, band, file.tags(), class_areas(counts, legend))
+    return description, counts, digest.hexdigest()
+
+
+def row_windows(height: int, width: int) -> Iterator[Window]:
+    """A raster from top to bottom, a row of blocks at a time."""
+    for row in range(0, height, BLOCK_PX):
+        yield Window(row, 0, min(BLOCK_PX, height - row), width)
+
+
+def _not_ours(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is no class map of geoseg: {why}", "give a map that geoseg classify or cloudmask wrote")
