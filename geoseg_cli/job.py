@@ -45,7 +45,7 @@ class PredictOptions:
         bounds_crs: What ``bounds`` are in; None for the scene's CRS.
         area: File of polygons; pixels outside become nodata.
         crop: Outputs end where ``bounds`` or ``area`` end.
-        probabilities, confidence: Further rasters to write.
+        probabilities, confidence, entropy: Further rasters to write.
         sidecars: Whether attribute table, QGIS style and STAC item are written beside the map.
         max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
             is free.
@@ -67,6 +67,7 @@ class PredictOptions:
     crop: bool = False
     probabilities: Path | None = None
     confidence: Path | None = None
+    entropy: Path | None = None
     sidecars: bool = True
     max_memory_bytes: int | None = None
     creation_options: Mapping[str, str] = field(default_factory=dict)
@@ -135,7 +136,8 @@ class Job:
             stored_bytes=self.view.pixel_bytes,
             channels=self.bundle.input_spec.channels,
             classes=classes,
-            output_bands=rasters + (classes if options.probabilities else 0),
+            # Entropy is made from the rows' probabilities, so they are held with it too.
+            output_bands=rasters + (classes if options.probabilities or options.entropy else 0),
             output_width=self.grid.width,
             cache_bytes=self.view.size_in_cache(plan.tile_height),
             tiles_at_once=batch_tiles,
@@ -241,7 +243,9 @@ def open_masked_job(
     masking = CloudMasking.of(bundle.legend, clouds.legend, hidden_as)
     if hidden_as == "class" and options.probabilities is not None:
         raise UsageError("--probabilities are those of land cover, clouds have none", "use --clouds-as nodata")
-    own = replace(options, tile_px=None, overlap_px=None, probabilities=None)
+    if hidden_as == "class" and options.entropy is not None:
+        raise UsageError("--entropy is that of land cover, clouds have none", "use --clouds-as nodata")
+    own = replace(options, tile_px=None, overlap_px=None, probabilities=None, entropy=None)
     with open_job(path, bundle, options) as job, open_job(path, clouds, own, job) as cloud_job:
         if cloud_job.grid != job.grid:
             raise GridError(
@@ -257,6 +261,8 @@ def targets_of(output: Path, options: PredictOptions) -> dict[Kind, Path]:
         targets["probabilities"] = options.probabilities
     if options.confidence is not None:
         targets["confidence"] = options.confidence
+    if options.entropy is not None:
+        targets["entropy"] = options.entropy
     return targets
 
 
@@ -292,7 +298,7 @@ def _steps(grid: Grid) -> list[float] | None:
 
 def _doubts(bundle: Bundle, options: PredictOptions) -> tuple[str, ...]:
     """What the user should know about the rasters that were asked for."""
-    if bundle.card.extras.calibration or not (options.confidence or options.probabilities):
+    if bundle.card.extras.calibration or not (options.confidence or options.probabilities or options.entropy):
         return ()
     text = "nobody has compared this bundle's confidence with the share of right pixels"
     return (f"{text}; fit its temperature: geoseg evaluate BUNDLE FOLDER --fit-temperature",)

@@ -59,7 +59,7 @@ class PredictReport:
     """What was done; ``to_json`` is what ``--json`` prints.
 
     Attributes:
-        outputs: ``labels`` and, where asked for, ``probabilities`` and ``confidence``.
+        outputs: ``labels`` and, where asked for, ``probabilities``, ``confidence`` and ``entropy``.
         sidecars: ``attributes``, ``style`` and ``item`` beside the map; empty where none were wanted.
         decisions: What was resolved and why.
         engine: Name, device and precision that really ran.
@@ -188,7 +188,10 @@ def _run_of(job: Job, engine: Engine, clouds: CloudModel | None, clock: Clock) -
 
 def _extras(options: PredictOptions) -> list[Extra]:
     """What rows must carry beside labels."""
-    asked: dict[Extra, Path | None] = {"probabilities": options.probabilities, "confidence": options.confidence}
+    asked: dict[Extra, Path | None] = {
+        "probabilities": options.probabilities or options.entropy,
+        "confidence": options.confidence,
+    }
     return [extra for extra, path in asked.items() if path is not None]
 
 

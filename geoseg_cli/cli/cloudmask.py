@@ -38,6 +38,7 @@ def command(
     allow_driver: o.AllowDriver = None,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
+    entropy: o.Entropy = None,
     no_sidecar: o.NoSidecar = False,
     co: o.CreationOptions = None,
     overwrite: o.Overwrite = False,

@@ -1,4 +1,4 @@
-"""The rasters of one run: labels always, probabilities and confidence where asked for."""
+"""The rasters of one run: labels always, probabilities, confidence and entropy where asked for."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from geoseg_cli.results.areas import ClassArea, class_areas
 from geoseg_cli.results.cog import check_creation_options, write_cog
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.description import PIXELS_TAG, MapDescription
+from geoseg_cli.results.entropy import normalised_entropy
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 from geoseg_cli.results.stac import Asset
 
 if TYPE_CHECKING:
     from geoseg_cli.rows import Rows
 
-Kind = Literal["labels", "probabilities", "confidence"]
+Kind = Literal["labels", "probabilities", "confidence", "entropy"]
 
 PROBABILITY_STEPS = 250
 """Probabilities are stored as uint8 round(p x 250): 0 to 250, which keeps 255 free for nodata."""
+
+ENTROPY_TAG = "GEOSEG_ENTROPY"
+"""Says what a raster of entropy holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,13 @@ class MapSpec:
                 palette=self.legend.palette(),
                 tags=self.tags,
             )
-        names = ["confidence"] if kind == "confidence" else [f"prob_{c.name}" for c in self.legend.classes]
+        names = [f"prob_{c.name}" for c in self.legend.classes] if kind == "probabilities" else [kind]
+        meaning = {ENTROPY_TAG: f"-sum(p ln p) / ln {len(self.legend.classes)}"} if kind == "entropy" else {}
         return RasterSpec(
             self.grid,
             bands=len(names),
             descriptions=tuple(names),
-            tags=self.tags,
+            tags={**self.tags, **meaning},
             scale=1 / PROBABILITY_STEPS,
             overview_resampling="AVERAGE",
         )
@@ -159,5 +164,7 @@ def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:
         return rows.labels[None]
     values = rows.confidence if kind == "confidence" else rows.probabilities
     assert values is not None, f"rows without {kind} cannot fill a raster of it"
+    if kind == "entropy":
+        values = normalised_entropy(values)
     stored = np.rint(values * PROBABILITY_STEPS).astype(np.uint8)
     return np.where(rows.valid, stored, np.uint8(NODATA)).reshape(-1, *rows.labels.shape)

@@ -53,7 +53,7 @@ class Asset:
         spec: Its bands.
     """
 
-    kind: Literal["labels", "probabilities", "confidence"]
+    kind: Literal["labels", "probabilities", "confidence", "entropy"]
     target: Path
     file: Path
     spec: RasterSpec

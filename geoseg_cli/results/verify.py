@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from geoseg_cli.errors import GeosegError, InputError, InputMissingError
-from geoseg_cli.grid import Grid, Window
+from geoseg_cli.grid import Window
 from geoseg_cli.results.areas import ClassCounts, class_areas
-from geoseg_cli.results.description import PIXELS_TAG, MapDescription, legend_from_tags
+from geoseg_cli.results.description import PIXELS_TAG, MapDescription
+from geoseg_cli.results.own_map import OwnMap, opened_map
 from geoseg_cli.results.raster import BLOCK_PX
 from geoseg_cli.results.sidecars import sidecar_paths, sidecars
 from geoseg_cli.results.storage import storage_trouble
@@ -33,8 +32,6 @@ PROVENANCE = (
 
 LEAST_BLOCK_PX = 128
 """Smallest side of a COG's blocks; strips are lower."""
-
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +77,10 @@ def verify_map(path: Path) -> Verdict:
         InputError: It is no class map of geoseg.
         AccessError, StorageError: It cannot be read to its end.
     """
-    if not os.path.isfile(path):
-        raise InputMissingError(f"{path}: there is no such file", "check the path")
     # The file alone: what lies beside it is looked at afterwards, and not by GDAL.
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        with _opened(path) as file:
-            description, counts, digest = _read(path, file)
+        with opened_map(path) as (file, own):
+            description, counts, digest = _read(path, file, own)
             found = {
                 "structure": _structure(file),
                 "provenance": _provenance(description),
@@ -104,46 +99,15 @@ def verify_map(path: Path) -> Verdict:
     return Verdict(path, tuple(found), {check: what for check, what in found.items() if what}, tuple(absent))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with storage_trouble(path, "read"):
-        with open(path, "rb") as start:
-            if start.read(4) not in _TIFF_MAGIC:
-                raise _not_ours(path, "it is no TIFF")
-        with rasterio.open(path.absolute(), driver="GTiff") as file:
-            yield file
-
-
-def _read(path: Path, file: Any) -> tuple[MapDescription, ClassCounts, str]:
-    """What the map says of itself, what its pixels are, and their SHA-256.
-
-    Raises:
-        InputError: It is no class map of geoseg.
-    """
-    tags = file.tags()
-    if PIXELS_TAG not in tags:
-        raise _not_ours(path, f"it has no tag {PIXELS_TAG}")
-    if file.dtypes != ("uint8",) or file.nodata is None or not 0 <= file.nodata <= 255:
-        raise _not_ours(path, "it is not one band of uint8 with a nodata number")
-    try:
-        legend = legend_from_tags(tags, int(file.nodata))
-    except GeosegError as error:
-        raise _not_ours(path, error.message) from error
-    if legend is None:
-        raise _not_ours(path, "its tags hold no classes")
-    grid = Grid(file.crs, file.transform, file.height, file.width)
-    counts, digest = ClassCounts(grid), hashlib.sha256()
-    for window in _row_windows(grid.height, grid.width):
+def _read(path: Path, file: Any, own: OwnMap) -> tuple[MapDescription, ClassCounts, str]:
+    """What the map says of itself, what its pixels are, and their SHA-256."""
+    counts, digest = ClassCounts(own.grid), hashlib.sha256()
+    for window in _row_windows(own.grid.height, own.grid.width):
         labels = file.read(1, window=window.to_rasterio())
         digest.update(labels.tobytes())
         counts.add(window.row, labels)
-    band = file.descriptions[0] or ""
-    description = MapDescription(path.name, grid, legend, band, tags, class_areas(counts, legend))
-    return description, counts, digest.hexdigest()
-
-
-def _not_ours(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is no class map of geoseg: {why}", "give a map that geoseg classify or cloudmask wrote")
+    areas = class_areas(counts, own.legend)
+    return MapDescription(path.name, own.grid, own.legend, own.band, own.tags, areas), counts, digest.hexdigest()
 
 
 def _structure(file: Any) -> Problems:
