@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geoseg_cli.errors import GeosegError
     from geoseg_cli.job import PredictOptions
     from geoseg_cli.predict import PredictReport, predict_scene
+    from geoseg_cli.results.data_array import open_result
     from geoseg_cli.scenes import SceneOptions
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "SceneOptions": "scenes",
     "choose_engine": "engines",
     "find_bundle": "bundle",
+    "open_result": "results.data_array",
     "predict_scene": "predict",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "choose_engine",
     "find_bundle",
+    "open_result",
     "predict_scene",
 ]
 

@@ -47,7 +47,7 @@ class PredictOptions:
         bounds_crs: What ``bounds`` are in; None for the scene's CRS.
         area: File of polygons; pixels outside become nodata.
         crop: Outputs end where ``bounds`` or ``area`` end.
-        probabilities, confidence: Further rasters to write.
+        probabilities, confidence, entropy: Further rasters to write.
         sidecars: Whether attribute table, QGIS style and STAC item are written beside the map.
         max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
             is free.
@@ -74,6 +74,7 @@ class PredictOptions:
     crop: bool = False
     probabilities: Path | None = None
     confidence: Path | None = None
+    entropy: Path | None = None
     sidecars: bool = True
     max_memory_bytes: int | None = None
     cleaning: Cleaning = field(default_factory=Cleaning)
@@ -87,7 +88,7 @@ class PredictOptions:
     @property
     def needs_probabilities(self) -> bool:
         """Whether rows must carry the probabilities of all classes."""
-        return self.probabilities is not None or self.cloud_threshold is not None
+        return any(wish is not None for wish in (self.probabilities, self.entropy, self.cloud_threshold))
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,9 @@ def open_masked_job(
         raise UsageError("--probabilities are those of land cover, clouds have none", "use --clouds-as nodata")
     if options.cloud_threshold is not None:
         raise UsageError("--threshold is for a map of clouds, not for a mask of clouds", "leave it out")
-    own = replace(options, tile_px=None, overlap_px=None, probabilities=None)
+    if hidden_as == "class" and options.entropy is not None:
+        raise UsageError("--entropy is that of land cover, clouds have none", "use --clouds-as nodata")
+    own = replace(options, tile_px=None, overlap_px=None, probabilities=None, entropy=None)
     with open_job(path, bundle, options) as job, open_job(path, clouds, own, job) as cloud_job:
         if cloud_job.grid != job.grid:
             raise GridError(
@@ -279,6 +282,8 @@ def targets_of(output: Path, options: PredictOptions) -> dict[Kind, Path]:
         targets["probabilities"] = options.probabilities
     if options.confidence is not None:
         targets["confidence"] = options.confidence
+    if options.entropy is not None:
+        targets["entropy"] = options.entropy
     return targets
 
 
@@ -314,7 +319,7 @@ def _steps(grid: Grid) -> list[float] | None:
 
 def _doubts(bundle: Bundle, options: PredictOptions) -> tuple[str, ...]:
     """What the user should know about the rasters that were asked for."""
-    if bundle.card.extras.calibration or not (options.confidence or options.probabilities):
+    if bundle.card.extras.calibration or not (options.confidence or options.probabilities or options.entropy):
         return ()
     text = "nobody has compared this bundle's confidence with the share of right pixels"
     return (f"{text}; fit its temperature: geoseg evaluate BUNDLE FOLDER --fit-temperature",)

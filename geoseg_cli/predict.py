@@ -64,7 +64,7 @@ class PredictReport:
     """What was done; ``to_json`` is what ``--json`` prints.
 
     Attributes:
-        outputs: ``labels`` and, where asked for, ``probabilities`` and ``confidence``.
+        outputs: ``labels`` and, where asked for, ``probabilities``, ``confidence`` and ``entropy``.
         sidecars: ``attributes``, ``style`` and ``item`` beside the map; empty where none were wanted.
         decisions: What was resolved and why.
         engine: Name, device and precision that really ran.

@@ -30,6 +30,7 @@ LADDER = [
     ["evaluation_page", "matrix_picture"],
     ["__init__"],
     ["cli", "__main__"],
+    ["rio_plugin"],
 ]
 STAGES = {"scenes", "batches", "engines", "mosaic", "results"}
 ALLOWED_BETWEEN_STAGES: set[tuple[str, str]] = set()
@@ -49,6 +50,7 @@ HEAVY = {
         "bench.synthetic",
     },
     "typer": {"cli"},
+    "click": {"rio_plugin"},
     "rich": {"cli"},
 }
 

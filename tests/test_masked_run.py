@@ -114,11 +114,12 @@ def test_a_block_that_both_maps_need_is_decoded_once(tmp_path: Path) -> None:
     assert both - alone < 0.25 * stored
 
 
-def test_the_classes_of_clouds_have_no_probabilities_of_land(tmp_path: Path) -> None:
+@pytest.mark.parametrize("raster", ["probabilities", "entropy"])
+def test_the_classes_of_clouds_have_no_probabilities_of_land(tmp_path: Path, raster: str) -> None:
     scene = Scene(tmp_path / "scene.tif", 40, 40)
-    options = PredictOptions(probabilities=tmp_path / "p.tif")
+    options = PredictOptions(**{raster: tmp_path / "p.tif"})
     with (
-        pytest.raises(UsageError, match="--probabilities are those of land cover"),
+        pytest.raises(UsageError, match=f"--{raster} (are those|is that) of land cover"),
         open_masked_job(scene.path, land_bundle(), fake_bundle(), "class", options),
     ):
         pass
@@ -138,3 +139,16 @@ def test_confidence_below_clouds_is_that_of_the_clouds_where_they_are_classes(tm
         sure = {3: round(250 * np.e / (np.e + 2)), 4: round(250 * np.e / (np.e + 3))}
         assert set(confidence[np.isin(labels, LAND_VALUES)]) == {sure[3]}
         assert set(confidence[np.isin(labels, (1, 2, 3))]) == ({sure[4]} if hidden_as == "class" else set())
+
+
+def test_entropy_is_that_of_the_land_and_hidden_pixels_have_none(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "scene.tif", 40, 40)
+    predict_scene(
+        scene.path, tmp_path / "map.tif", land_bundle(), FakeEngine(3, land_logits),
+        PredictOptions(entropy=tmp_path / "e.tif"), clouds=clouds("nodata"),
+    )  # fmt: skip
+    labels, entropy = read(tmp_path / "map.tif")[0], read(tmp_path / "e.tif")[0]
+    shares = np.exp([1.0, 0, 0]) / np.exp([1.0, 0, 0]).sum()
+    assert (labels == 255).any()
+    assert ((entropy == 255) == (labels == 255)).all()
+    assert set(entropy[labels != 255]) == {round(-250 * (shares * np.log(shares)).sum() / np.log(3))}

@@ -200,13 +200,78 @@ def test_probabilities_and_confidence_are_scaled_and_masked(workdir: Path) -> No
     np.testing.assert_array_equal(read(workdir / "c.tif")[0], np.where(valid, round(top * 250), 255))
 
 
+def test_entropy_is_that_of_the_softmax_and_needs_no_probabilities_beside_it(workdir: Path) -> None:
+    expected = random_scene(workdir / "scene.tif", 50, 60)
+    logits = 2 * np.random.default_rng(3).normal(size=(4, 64, 64))
+    options = PredictOptions(entropy=workdir / "e.tif")
+    engine = FakeEngine(4, lambda pixels: np.repeat(logits[None], len(pixels), 0).astype(np.float32)[..., :56, :64])
+    report = predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), engine, options)
+    assert (set(report.outputs), report.tiles_run) == ({"labels", "entropy"}, 1)
+    with rasterio.open(workdir / "e.tif") as file:
+        stored = file.read(1)
+        assert (file.descriptions, file.scales, file.nodata) == (("entropy",), (1 / 250,), 255)
+        assert file.tags()["GEOSEG_ENTROPY"] == "-sum(p ln p) / ln 4"
+    shares = np.exp(logits[:, :50, :60]) / np.exp(logits[:, :50, :60]).sum(axis=0)
+    steps = -250 * (shares * np.log(shares)).sum(axis=0) / np.log(4)
+    valid = expected != 255
+    assert (stored[~valid] == 255).all()
+    assert np.abs(stored - steps)[valid].max() <= 0.5 + 1e-3
+    assert read(workdir / "map.tif").shape == (1, 50, 60)
+    assert verify_map(workdir / "map.tif").is_intact
+    with pytest.raises(GeosegError, match="no class map"):
+        verify_map(workdir / "e.tif")
+
+
+def test_entropy_is_that_of_the_blend_where_tiles_that_are_certain_disagree(workdir: Path) -> None:
+    write_scene(workdir / "scene.tif", np.zeros((40, 112), int), np.ones((40, 112), bool))
+    calls = iter(range(9))
+
+    def certain(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        answer = np.zeros((1, 4, *pixels.shape[2:]), np.float32)
+        answer[:, next(calls)] = 40
+        return answer
+
+    options = PredictOptions(entropy=workdir / "e.tif", probabilities=workdir / "p.tif", batch=1)
+    engine = FakeEngine(4, certain)
+    report = predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), engine, options)
+    assert report.tiles_run == 2
+    stored, (first, second, *others) = read(workdir / "e.tif")[0], read(workdir / "p.tif") / 250
+    is_shared = (first > 0) & (second > 0)
+    assert not np.any(others)
+    assert is_shared[0].sum() >= 12
+    assert (stored[~is_shared] <= 5).all()
+    undecided = np.abs(first - 0.5) < 0.05
+    # Two classes of four, equally probable: ln 2 / ln 4.
+    assert undecided.any()
+    assert (np.abs(stored[undecided].astype(int) - 125) <= 2).all()
+
+
+def test_overviews_of_entropy_are_means(workdir: Path) -> None:
+    """Nearest neighbour would leave one of the two values of the stripes."""
+    write_scene(workdir / "scene.tif", np.tile(np.arange(2), (520, 520)), np.ones((520, 1040), bool))
+
+    def striped(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        sure = np.zeros((len(pixels), 4, *pixels.shape[2:]), np.float32)
+        sure[:, 0] = 40 * pixels[:, 0]
+        return sure
+
+    predict_scene(
+        workdir / "scene.tif", workdir / "map.tif", fake_bundle(), FakeEngine(4, striped),
+        PredictOptions(entropy=workdir / "e.tif"),
+    )  # fmt: skip
+    assert set(np.unique(read(workdir / "e.tif"))) == {0, 250}
+    with rasterio.open(workdir / "e.tif", overview_level=0) as overview:
+        assert set(np.unique(overview.read())) == {125}
+
+
 @pytest.mark.parametrize("gsd", ["native", 20.0])
 def test_labels_do_not_depend_on_what_else_is_written(workdir: Path, gsd: Any) -> None:
     random_scene(workdir / "scene.tif", 300, 300)
     noise = np.random.default_rng(1).normal(size=(4, 64, 64)).astype(np.float32)
     left, top = UTM @ (100, 50)
     plain = PredictOptions(gsd=gsd, bounds=(left, top - 1500, left + 900, top), crop=True)
-    both = replace(plain, probabilities=workdir / "p.tif", confidence=workdir / "c.tif")
+    rasters = {name: workdir / f"{name}.tif" for name in ("probabilities", "confidence", "entropy")}
+    both = replace(plain, **rasters)
     for name, options in (("plain", plain), ("both", both)):
         engine = FakeEngine(4, lambda pixels: pixels[:, :1] * 0.3 + noise)
         predict_scene(workdir / "scene.tif", workdir / f"{name}.tif", fake_bundle(), engine, options)
@@ -273,11 +338,12 @@ def test_the_time_of_the_scene_stands_in_tags_and_item_where_its_name_states_it(
 
 def test_every_raster_of_a_run_stands_in_its_item_and_the_map_is_as_it_says(workdir: Path) -> None:
     random_scene(workdir / "scene.tif", 70, 60)
-    options = PredictOptions(probabilities=workdir / "p.tif", confidence=workdir / "c.tif")
+    rasters = {"probabilities": workdir / "p.tif", "confidence": workdir / "c.tif", "entropy": workdir / "e.tif"}
+    options = PredictOptions(**rasters)
     report = predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4), options)
     item = json.loads(report.sidecars["item"].read_text())
     assert {key: asset["href"] for key, asset in item["assets"].items()} == {
-        "labels": "./map.tif", "probabilities": "./p.tif", "confidence": "./c.tif",
+        "labels": "./map.tif", "probabilities": "./p.tif", "confidence": "./c.tif", "entropy": "./e.tif",
     }  # fmt: skip
     assert [band["name"] for band in item["assets"]["probabilities"]["bands"]] == [
         "prob_clear", "prob_thick_cloud", "prob_thin_cloud", "prob_cloud_shadow",

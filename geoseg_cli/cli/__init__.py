@@ -5,9 +5,11 @@ Nothing heavy is imported here; every command imports what it needs when it runs
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, NoReturn, TextIO, cast
 
@@ -68,15 +70,21 @@ app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
 
 
-def main() -> None:
-    """Run the tool; every error becomes a message and an exit code here and nowhere else."""
+def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
+    """Run the tool; every error becomes a message and an exit code here and nowhere else.
+
+    Args:
+        arguments: What stands behind the tool's name; None for those of the process.
+        name: What usage texts call the tool; None for what the process was started as.
+    """
     _prepare_process()
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app()
+        app(given, prog_name=name)
     except GeosegError as error:
         _fail(error.message, error.hint, error.exit_code)
     except Exception as error:
-        if any(argument.startswith("-vv") for argument in sys.argv):
+        if any(argument.startswith("-vv") for argument in given):
             raise
         _fail(
             f"internal error: {type(error).__name__}: {error}",
@@ -112,5 +120,7 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     """
     for again in _SIGNALS:
         signal.signal(again, lambda number, frame: os._exit(128 + number))
-    print("geoseg: interrupted; unfinished outputs are removed", file=sys.stderr)
+    # Past Python's buffer: the signal may have met a write to it, inside which Python refuses another one.
+    with contextlib.suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), b"geoseg: interrupted; unfinished outputs are removed\n")
     sys.exit(128 + number)

@@ -46,6 +46,7 @@ def command(
     allow_driver: o.AllowDriver = None,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
+    entropy: o.Entropy = None,
     accuracy: m.Accuracy = None,
     no_sidecar: o.NoSidecar = False,
     format: m.FormatName = "cog",

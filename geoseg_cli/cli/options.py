@@ -83,6 +83,17 @@ Confidence = Annotated[
         " only where the bundle's card has a calibration, and on data like those: geoseg models show.",
     ),
 ]
+Entropy = Annotated[
+    Path | None,
+    typer.Option(
+        "--entropy",
+        metavar="OUT",
+        rich_help_panel=WRITING,
+        show_default=False,
+        help="Also write how undecided the network is: the entropy of the probabilities, 0 for one certain class to 1"
+        " for all equally probable (uint8, value / 250).",
+    ),
+]
 CreationOptions = Annotated[
     list[str] | None,
     typer.Option(

@@ -66,7 +66,7 @@ class Request:
         many = len(given["scenes"]) > 1
         if given["output"] and given["out_dir"]:
             raise UsageError("--output and --out-dir exclude each other", "give one of them")
-        for name in ("output", "probabilities", "confidence"):
+        for name in ("output", "probabilities", "confidence", "entropy"):
             if many and given[name]:
                 raise UsageError(f"--{name} names one file, but there are several scenes", "use --out-dir")
         return cls(dict(given), task, default_model, suffix, folders)
@@ -96,7 +96,7 @@ class Request:
                 f"no GeoTIFF, JPEG 2000, Sentinel-2, Landsat or HLS scenes in folder {folder}",
                 "give a folder that holds *.tif or *.jp2 files, SAFE folders or zips, Landsat or HLS folders",
             )
-        for name in ("output", "probabilities", "confidence"):
+        for name in ("output", "probabilities", "confidence", "entropy"):
             if len(inside) > 1 and self.given[name]:
                 raise UsageError(f"--{name} names one file, but the folder holds several scenes", "use --out-dir")
         return inside
@@ -146,6 +146,7 @@ class Request:
             crop=given["crop"],
             probabilities=given["probabilities"],
             confidence=given["confidence"],
+            entropy=given["entropy"],
             sidecars=not given["no_sidecar"],
             max_memory_bytes=read_size(given["max_memory"]),
             cleaning=cleaning_of(given, legend),

@@ -8,6 +8,7 @@
     areas     class_areas: pixels, share and hectares of every class
     beside    write_sidecars: attribute table, QGIS style and STAC item, all from one MapDescription
     verify    verify_map: is a map, with what lies beside it, still what was written?
+    data_array   open_result: a class map as an xarray.DataArray with the flags of the CF conventions
     polygons  write_polygons: a class map becomes a vector file
     clean_map cleaned: majority, sieve, dilation, mapping to another legend, strip by strip
     adjusted_areas   adjusted_areas: areas corrected for the errors of the map, with intervals
@@ -18,5 +19,6 @@
 ``creation_options`` are what a user may ask of GDAL, ``read_back`` is how a written file is compared.
 ``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``map_file`` opens finished
 maps, ``provenance`` puts their tags into words. ``workfolder``, ``sidecars`` and ``storage`` serve these: where an
-output is made, what would override it, and what to tell the user when the disk refuses.
+output is made, what would override it, and what to tell the user when the disk refuses. ``entropy``
+is one of the rasters of ``maps``.
 """

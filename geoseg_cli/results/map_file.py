@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,32 @@ from geoseg_cli.results.raster import BLOCK_PX
 from geoseg_cli.results.storage import storage_trouble
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMap:
+    """What a class map says of itself, before a pixel is read.
+
+    Attributes:
+        grid: Where its pixels lie.
+        legend: Its classes.
+        band: Description of its band.
+        tags: Its tags.
+    """
+
+    grid: Grid
+    legend: Legend
+    band: str
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, path: Path, file: Any) -> OwnMap:
+        """Ask an open map.
+
+        Raises:
+            InputError: It is no class map of geoseg.
+        """
+        return cls(map_grid(file), map_legend(path, file), file.descriptions[0] or "", file.tags())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The rasters of one run: labels always, probabilities and confidence where asked for."""
+"""The rasters of one run: labels always, probabilities, confidence and entropy where asked for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from geoseg_cli.results.cog import write_cog
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.creation_options import RasterFormat, check_creation_options
 from geoseg_cli.results.description import CLEANING_TAG, FORMAT_TAG, PIXELS_TAG, MapDescription, legend_tags
+from geoseg_cli.results.entropy import normalised_entropy
 from geoseg_cli.results.geotiff import write_geotiff
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 from geoseg_cli.results.stac import Asset
@@ -28,7 +29,7 @@ from geoseg_cli.results.stac import Asset
 if TYPE_CHECKING:
     from geoseg_cli.rows import Rows
 
-Kind = Literal["labels", "probabilities", "confidence"]
+Kind = Literal["labels", "probabilities", "confidence", "entropy"]
 
 WRITERS: Mapping[RasterFormat, Callable[[WorkRaster, Path, Mapping[str, str]], None]] = {
     "cog": write_cog,
@@ -37,6 +38,9 @@ WRITERS: Mapping[RasterFormat, Callable[[WorkRaster, Path, Mapping[str, str]], N
 
 PROBABILITY_STEPS = 250
 """Probabilities are stored as uint8 round(p x 250): 0 to 250, which keeps 255 free for nodata."""
+
+ENTROPY_TAG = "GEOSEG_ENTROPY"
+"""Says what a raster of entropy holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,13 @@ class MapSpec:
                 palette=self.map_legend.palette(),
                 tags=tags | self._cleaning_tags(),
             )
-        names = ["confidence"] if kind == "confidence" else [f"prob_{c.name}" for c in self.legend.classes]
+        names = [f"prob_{c.name}" for c in self.legend.classes] if kind == "probabilities" else [kind]
+        meaning = {ENTROPY_TAG: f"-sum(p ln p) / ln {len(self.legend.classes)}"} if kind == "entropy" else {}
         return RasterSpec(
             self.grid,
             bands=len(names),
             descriptions=tuple(names),
-            tags=tags,
+            tags={**tags, **meaning},
             scale=1 / PROBABILITY_STEPS,
             overview_resampling="AVERAGE",
         )
@@ -198,5 +203,7 @@ def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:
         return rows.labels[None]
     values = rows.confidence if kind == "confidence" else rows.probabilities
     assert values is not None, f"rows without {kind} cannot fill a raster of it"
+    if kind == "entropy":
+        values = normalised_entropy(values)
     stored = np.rint(values * PROBABILITY_STEPS).astype(np.uint8)
     return np.where(rows.valid, stored, np.uint8(NODATA)).reshape(-1, *rows.labels.shape)

@@ -58,7 +58,7 @@ class Asset:
         format: What the file is.
     """
 
-    kind: Literal["labels", "probabilities", "confidence"]
+    kind: Literal["labels", "probabilities", "confidence", "entropy"]
     target: Path
     file: Path
     spec: RasterSpec

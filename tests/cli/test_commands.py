@@ -127,11 +127,18 @@ def test_options_reach_the_run(run: Run, scene: Path, model: Path, tmp_path: Pat
     done = run(
         *("cloudmask", scene, "--model", model, "--json", "-o", tmp_path / "map.tif", "--tile", 32, "--overlap", 8),
         *("--blend", "trim", "--batch", 3, "--co", "COMPRESS=ZSTD", "--probabilities", tmp_path / "p.tif"),
-        *("--confidence", tmp_path / "c.tif", "--bounds", "499990,4899300,500500,4900010"),
+        *(
+            "--confidence",
+            tmp_path / "c.tif",
+            "--entropy",
+            tmp_path / "e.tif",
+            "--bounds",
+            "499990,4899300,500500,4900010",
+        ),
     )
     report = json.loads(done.out)
     assert (report["tile_px"], report["overlap_px"], report["blend"], report["batch"]) == ([32, 32], 8, "trim", 3)
-    assert set(report["outputs"]) == {"labels", "probabilities", "confidence"}
+    assert set(report["outputs"]) == {"labels", "probabilities", "confidence", "entropy"}
     with rasterio.open(tmp_path / "map.tif") as made:
         assert made.compression.name == "zstd"
         assert (made.read(1)[0] == 255).all()
@@ -203,7 +210,7 @@ def test_wrong_usage_ends_with_2_and_writes_nothing(run: Run, scene: Path, model
 
 
 def test_one_output_name_for_several_scenes_is_refused(run: Run, scene: Path, model: Path) -> None:
-    for option in ("--output", "--probabilities", "--confidence"):
+    for option in ("--output", "--probabilities", "--confidence", "--entropy"):
         assert run("cloudmask", scene, scene, "--model", model, option, "x.tif").code == 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import importlib.util
 import json
 import os
@@ -9,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -68,6 +71,26 @@ def test_a_signal_ends_the_run_with_its_code_and_leaves_the_old_output(
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
     assert output.read_bytes() == b"old"
+
+
+def test_a_signal_while_a_message_is_written_ends_with_its_code(tmp_path: Path) -> None:
+    """Standard error is a full pipe: the signal meets a write that waits, and Python refuses a second one inside it."""
+    many = [str(tmp_path / f"nowhere_{number}.tif") for number in range(1500)]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([*GEOSEG, "classify", *many], stderr=subprocess.PIPE, text=True, env=buffered)
+    assert process.stderr is not None
+    waiting, before = array.array("i", [0]), -1
+    while waiting[0] < 60_000 or waiting[0] != before:
+        before = waiting[0]
+        time.sleep(0.5)
+        fcntl.ioctl(process.stderr, termios.FIONREAD, waiting)
+        assert process.poll() is None, "more messages are needed to fill the pipe"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "geoseg: interrupted" in err
+    assert "internal error" not in err
 
 
 def test_a_killed_run_leaves_the_old_output_and_the_next_run_cleans_up(large_scene: Path, tmp_path: Path) -> None:
