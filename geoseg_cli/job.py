@@ -326,8 +326,11 @@ def _doubts(bundle: Bundle, options: PredictOptions) -> tuple[str, ...]:
 
 
 def _band_table(scene: Scene) -> list[dict[str, Any]]:
-    """One row per band of the network: its common name, the file's band number from 1 and the file's name for it."""
+    """One row per band of the network: its common name, the file's band number from 1 and the file's name for it; the
+    reflectance that stands for it everywhere where the user fills it."""
+    filled = dict(scene.bands.filled)
     return [
         {"band": band, "index": number, "name": scene.bands.file_names[number - 1] if number else None}
+        | ({"filled": filled[band]} if band in filled else {})
         for band, number in zip(scene.bands.wanted, scene.bands.numbers, strict=True)
     ]

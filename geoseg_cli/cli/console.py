@@ -131,6 +131,8 @@ def _gsd(gsd_m: list[float] | None) -> str:
 
 
 def _band(row: dict[str, Any]) -> str:
+    if "filled" in row:
+        return f"{row['band']} filled with {row['filled']:g}"
     if row["index"] is None:
         return f"{row['band']} absent"
     return f"{row['band']}={row['index']}" + (f" ({row['name']})" if row["name"] else "")

@@ -265,6 +265,7 @@ AreaFile = Annotated[
     Path | None,
     typer.Option(
         "--area",
+        "--aoi",
         metavar="FILE",
         rich_help_panel=READING,
         show_default=False,

@@ -20,12 +20,14 @@ def _as_it_is(text: str) -> str:
 def _bands(text: str) -> str:
     """``red=4 (B04), nir absent`` of the list that a run writes."""
     try:
-        return ", ".join(_band(row["band"], row["index"], row["name"]) for row in json.loads(text))
+        return ", ".join(_band(row["band"], row["index"], row["name"], row.get("filled")) for row in json.loads(text))
     except (ValueError, KeyError, TypeError, RecursionError):
         return text
 
 
-def _band(band: str, index: int | None, name: str | None) -> str:
+def _band(band: str, index: int | None, name: str | None, filled: float | None) -> str:
+    if filled is not None:
+        return f"{band} filled with {filled:g}"
     if index is None:
         return f"{band} absent"
     return f"{band}={index}" + (f" ({name})" if name else "")

@@ -464,3 +464,13 @@ def test_a_name_that_is_too_long_for_the_map_is_told(run: Run, model: Path, tmp_
         done = run("cloudmask", scene, "--model", model, "-o", tmp_path / f"{'m' * 300}.tif", *options)
         assert done.code == 73
         assert "too long" in done.err
+
+
+def test_a_band_that_was_filled_is_told_and_tagged(run: Run, tmp_path: Path, model: Path) -> None:
+    random_scene(tmp_path / "scene.tif", 30, 30)
+    done = run("cloudmask", tmp_path / "scene.tif", "--model", model, "--fill", "nir=0.25", "-o", tmp_path / "map.tif")
+    assert "nir filled with 0.25" in done.err
+    with rasterio.open(tmp_path / "map.tif") as made:
+        rows = {row["band"]: row for row in json.loads(made.tags()["GEOSEG_BANDS"])}
+    assert rows["nir"] == {"band": "nir", "index": None, "name": None, "filled": 0.25}
+    assert "filled" not in rows["red"]
