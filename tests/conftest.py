@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from rasterio.transform import Affine
 # Time limits per example fail on a machine that is busy with something else.
 settings.register_profile("geoseg", deadline=None)
 settings.load_profile("geoseg")
+
+# A shell's background job begins with these ignored, and so would all that the tests start.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 TEN_METRES = Affine(10.0, 0.0, 600_000.0, 0.0, -10.0, 5_700_000.0)
 
