@@ -277,6 +277,7 @@ def open_masked_job(
 
 
 def targets_of(output: Path, options: PredictOptions) -> dict[Kind, Path]:
+    """The rasters that were asked for and where each goes; the class map is always one of them."""
     targets: dict[Kind, Path] = {"labels": output}
     if options.probabilities is not None:
         targets["probabilities"] = options.probabilities
