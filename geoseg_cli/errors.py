@@ -10,6 +10,7 @@
     ├── EngineError          69   the engine or device that was asked for does not run here
     ├── OutputError          73   the output exists or cannot be created
     ├── StorageError         74   the disk is full, or a file is truncated
+    ├── BusyError            75   another run holds the output, or a network is down: may pass
     ├── AccessError          77   no permission, or a model that is not trusted
     └── ModelError           78   a bundle, card or architecture that does not fit
 
@@ -81,6 +82,12 @@ class StorageError(GeosegError):
     """Reading or writing failed: disk full, file truncated."""
 
     exit_code = 74
+
+
+class BusyError(GeosegError):
+    """Something that may pass: another run holds the output, a network is down."""
+
+    exit_code = 75
 
 
 class AccessError(GeosegError):
