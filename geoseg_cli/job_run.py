@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -65,6 +66,7 @@ class JobRun:
         self._arrays = engine.arrays
         self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras, self._arrays)
         self._answered = 0
+        self._interrupted = threading.Event()
         self.memory = job.memory(engine.batch_tiles, memory_share)
         self.tiles_run = 0
 
@@ -97,7 +99,11 @@ class JobRun:
         """
         # Closed here and not when it is collected: its reader must be done before the scene is closed.
         with closing(self._counted(progress)) as finished:
-            yield finished
+            try:
+                yield finished
+            except (KeyboardInterrupt, SystemExit):
+                self._interrupted.set()
+                raise
 
     def _counted(self, progress: Progress | None) -> Generator[Rows, None, None]:
         grid = self._job.grid
@@ -130,7 +136,7 @@ class JobRun:
 
     def _finished(self) -> Iterator[Rows]:
         clock, turn_back, arrays = self._clock, self._job.orientation.turn_back, self._arrays
-        with ahead(self._answers(), self.memory.waiting, "geoseg-run") as answers:
+        with ahead(self._answers(), self.memory.waiting, "geoseg-run", self._interrupted) as answers:
             for batch, logits in answers:
                 self.tiles_run += len(batch.tiles)
                 for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):

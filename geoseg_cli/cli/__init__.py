@@ -81,6 +81,8 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         app(given, prog_name=name)
+    except _Interrupted as interrupt:
+        _leave_at_once(int(interrupt.code))
     except GeosegError as error:
         _fail(error.message, error.hint, error.exit_code)
     except Exception as error:
@@ -113,6 +115,18 @@ def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
+class _Interrupted(SystemExit):
+    """A signal on its way through the frames that clean up behind themselves."""
+
+
+def _leave_at_once(exit_code: int) -> NoReturn:
+    """End without waiting for threads: a network's answer that nobody wants can take seconds."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exit_code)
+
+
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     """Unwind through the running transaction, which removes what is unfinished, and end as shells expect.
 
@@ -123,4 +137,4 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     # Past Python's buffer: the signal may have met a write to it, inside which Python refuses another one.
     with contextlib.suppress(OSError, ValueError):
         os.write(sys.stderr.fileno(), b"geoseg: interrupted; unfinished outputs are removed\n")
-    sys.exit(128 + number)
+    raise _Interrupted(128 + number)
