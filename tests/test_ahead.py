@@ -121,9 +121,8 @@ def test_an_interrupt_does_not_wait_for_the_item_being_made(interrupt: type[Base
             ended.set()
 
     started = time.monotonic()
-    with pytest.raises(interrupt), ahead(source(), 2, "slow") as items:
-        assert next(items) == 1
-        raise interrupt
+    with pytest.raises(interrupt):
+        _leave(source(), interrupt)
     assert time.monotonic() - started < 10, "the item being made takes 30 s"
     assert not ended.is_set()
     may_end.set()
@@ -141,7 +140,13 @@ def test_an_error_waits_for_the_item_being_made() -> None:
         finally:
             ended.set()
 
-    with pytest.raises(ValueError), ahead(source(), 2, "slow") as items:
-        next(items)
-        raise ValueError
+    with pytest.raises(ValueError):
+        _leave(source(), ValueError)
     assert ended.is_set()
+
+
+def _leave(source: Generator[int, None, None], by: type[BaseException]) -> None:
+    """Take the first item, and leave while the second one is being made."""
+    with ahead(source, 2, "slow") as items:
+        assert next(items) == 1
+        raise by

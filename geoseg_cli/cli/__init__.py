@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     try:
         app(given, prog_name=name)
     except _Interrupted as interrupt:
-        _leave_at_once(int(interrupt.code))
+        _leave_at_once(interrupt.exit_code)
     except GeosegError as error:
         _fail(error.message, error.hint, error.exit_code)
     except Exception as error:
@@ -117,6 +117,10 @@ def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
 
 class _Interrupted(SystemExit):
     """A signal on its way through the frames that clean up behind themselves."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 def _leave_at_once(exit_code: int) -> NoReturn:
