@@ -41,6 +41,8 @@ def command(
     crop: o.Crop = False,
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
+    require_crs: o.RequireCrs = False,
+    max_scene: o.MaxScene = "auto",
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
     entropy: o.Entropy = None,

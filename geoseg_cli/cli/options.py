@@ -330,6 +330,23 @@ AllowDriver = Annotated[
         help="Open a GDAL virtual raster. It makes GDAL read other files: only for those that you made.",
     ),
 ]
+RequireCrs = Annotated[
+    bool,
+    typer.Option(
+        "--require-crs",
+        rich_help_panel=READING,
+        help="Refuse a scene without a coordinate reference system instead of mapping it without one.",
+    ),
+]
+MaxScene = Annotated[
+    str,
+    typer.Option(
+        "--max-scene",
+        metavar="auto|SIZE",
+        rich_help_panel=READING,
+        help="Largest scene, uncompressed, that is opened: 200G, ...; auto is 64G, and 4000 times the file.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON report per scene instead of the output path.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No messages and no progress; errors still show.")]
@@ -368,14 +385,14 @@ def read_gsd(text: str) -> float | Literal["auto", "native"]:
     return metres
 
 
-def read_size(text: str) -> int | None:
-    """Bytes as ``--max-memory`` says; None for auto."""
+def read_size(text: str, option: str = "--max-memory") -> int | None:
+    """Bytes as an option such as ``--max-memory`` says; None for auto."""
     if text == "auto":
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     size = float(match[1]) * 1024.0 ** " KMGT".index(match[2].upper() or " ") if match else 0.0
     if not 1 <= size < 2**63:
-        raise UsageError(f"--max-memory {text!r} is no size", "use auto, or a number of bytes such as 800M or 2G")
+        raise UsageError(f"{option} {text!r} is no size", "use auto, or a number of bytes such as 800M or 2G")
     return int(size)
 
 
@@ -432,6 +449,8 @@ def scene_options(given: dict[str, Any], drop: tuple[str, ...] = ()) -> SceneOpt
         saturated=given.get("saturated", "keep") == "keep",
         allow_network=given.get("allow_network", False),
         drivers=check_drivers(tuple(given.get("allow_driver") or ())),
+        require_crs=given.get("require_crs", False),
+        max_bytes=read_size(given.get("max_scene", "auto"), "--max-scene"),
     )
 
 

@@ -44,6 +44,7 @@ def info(
     gsd: o.GsdName = "auto",
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
+    max_scene: o.MaxScene = "auto",
 ) -> None:
     """Tell what geoseg understands of SCENE, and which bundles can run on it.
 

@@ -29,7 +29,7 @@ from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, 
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.archive import verify_member
 from geoseg_cli.scenes.integrity import refuse_others, refuse_others_than
-from geoseg_cli.scenes.network import GDAL_OPTIONS, redacted
+from geoseg_cli.scenes.network import GDAL_OPTIONS, is_remote, network_error, redacted
 from geoseg_cli.scenes.product import Driver
 
 BoolArray = npt.NDArray[np.bool_]
@@ -388,6 +388,8 @@ def _open_errors(path: Path) -> Iterator[None]:
     except GeosegError:
         raise
     except (RasterioError, CPLE_BaseError, ValueError, OverflowError) as error:
+        if is_remote(str(path)):
+            raise network_error(path, error) from error
         raise StorageError(
             f"{path}: this raster cannot be opened, it is truncated or damaged ({error})",
             "copy or download it again and compare sizes",
@@ -399,6 +401,8 @@ def _read_errors(path: Path, window: Window) -> Iterator[None]:
     try:
         yield
     except (RasterioError, CPLE_BaseError, ValueError) as error:
+        if is_remote(str(path)):
+            raise network_error(path, error.__cause__ or error) from error
         raise StorageError(
             f"{path}: cannot read rows {window.row} to {window.row_stop - 1}, columns {window.col} to"
             f" {window.col_stop - 1}: the file is truncated or damaged ({error.__cause__ or error})",
@@ -421,8 +425,8 @@ def _refuse_giants(dataset: Any, path: Path, size_bytes: int | None, max_bytes: 
             f"{path} declares {dataset.height} x {dataset.width} px x {dataset.count} bands ="
             f" {declared / GIB:.1f} GiB{stored};"
             f" up to {limit / GIB:.3g} GiB are accepted",
-            "if the file is right, cut it with gdal_translate -srcwin, or from Python raise"
-            f" SceneOptions.max_bytes to {declared}",
+            f"if the file is right, allow it: --max-scene {math.ceil(declared / GIB)}G (from Python"
+            f" SceneOptions.max_bytes={declared}), or cut it with gdal_translate -srcwin",
         )
 
 
@@ -432,9 +436,10 @@ def _grid(dataset: Any, path: Path) -> Grid:
     if (points or dataset.rpcs) and (crs is None or transform.is_identity):
         kind = f"{points} ground control points" if points else "rational polynomial coefficients"
         option = "-tps" if points else "-rpc"
+        anyway = "; to map it as it lies, without a place on Earth: gdal_translate -nogcp" if points else ""
         raise GridError(
             f"{path} is not on a map grid: it carries only {kind}",
-            f"warp it first: gdalwarp {option} -t_srs EPSG:NNNN -r near {path.name} warped.tif",
+            f"warp it first: gdalwarp {option} -t_srs EPSG:NNNN -r near {path.name} warped.tif{anyway}",
         )
     if transform.is_degenerate or not all(math.isfinite(number) for number in transform[:6]):
         raise GridError(

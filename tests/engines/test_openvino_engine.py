@@ -166,8 +166,7 @@ def bundle_with(folder: Path, **graph: Any) -> Bundle:
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
-        ({"sizes": ("batch", CHANNELS, 256, 256)}, r"pixels tensor\(float\) \['any', 3, 256, 256\]"),
-        ({"sizes": (1, CHANNELS, "height", "width")}, r"\[1, 3, 'any', 'any'\]"),
+        ({"sizes": ("batch", "channels", "height", "width")}, r"the card wants pixels"),
         ({"name": "image"}, "image .*the card wants pixels"),
     ],
 )
@@ -175,6 +174,19 @@ def test_a_graph_that_does_not_fit_the_card_is_refused(tmp_path: Path, graph: di
     with pytest.raises(ModelError, match=words) as caught:
         OpenVinoEngine(bundle_with(tmp_path, **graph))
     assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        (("batch", CHANNELS, 256, 256), r"pixels tensor\(float\) \['any', 3, 256, 256\]"),
+        ((1, CHANNELS, "height", "width"), r"\[1, 3, 'any', 'any'\]"),
+    ],
+)
+def test_a_graph_of_fixed_size_is_left_to_another_engine(tmp_path: Path, sizes: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(EngineError, match=words) as caught:
+        OpenVinoEngine(bundle_with(tmp_path, sizes=sizes))
+    assert "--engine onnx" in caught.value.hint
 
 
 def test_a_truncated_graph_is_refused(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ REFUSED: list[tuple[Callable[[Path], Any], int, str, str]] = [
     (radar, 65, "complex", "optical"),
     (three_bands, 65, "missing band nir", "--bands"),
     (unnamed_bands, 65, "no band has a name", "--bands"),
-    (sparse_8_terabytes, 65, "7450.6 GiB", "max_bytes to 8000000000000"),
+    (sparse_8_terabytes, 65, "7450.6 GiB", "--max-scene 7451G (from Python SceneOptions.max_bytes=8000000000000)"),
 ]
 
 
