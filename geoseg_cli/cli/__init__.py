@@ -27,13 +27,14 @@ from geoseg_cli.cli import (
     polygons,
     preview,
     report,
+    sandbox,
     scene,
     train,
     verify,
 )
 from geoseg_cli.cli.messenger import Messenger
 from geoseg_cli.cli.options import Version
-from geoseg_cli.errors import GeosegError
+from geoseg_cli.errors import EngineError, GeosegError
 from geoseg_cli.printable import printable
 
 BUG_EXIT_CODE = 70
@@ -79,10 +80,17 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     """
     _prepare_process()
     given = sys.argv[1:] if arguments is None else list(arguments)
+    sandbox.note_arguments(given)
     try:
         app(given, prog_name=name)
     except GeosegError as error:
         _fail(error.message, error.hint, error.exit_code)
+    except MemoryError:
+        _fail(
+            "the memory is not enough for this scene",
+            "use a smaller --tile, or a larger --max-memory",
+            EngineError.exit_code,
+        )
     except Exception as error:
         if any(argument.startswith("-vv") for argument in given):
             raise
@@ -102,8 +110,15 @@ def _prepare_process() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job, wants it so
             signal.signal(number, _interrupted)
+    sys.unraisablehook = _unraisable
     # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def _unraisable(trouble: sys.UnraisableHookArgs) -> None:
+    """Leave out the traceback of rasterio's logger where GDAL quotes bytes of a damaged file that are no text."""
+    if trouble.object != "rasterio._env.log_error":
+        sys.__unraisablehook__(trouble)
 
 
 def _fail(message: str, hint: str, exit_code: int) -> NoReturn:

@@ -50,6 +50,7 @@ def command(
     co: o.CreationOptions = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
+    sandbox: o.Sandbox = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,

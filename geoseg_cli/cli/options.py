@@ -330,6 +330,13 @@ AllowDriver = Annotated[
         help="Open a GDAL virtual raster. It makes GDAL read other files: only for those that you made.",
     ),
 ]
+Sandbox = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox",
+        help="Run in a process with limits on memory, time and files and, where the system allows, without network.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON report per scene instead of the output path.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No messages and no progress; errors still show.")]

@@ -167,6 +167,10 @@ def run_request(request: Request) -> None:
     # Said in our own words, once, with the other warnings about the scene.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     request.predict_options()  # wrong values end the run before its first scene
+    if request.given["sandbox"]:
+        from geoseg_cli.cli.sandbox import run_sandboxed
+
+        run_sandboxed(request.given, read_size(request.given["max_memory"]))
     messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
     scenes = request.scenes()
     runner = _Runner(request, messages)

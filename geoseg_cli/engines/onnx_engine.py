@@ -97,9 +97,17 @@ class OnnxEngine:
 
     def _run_tile(self, pixels: FloatArray, logits: FloatArray, tile: int) -> None:
         try:
-            logits[tile] = self._session.run([self._output], {self._input: pixels[tile : tile + 1]})[0][0]
+            answer = self._session.run([self._output], {self._input: pixels[tile : tile + 1]})[0]
         except Exception as error:  # ONNX Runtime's errors have no common class below Exception
             raise _translate(error) from error
+        # Numpy would spread an answer of one pixel over the tile.
+        if answer.shape != (1, *logits.shape[1:]):
+            raise ModelError(
+                f"the graph answers {list(answer.shape)} to a tile of {list(pixels[tile : tile + 1].shape)}, not"
+                f" {[1, *logits.shape[1:]]}",
+                "export the bundle again",
+            )
+        logits[tile] = answer[0]
 
     def _run_on_cuda(self, pixels: FloatArray, logits: FloatArray) -> None:
         start = 0
@@ -190,7 +198,10 @@ def _preload_cuda() -> str:
 
 
 def _describe(tensors: list[Any]) -> list[GraphTensor]:
-    return [GraphTensor(tensor.name, tensor.type, tuple(tensor.shape)) for tensor in tensors]
+    try:
+        return [GraphTensor(tensor.name, tensor.type, tuple(tensor.shape)) for tensor in tensors]
+    except UnicodeDecodeError as error:
+        raise ModelError("the graph's names are no text", "restore the bundle, or export it again") from error
 
 
 def _halve_batch(shape: tuple[int, ...], error: Exception) -> int:

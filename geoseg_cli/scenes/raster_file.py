@@ -93,7 +93,10 @@ class RasterFile:
         self._is_masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         if self._alpha or self._is_masked:
             self.nodata_reason += ", and the alpha band" if self._alpha else ", and the mask band"
-        self._is_pixel_interleaved = dataset.interleaving == Interleaving.pixel
+        # GDAL 3.10 looks for it in all boxes of a JPEG 2000 file, for ever where one has a crafted length; all bands of
+        # such a block are decoded together anyway.
+        is_jpeg2000 = dataset.driver == "JP2OpenJPEG"
+        self._is_pixel_interleaved = is_jpeg2000 or dataset.interleaving == Interleaving.pixel
 
     def share(self) -> RasterFile:
         """The same open file for one more user, who closes it as well: what one decodes is in GDAL's cache for all."""
