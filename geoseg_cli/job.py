@@ -59,6 +59,8 @@ class PredictOptions:
         creation_options: GDAL creation options of the outputs; case does not matter.
         overwrite: Whether existing outputs may be replaced.
         written_at: Time stamp in the outputs; None is now.
+        resume: Whether the run goes on where an equal one was killed, and can be gone on with itself. Never changes the
+            map.
     """
 
     tile_px: int | None = None
@@ -84,6 +86,7 @@ class PredictOptions:
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
     written_at: datetime | None = None
+    resume: bool = True
 
     @property
     def needs_probabilities(self) -> bool:

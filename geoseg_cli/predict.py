@@ -37,6 +37,7 @@ from geoseg_cli.scenes import block_cache
 from geoseg_cli.scenes.acquired import acquisition_time
 from geoseg_cli.scenes.network import address_of, redacted
 from geoseg_cli.version import __version__
+from geoseg_cli.work_key import work_key
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -75,6 +76,7 @@ class PredictReport:
         adjusted: Areas corrected for the errors of the map, or why there are none; None where nobody asked for them.
         not_finite: Pixels that became nodata because their logits were not finite.
         hidden_pixels: Pixels with land cover that were hidden below clouds; None where nobody looked for them.
+        continued_at: Row at which the run went on where an equal one was killed; 0 where it did all of them itself.
     """
 
     outputs: dict[Kind, Path]
@@ -88,6 +90,7 @@ class PredictReport:
     adjusted: AdjustedAreas | InputError | None
     not_finite: int
     hidden_pixels: int | None = None
+    continued_at: int = 0
 
     @property
     def valid_pixels(self) -> int:
@@ -107,6 +110,7 @@ class PredictReport:
             "valid_pixels": self.valid_pixels,
             "not_finite_pixels": self.not_finite,
             "hidden_pixels": self.hidden_pixels,
+            "continued_at_row": self.continued_at,
             "classes": [asdict(area) for area in self.areas],
             **self._adjusted_json(),
         }
@@ -159,11 +163,14 @@ def predict_scene(
         run = _run_of(job, engine, clouds, clock)
         stack.enter_context(block_cache(sum(plan.cache_bytes for plan in run.plans)))
         spec = _map_spec(job, engine, clouds)
-        writer = stack.enter_context(MapWriter(spec, targets, transaction))
+        writer = stack.enter_context(MapWriter(spec, targets, transaction, _key_of(job, output, engine, clouds)))
+        continued_at = writer.row
+        if continued_at:
+            run.continue_at(continued_at, writer.state)
         with run.rows(progress) as finished:
             for rows in decided(finished, job.legend, job.options.cloud_threshold):
                 with clock("write"):
-                    writer.write(rows)
+                    writer.write(rows, run.state_at(rows.row + len(rows.labels)))
         with clock("commit"):
             writer.finish()
             job.scene.refuse_change()
@@ -183,6 +190,7 @@ def predict_scene(
         adjusted=_adjusted(areas, samples),
         not_finite=run.not_finite,
         hidden_pixels=run.hidden_pixels,
+        continued_at=continued_at,
     )
 
 
@@ -208,6 +216,16 @@ def _run_of(job: Job, engine: Engine, clouds: CloudModel | None, clock: Clock) -
     return MaskedRun(job, engine, clouds.engine, extras, clock)
 
 
+def _key_of(job: Job, output: Path, engine: Engine, clouds: CloudModel | None) -> str | None:
+    """What makes the work of the run another run's too; None where nobody wants that, or a row of tiles is all."""
+    if not job.options.resume or len(job.plan.rows.starts) == 1:
+        return None
+    models = [(job.bundle, engine)]
+    if clouds is not None and clouds.engine is not None:
+        models.append((clouds.bundle, clouds.engine))
+    return work_key(job, output, models)
+
+
 def _extras(options: PredictOptions) -> list[Extra]:
     """What rows must carry beside labels."""
     asked: dict[Extra, bool] = {
@@ -224,8 +242,8 @@ def check_outputs(job: Job, output: Path) -> None:
         GeosegError: An output exists, has no folder, is an input, or an option that says what becomes of the map cannot
             be used.
     """
-    with _transaction(job, output):
-        _refuse_early(job)
+    _transaction(job, output).check()
+    _refuse_early(job)
 
 
 def refuse_bad_options(options: PredictOptions, legend: Legend) -> None:

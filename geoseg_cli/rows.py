@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,3 +40,23 @@ class Rows:
 def only_where(valid: BoolArray, values: FloatArray | None) -> FloatArray | None:
     """(..., H, W) values with 0 where (H, W) ``valid`` is False; None where there are none."""
     return None if values is None else np.where(valid, values, np.float32(0))
+
+
+def part_of(rows: Rows, start: int, stop: int) -> Rows:
+    """Some of the rows, counted from the first of them."""
+    if (start, stop) == (0, len(rows.labels)):
+        return rows
+    part = slice(start, stop)
+
+    def cut(planes: FloatArray | None) -> FloatArray | None:
+        return None if planes is None else planes[..., part, :]
+
+    return Rows(rows.row + start, rows.labels[part], cut(rows.confidence), cut(rows.probabilities), rows.valid[part])
+
+
+def from_row(finished: Iterator[Rows], first: int) -> Iterator[Rows]:
+    """Only the rows from ``first`` on."""
+    for rows in finished:
+        stop = len(rows.labels)
+        if rows.row + stop > first:
+            yield part_of(rows, max(0, first - rows.row), stop)

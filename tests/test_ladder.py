@@ -23,7 +23,7 @@ LADDER = [
     ["metrics", "calibration", "cloud_masking"],
     ["scenes", "batches", "engines", "mosaic", "results"],
     ["job"],
-    ["job_run"],
+    ["job_run", "work_key"],
     ["masked_run"],
     ["labels", "predict", "export", "map_views"],
     ["evaluate", "training", "bench"],

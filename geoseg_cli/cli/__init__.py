@@ -116,11 +116,15 @@ def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     """Unwind through the running transaction, which removes what is unfinished, and end as shells expect.
 
-    A second signal does not wait for that; the next run for the same output cleans up.
+    Finished rows of a large scene are kept for the next run. A second signal does not wait for that; the next run for
+    the same output cleans up.
     """
     for again in _SIGNALS:
         signal.signal(again, lambda number, frame: os._exit(128 + number))
     # Past Python's buffer: the signal may have met a write to it, inside which Python refuses another one.
     with contextlib.suppress(OSError, ValueError):
-        os.write(sys.stderr.fileno(), b"geoseg: interrupted; unfinished outputs are removed\n")
+        os.write(
+            sys.stderr.fileno(),
+            b"geoseg: interrupted; unfinished outputs are removed, finished rows of a large scene are kept\n",
+        )
     sys.exit(128 + number)

@@ -49,6 +49,7 @@ def command(
     format: m.FormatName = "cog",
     co: o.CreationOptions = None,
     overwrite: o.Overwrite = False,
+    no_resume: o.NoResume = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,

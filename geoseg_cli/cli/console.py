@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,6 +95,19 @@ class Messages:
             self.note("seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in report.seconds.items()))
 
     @contextmanager
+    def log(self) -> Iterator[None]:
+        """Show what the library notes by the way."""
+        handler, logger = _Notes(self), logging.getLogger("geoseg_cli")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+    @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
         """A bar with rate and time left where stderr is a terminal; None elsewhere."""
         if self._quiet or not sys.stderr.isatty():
@@ -118,6 +132,17 @@ class Messages:
                 bar.update(task, completed=done_px, total=total_px, rate=rate)
 
             yield update
+
+
+class _Notes(logging.Handler):
+    """Hands log records on as notes."""
+
+    def __init__(self, messages: Messages) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.note(f"  {record.getMessage()}")
 
 
 def _mib(size_bytes: int) -> str:

@@ -51,7 +51,13 @@ OneScene = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="Output file, for one scene.", rich_help_panel=WRITING, show_default=False),
+    typer.Option(
+        "-o",
+        "--output",
+        help="Output file, for one scene; - or /vsistdout/ for standard output.",
+        rich_help_panel=WRITING,
+        show_default=False,
+    ),
 ]
 OutDir = Annotated[
     Path | None,
@@ -110,6 +116,15 @@ NoSidecar = Annotated[
         "--no-sidecar",
         rich_help_panel=WRITING,
         help="Write the map alone, without attribute table (.aux.xml), QGIS style (.qml) and STAC item (.json).",
+    ),
+]
+NoResume = Annotated[
+    bool,
+    typer.Option(
+        "--no-resume",
+        rich_help_panel=WRITING,
+        help="Start at the first row, also where the same command was killed or interrupted, and keep nothing to go on"
+        " with.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=WRITING)]

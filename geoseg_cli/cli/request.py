@@ -9,11 +9,12 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg_cli.cli import to_stdout
 from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.map_options import cleaning_of
 from geoseg_cli.cli.options import read_gsd, read_size, scene_options
@@ -69,6 +70,9 @@ class Request:
         for name in ("output", "probabilities", "confidence", "entropy"):
             if many and given[name]:
                 raise UsageError(f"--{name} names one file, but there are several scenes", "use --out-dir")
+        if given["output"] in to_stdout.NAMES:
+            to_stdout.refuse_to_mix(given)
+            given = given | {"no_sidecar": True, "no_resume": True}
         return cls(dict(given), task, default_model, suffix, folders)
 
     def scenes(self) -> list[Path]:
@@ -155,6 +159,7 @@ class Request:
             format=given["format"],
             creation_options=_creation_options(given["co"] or ()),
             overwrite=given["overwrite"],
+            resume=not given["no_resume"],
             written_at=_source_date(),
         )
 
@@ -164,6 +169,15 @@ def run_request(request: Request) -> None:
 
     One bad scene of several does not stop the others: it is named, and the exit code is 1.
     """
+    if request.given["output"] not in to_stdout.NAMES:
+        return _run_all(request)
+    with to_stdout.folder_for_one_map() as folder:
+        path = folder / "map.tif"
+        _run_all(replace(request, given=request.given | {"output": path}), has_stdout=False)
+        return to_stdout.send(path)
+
+
+def _run_all(request: Request, has_stdout: bool = True) -> None:
     # Said in our own words, once, with the other warnings about the scene.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     request.predict_options()  # wrong values end the run before its first scene
@@ -173,7 +187,9 @@ def run_request(request: Request) -> None:
     failed = 0
     for scene in scenes:
         try:
-            put(runner.run(scene))
+            said = runner.run(scene)
+            if has_stdout:
+                put(said)
         except Exception as error:
             # A mistake of ours in one scene must not cost the others their maps.
             if not isinstance(error, GeosegError) and (len(scenes) == 1 or request.given["verbose"] > 1):
@@ -308,7 +324,7 @@ class _Runner:
 
         output = self._request.output_of(scene)
         assert self._engine is not None, "a dry run predicts nothing"
-        with self._messages.progress(shown(scene).rpartition("/")[2]) as progress:
+        with self._messages.log(), self._messages.progress(shown(scene).rpartition("/")[2]) as progress:
             report = predict_scene(
                 scene,
                 output,

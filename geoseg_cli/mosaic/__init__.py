@@ -86,8 +86,12 @@ class Mosaic:
         self._row = 0
         self.not_finite = 0
 
+    def begin_at(self, row: int) -> None:
+        """Leave out the rows before this one, as if they had been released: before the first tile is added."""
+        self._row = row
+
     def add(self, tile: Tile, logits: Array, valid: BoolArray) -> Iterator[Rows]:
-        """Blend a tile in; yields the rows that neither it nor a later tile touches.
+        """Blend a tile in; yields the rows that no later tile touches, perhaps only once a later one comes.
 
         Args:
             tile: The tile, at or after all tiles that came before it.
@@ -105,6 +109,9 @@ class Mosaic:
                     self._sum_up(piece, tile, window, self._sums(window, down.is_shared))
                 else:
                     self._settle(piece, window)
+        starts, below = self._plan.rows.starts, tile.row_index + 1
+        if tile.col_index == len(self._plan.cols.starts) - 1 and below < len(starts):
+            yield from self._release(starts[below])  # at once: rows that are not written yet are lost to a kill
 
     def finish(self) -> Iterator[Rows]:
         """Yield all rows that are left, down to the scene's last one."""

@@ -69,7 +69,8 @@ def test_a_signal_ends_the_run_with_its_code_and_leaves_the_old_output(
     assert (process.returncode, out) == (code, "")
     assert "interrupted" in err
     assert "Traceback" not in err
-    assert [path.name for path in tmp_path.iterdir()] == ["map.tif"]
+    # Finished rows may be there, given up by their process, for the next run.
+    assert [path.name for path in tmp_path.iterdir() if ".map.tif.part-0-" not in path.name] == ["map.tif"]
     assert output.read_bytes() == b"old"
 
 

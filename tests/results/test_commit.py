@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geoseg_cli.errors import AccessError, OutputError, StorageError, UsageError
+from geoseg_cli.errors import AccessError, BusyError, OutputError, StorageError, UsageError
 from geoseg_cli.results import cog as cog_module
 from geoseg_cli.results import commit as commit_module
 from geoseg_cli.results.cog import write_cog
@@ -254,29 +254,32 @@ def test_a_target_that_appears_meanwhile_is_not_overwritten(tmp_path):
     assert state(tmp_path) == {MAP: "theirs"}, "and the other file of the pair is not there either"
 
 
-def _race(folder: Path, barrier: object, name: str) -> None:
+def _race(folder: Path, barrier: object, refused: object, name: str) -> None:
+    barrier.wait()
     try:
         with OutputTransaction([folder / MAP]) as transaction:
             transaction.path(folder / MAP).write_text(name)
-            barrier.wait()
+            for _ in range(7):
+                assert refused.acquire(timeout=60)
             transaction.commit()
-    except OutputError:
-        sys.exit(73)
+    except BusyError as error:
+        refused.release()
+        sys.exit(error.exit_code)
 
 
 @posix
 def test_of_eight_runs_at_once_exactly_one_wins(tmp_path):
     context = get_context("fork")
-    barrier = context.Barrier(8)
-    runs = [context.Process(target=_race, args=(tmp_path, barrier, str(i))) for i in range(8)]
+    barrier, refused = context.Barrier(8), context.Semaphore(0)
+    runs = [context.Process(target=_race, args=(tmp_path, barrier, refused, str(i))) for i in range(8)]
     for run in runs:
         run.start()
     for run in runs:
         run.join(60)
-    assert sorted(run.exitcode for run in runs) == [0] + [73] * 7
+    assert sorted(run.exitcode for run in runs) == [0] + [75] * 7
     winner = next(i for i, run in enumerate(runs) if run.exitcode == 0)
     assert state(tmp_path) == {MAP: str(winner)}
-    assert work_folders(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == [MAP]
 
 
 # Faults at every step: every file operation of a commit fails, is interrupted, or is the process's last

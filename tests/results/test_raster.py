@@ -82,8 +82,8 @@ def test_rows_never_written_read_as_nodata_not_as_class_0(tmp_path, grid):
     work.abandon()
     with rasterio.open(work.path) as file:
         pixels = file.read(1)
-    assert (pixels[:512] == 0).all()
-    assert (pixels[512:] == 255).all()
+    assert (pixels[:600] == 0).all()
+    assert (pixels[600:] == 255).all()
 
 
 def test_leaving_the_block_by_an_exception_does_not_ask_for_the_missing_rows(tmp_path, grid):
