@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -126,6 +126,7 @@ def predict_scene(
     progress: Progress | None = None,
     announce: Callable[[Job], None] | None = None,
     clouds: CloudModel | None = None,
+    publishing: Callable[[Mapping[Path, Path]], None] | None = None,
 ) -> PredictReport:
     """Predict one scene and write its map as a Cloud Optimized GeoTIFF.
 
@@ -141,6 +142,7 @@ def predict_scene(
         progress: Called after every finished row of tiles.
         announce: Called once everything about the scene is resolved, before anything is computed.
         clouds: What masks the map; None for no mask.
+        publishing: Called with where each output will be and where it lies, finished, just before it gets its name.
 
     Raises:
         GeosegError: Anything that a user can do something about.
@@ -169,6 +171,8 @@ def predict_scene(
             job.scene.refuse_change()
             if sidecars:
                 write_sidecars(writer.describe(), writer.assets(), address_of(job.scene.path), transaction)
+            if publishing:
+                publishing({target: transaction.path(target) for target in transaction.targets})
             transaction.commit()
         areas, decisions = writer.areas(), job.decisions()
     return PredictReport(

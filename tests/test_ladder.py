@@ -26,7 +26,7 @@ LADDER = [
     ["job_run"],
     ["masked_run"],
     ["labels", "predict", "export", "map_views"],
-    ["evaluate", "training", "bench"],
+    ["evaluate", "training", "bench", "batch"],
     ["evaluation_page", "matrix_picture"],
     ["__init__"],
     ["cli", "__main__"],

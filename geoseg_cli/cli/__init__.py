@@ -17,6 +17,7 @@ import typer
 
 from geoseg_cli.cli import (
     areas,
+    batch,
     bench,
     classify,
     cloudmask,
@@ -56,6 +57,7 @@ def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", co
 
 app.command("classify")(classify.command)
 app.command("cloudmask")(cloudmask.command)
+app.add_typer(batch.app, name="batch")
 app.command("verify")(verify.command)
 app.command("polygons")(polygons.command)
 app.command("areas")(areas.command)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from geoseg_cli.cli import batch_options as b
 from geoseg_cli.cli import map_options as m
 from geoseg_cli.cli import options as o
-from geoseg_cli.cli.request import Request, run_request
+from geoseg_cli.cli.request import Request
+from geoseg_cli.cli.runs import run_request
 
 DEFAULT_MODEL = "landcover-lale"
 SUFFIX = "landcover"
@@ -14,6 +16,11 @@ def command(
     scenes: o.Scenes,
     output: o.Output = None,
     out_dir: o.OutDir = None,
+    name_template: b.NameTemplate = None,
+    pattern: b.Pattern = None,
+    skip_existing: b.SkipExisting = False,
+    fail_fast: b.FailFast = False,
+    retries: b.Retries = 2,
     model: o.Model = None,
     mask_clouds: o.MaskClouds = False,
     clouds_as: o.CloudsAs = "nodata",
@@ -60,6 +67,10 @@ def command(
 ) -> None:
     """Write a land-cover map of each SCENE as a Cloud Optimized GeoTIFF.
 
+    A folder that is no product itself stands for the scenes in it and in its
+    folders; so do a pattern in quotes, a list on standard input (-), and a
+    STAC collection or Parquet table. What they become is kept in a journal: the
+    same command again does only what is missing, changed or failed.
     The map is <stem>_landcover.tif beside the scene, or beside its product
     folder, unless -o or --out-dir says otherwise. Standard output carries the
     paths of the maps and nothing else. What geoseg makes of a scene is told by

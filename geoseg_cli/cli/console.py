@@ -12,6 +12,8 @@ from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from geoseg_cli.memory import MemoryPlan
     from geoseg_cli.predict import PredictReport
 
@@ -35,6 +37,16 @@ class Messages:
         """Whether only failures are shown."""
         return self._quiet
 
+    @property
+    def is_verbose(self) -> bool:
+        """Whether more than usual is wanted."""
+        return self._verbose > 0 and not self._quiet
+
+    @property
+    def console(self) -> Console:
+        """The terminal, for what is drawn there."""
+        return self._console
+
     def note(self, text: str) -> None:
         """One line."""
         if not self._quiet:
@@ -42,9 +54,13 @@ class Messages:
 
     def failure(self, scene: Path, error: GeosegError) -> None:
         """A scene that failed while others go on; shown even when quiet."""
-        self._line(f"{printable(str(scene))}: failed (code {error.exit_code}): {error.message}")
-        if error.hint:
-            self._line(f"  -> {error.hint}")
+        self.trouble(f"{printable(str(scene))}: failed (code {error.exit_code}): {error.message}", error.hint)
+
+    def trouble(self, text: str, hint: str) -> None:
+        """What went wrong and what to do; shown even when quiet."""
+        self._line(text)
+        if hint:
+            self._line(f"  -> {hint}")
 
     def _line(self, text: str) -> None:
         """Names of files may hold what a terminal would obey."""

@@ -35,14 +35,10 @@ _A_SCENE = (
 )
 Scenes = Annotated[
     list[Path],
-    typer.Argument(readable=False, metavar="SCENE", help=f"Each is {_A_SCENE}.", show_default=False),
-]
-ScenesOrFolders = Annotated[
-    list[Path],
     typer.Argument(
         readable=False,
-        metavar="SCENE|FOLDER",
-        help=f"Each is {_A_SCENE}; or a folder that holds scenes.",
+        metavar="SCENE|FOLDER|-",
+        help=f"Each is {_A_SCENE}; or a folder, pattern or catalogue of scenes; or - for a list on standard input.",
         show_default=False,
     ),
 ]

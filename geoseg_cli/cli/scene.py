@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geoseg_cli.batch.tasks import shown
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import tame
 from geoseg_cli.cli.request import put
-from geoseg_cli.cli.scene_paths import shown
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
 

@@ -7,6 +7,7 @@ with open_scene(path, bundle.input_spec, SceneOptions()) as scene:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -381,12 +382,48 @@ def check_resolution(
     return tuple(warnings)
 
 
+class _Cache:
+    """GDAL's block cache, which all threads share: as large as all of their shares together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shares: list[int] = []
+        self._before: Any = None
+
+    @contextmanager
+    def share(self, size_bytes: int) -> Iterator[None]:
+        from rasterio._env import get_gdal_config  # rasterio.Env would give back what another thread still needs
+
+        with self._lock:
+            if not self._shares:
+                self._before = get_gdal_config("GDAL_CACHEMAX", normalize=False)
+            self._shares.append(size_bytes)
+            self._resize()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._shares.remove(size_bytes)
+                self._resize()
+
+    def _resize(self) -> None:
+        from rasterio._env import set_gdal_config
+
+        set_gdal_config("GDAL_CACHEMAX", sum(self._shares) if self._shares else self._before, normalize=False)
+
+
+_CACHE = _Cache()
+
+
 @contextmanager
 def block_cache(size_bytes: int) -> Iterator[None]:
-    """Give GDAL's block cache a size; without it GDAL takes 5 % of the machine's memory."""
+    """Give GDAL's block cache a size; without it GDAL takes 5 % of the machine's memory.
+
+    Runs in several threads add up.
+    """
     import rasterio
     from rasterio.session import DummySession
 
     # Without a session of ours rasterio would look for credentials in the environment.
-    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=size_bytes):
+    with rasterio.Env(session=DummySession()), _CACHE.share(size_bytes):
         yield
