@@ -21,8 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import NODATA, LandClass, Legend
 from geoseg_cli.errors import InputMissingError, ModelError
+from geoseg_cli.shipped import CARD_FILE as CARD_FILE
+from geoseg_cli.shipped import bundle_folders as bundle_folders
 
-CARD_FILE, README_FILE = "item.json", "README.md"
+README_FILE = "README.md"
 CLIP_REFLECTANCE = (-0.2, 2.0)
 """Reflectances outside are sensor artefacts: clouds reach 1.4, noise and offsets -0.1."""
 
@@ -394,14 +396,6 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, lower-case hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def bundle_folders() -> list[Path]:
-    """Folders of the bundles that came with geoseg, sorted by name."""
-    package = Path(__file__).resolve().parent
-    # A wheel carries the bundles inside the package; in a checkout they lie beside it.
-    root = package / "models" if (package / "models").is_dir() else package.parent / "models"
-    return sorted(path.parent for path in root.glob(f"*/{CARD_FILE}"))
 
 
 def find_bundle(name_or_folder: str) -> Bundle:

@@ -20,6 +20,8 @@ from geoseg_cli.cli import (
     bench,
     classify,
     cloudmask,
+    composite,
+    config,
     doctor,
     evaluate,
     export,
@@ -50,12 +52,19 @@ app = typer.Typer(
 
 
 @app.callback()
-def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", count=True, hidden=True)] = 0) -> None:
+def root(
+    ctx: typer.Context,
+    config_file: config.File = None,
+    version: Version = False,
+    verbose: Annotated[int, typer.Option("-v", count=True, hidden=True)] = 0,
+) -> None:
     """Turn satellite scenes into georeferenced land-cover maps and cloud masks."""
+    config.apply(ctx, config_file)
 
 
 app.command("classify")(classify.command)
 app.command("cloudmask")(cloudmask.command)
+app.command("composite")(composite.command)
 app.command("verify")(verify.command)
 app.command("polygons")(polygons.command)
 app.command("areas")(areas.command)
@@ -68,6 +77,7 @@ app.command("train")(train.command)
 app.command("export")(export.command)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
+app.add_typer(config.app, name="config")
 
 
 def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
@@ -80,7 +90,7 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     _prepare_process()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(given, prog_name=name)
+        app(given, prog_name=name, obj=given)
     except GeosegError as error:
         _fail(error.message, error.hint, error.exit_code)
     except Exception as error:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 READING, MODEL, WRITING = "Reading the scene", "Model and engine", "Writing the map"
 
 
+def bundle_names(incomplete: str) -> list[str]:
+    """Shipped bundles whose names begin so, for completion in a shell: reads names of folders alone."""
+    from geoseg_cli.shipped import bundle_folders
+
+    return [folder.name for folder in bundle_folders() if folder.name.startswith(incomplete)]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"geoseg {__version__}")
@@ -118,6 +125,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="NAME|FOLDER",
+        autocompletion=bundle_names,
         rich_help_panel=MODEL,
         show_default=False,
         help="Bundle to run; see `geoseg models list`.",
@@ -205,6 +213,7 @@ CloudModelName = Annotated[
     typer.Option(
         "--cloud-model",
         metavar="NAME|FOLDER",
+        autocompletion=bundle_names,
         rich_help_panel=MODEL,
         show_default=False,
         help="Bundle that finds the clouds; that of `geoseg cloudmask` if not given.",

@@ -16,14 +16,14 @@ from geoseg_cli.results.storage import storage_trouble
 
 
 def write_sidecars(
-    description: MapDescription, assets: Sequence[Asset], source: Path | str, transaction: OutputTransaction
+    description: MapDescription, assets: Sequence[Asset], source: Path | str | None, transaction: OutputTransaction
 ) -> None:
     """Describe a map where the transaction will publish it; its sidecars must be among the targets.
 
     Args:
         description: The map.
         assets: The finished rasters of the run, the map itself first.
-        source: The scene: path or address.
+        source: The scene: path or address; None for a map of many.
         transaction: Publishes the map.
 
     Raises:
