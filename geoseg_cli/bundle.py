@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
 
 from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import NODATA, LandClass, Legend
@@ -184,6 +184,26 @@ class ConfidenceCalibration(_Strict):
     ece: tuple[float, float]
 
 
+class CardConfusion(_Strict):
+    """How often the bundle's classes were right where the truth is known, on images that had no part in its training.
+
+    Attributes:
+        data: What it was measured on, for people.
+        places: How many independent images or polygons.
+        counts: ``counts[i][j]`` pixels that the bundle calls its class i and that are its class j.
+    """
+
+    data: str = Field(min_length=1)
+    places: int = Field(ge=1)
+    counts: list[list[NonNegativeInt]]
+
+    @model_validator(mode="after")
+    def _check_square(self) -> CardConfusion:
+        if any(len(row) != len(self.counts) for row in self.counts) or not any(map(any, self.counts)):
+            raise ValueError("counts are no square table with anything in it")
+        return self
+
+
 class GeosegExtras(_Strict):
     """What geoseg must know and MLM has no field for.
 
@@ -198,6 +218,7 @@ class GeosegExtras(_Strict):
         output_nodata: Raster value of pixels without an answer.
         network: Architecture and configuration.
         calibration: What makes confidences mean something; None where nobody looked.
+        confusion: How often its classes are right; None where nobody counted.
         training, metrics, limits: What was done, measured and not measured; free for people to read.
     """
 
@@ -211,6 +232,7 @@ class GeosegExtras(_Strict):
     output_nodata: int = Field(default=NODATA, ge=0, le=255)
     network: NetworkConfig
     calibration: ConfidenceCalibration | None = None
+    confusion: CardConfusion | None = None
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     limits: list[str] = []
@@ -244,6 +266,13 @@ class CardProperties(_Open):
     inputs: list[ModelInput] = Field(alias="mlm:input", min_length=1, max_length=1)
     outputs: list[ModelOutput] = Field(alias="mlm:output", min_length=1, max_length=1)
     hyperparameters: Hyperparameters = Field(alias="mlm:hyperparameters")
+
+    @model_validator(mode="after")
+    def _check_confusion(self) -> CardProperties:
+        confusion, classes = self.hyperparameters.geoseg.confusion, len(self.outputs[0].classes)
+        if confusion is not None and len(confusion.counts) != classes:
+            raise ValueError(f"confusion has {len(confusion.counts)} classes, the network {classes}")
+        return self
 
 
 class CardAsset(_Open):

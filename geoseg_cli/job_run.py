@@ -19,7 +19,7 @@ from geoseg_cli.errors import EngineError
 from geoseg_cli.job import Job
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.mosaic import Mosaic
-from geoseg_cli.rows import Extra, Rows
+from geoseg_cli.rows import Extra, Rows, SeamCounts
 from geoseg_cli.scenes.resample import AreaOfView
 
 MAX_NOT_FINITE = 0.001
@@ -87,6 +87,11 @@ class JobRun:
     def not_finite(self) -> int:
         """Pixels that became nodata because their logits were not finite, counted as the network sees them."""
         return self._mosaic.not_finite
+
+    @property
+    def seams(self) -> SeamCounts:
+        """How often overlapping tiles disagreed so far, counted as the network sees the scene."""
+        return SeamCounts(self._mosaic.shared, self._mosaic.disputed)
 
     @contextmanager
     def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:

@@ -88,6 +88,12 @@ class Messages:
         self._console.print(table)
         if report.hidden_pixels is not None:
             self.note(f"hidden below clouds and shadows, or where nobody can tell: {report.hidden_pixels:,} pixels")
+        if report.seams is not None:
+            one = report.seams
+            share = "no pixel is shared" if one.share is None else f"{one.share:.2%} of {one.shared:,} shared pixels"
+            self.note(f"overlapping tiles gave different classes: {share}")
+        if report.polygons is not None:
+            self.note(f"{report.polygons.output}: {report.polygons.polygons:,} polygons")
         if report.not_finite:
             self.note(f"warning: {report.not_finite} pixels became nodata because the network gave no finite number")
         if self._verbose:

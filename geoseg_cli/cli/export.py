@@ -9,6 +9,7 @@ import typer
 
 from geoseg_cli.cli.console import Messages
 from geoseg_cli.cli.options import Quiet, Verbose
+from geoseg_cli.cli.request import put
 from geoseg_cli.errors import BandError, UsageError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def command(
     report = _export(opened, target, options)
     for line in _describe(opened, report):
         messages.note(f"  {line}")
-    print(report.files[0])
+    put(f"{report.files[0]}\n")
 
 
 def _refuse_output(output: Path | None, to: str) -> None:

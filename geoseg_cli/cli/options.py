@@ -94,6 +94,17 @@ Entropy = Annotated[
         " for all equally probable (uint8, value / 250).",
     ),
 ]
+SeamsRaster = Annotated[
+    Path | None,
+    typer.Option(
+        "--seams",
+        metavar="OUT",
+        rich_help_panel=WRITING,
+        show_default=False,
+        help="Also write where overlapping tiles disagreed: the share of a pixel's tiles that named another class than"
+        " their blend did (uint8, value / 250), 0 where one tile answered. The report says how often they did.",
+    ),
+]
 CreationOptions = Annotated[
     list[str] | None,
     typer.Option(

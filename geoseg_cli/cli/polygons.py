@@ -21,7 +21,9 @@ Map = Annotated[
 ]
 Out = Annotated[
     Path,
-    typer.Option("-o", "--output", metavar="OUT.gpkg|.fgb|.geojson", help="The vector file.", show_default=False),
+    typer.Option(
+        "-o", "--output", metavar="OUT.gpkg|.fgb|.geojson|.parquet", help="The vector file.", show_default=False
+    ),
 ]
 Simplify = Annotated[
     float | None,

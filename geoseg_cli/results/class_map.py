@@ -33,6 +33,7 @@ class ByteRaster:
         nodata: Value of pixels without an answer; None where the file names none.
         scale: Meaning of one step of a value.
         tags: Its default-domain metadata.
+        band: Description of its band; empty where it has none.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class ByteRaster:
     nodata: int | None
     scale: float
     tags: Mapping[str, str]
+    band: str = ""
 
     @classmethod
     def open(cls, path: Path) -> ByteRaster:
@@ -55,12 +57,12 @@ class ByteRaster:
             with _opened(path) as file:
                 nodata = None if file.nodata is None else int(file.nodata)
                 shape, grid = (file.count, *file.dtypes), Grid(file.crs, file.transform, file.height, file.width)
-                scale, tags = file.scales[0], file.tags()
+                scale, tags, bands = file.scales[0], file.tags(), file.descriptions
         except RasterioIOError as error:
             raise InputError(f"{path} cannot be read as a GeoTIFF: {error}", "give a map that geoseg wrote") from error
         if shape != (1, "uint8"):
             raise InputError(f"{path} has {shape[0]} bands of {shape[1]}, not one of uint8", "give a map of classes")
-        return cls(path, grid, nodata, scale, tags)
+        return cls(path, grid, nodata, scale, tags, bands[0] or "")
 
     def strips(self) -> Iterator[Strip]:
         """Its rows from top to bottom.

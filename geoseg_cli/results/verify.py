@@ -15,6 +15,7 @@ from geoseg_cli.results.areas import ClassCounts
 from geoseg_cli.results.creation_options import RasterFormat
 from geoseg_cli.results.description import FORMAT_TAG, PIXELS_TAG, MapDescription
 from geoseg_cli.results.map_file import opened_map, read_map, row_windows
+from geoseg_cli.results.maps import Kind
 from geoseg_cli.results.raster import BLOCK_PX
 from geoseg_cli.results.read_back import has_tiles
 from geoseg_cli.results.sidecars import sidecar_paths, sidecars
@@ -44,6 +45,7 @@ class Verdict:
         problems: What is wrong, by check; empty for a map that is as it was written.
         absent: Sidecars that are not there, which is no mistake.
         format: What the file says that it is.
+        kind: ``labels`` for a class map, or which of the further rasters of a run it is.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Verdict:
     problems: Mapping[str, Problems]
     absent: tuple[str, ...]
     format: RasterFormat = "cog"
+    kind: Kind = "labels"
 
     @property
     def is_intact(self) -> bool:
@@ -61,6 +64,7 @@ class Verdict:
         """The verdict in plain types."""
         return {
             "map": str(self.path),
+            "kind": self.kind,
             "intact": self.is_intact,
             "format": self.format,
             "checks": list(self.checks),
@@ -85,7 +89,7 @@ def verify_map(path: Path) -> Verdict:
         with opened_map(path) as file:
             description, counts, digest = read_map(path, file)
             found = {
-                "structure": _structure(file, _format(description)),
+                "structure": structure(file, _format(description)),
                 "provenance": _provenance(description),
                 "legend": _palette(file, description),
                 "pixels": _pixels(description, counts, digest),
@@ -108,7 +112,8 @@ def _format(description: MapDescription) -> RasterFormat:
     return "gtiff" if description.tags.get(FORMAT_TAG) == "gtiff" else "cog"
 
 
-def _structure(file: Any, raster_format: RasterFormat) -> Problems:
+def structure(file: Any, raster_format: RasterFormat) -> Problems:
+    """What is wrong with how an open file is laid out."""
     found = []
     if raster_format == "cog" and file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
         found.append("it is no cloud-optimized GeoTIFF, or was one before it was edited")
@@ -121,8 +126,13 @@ def _structure(file: Any, raster_format: RasterFormat) -> Problems:
     return tuple(found)
 
 
+def missing_provenance(tags: Mapping[str, str]) -> Problems:
+    """Tags that every raster of geoseg has, and this one has not."""
+    return tuple(f"the tag {name} is missing" for name in PROVENANCE if name not in tags)
+
+
 def _provenance(description: MapDescription) -> Problems:
-    found = [f"the tag {name} is missing" for name in PROVENANCE if name not in description.tags]
+    found = list(missing_provenance(description.tags))
     if not found:
         try:
             _ = description.written, description.acquired, bytes.fromhex(description.tags["GEOSEG_MODEL_SHA256"])

@@ -239,8 +239,10 @@ class Resampled:
         if rows.probabilities is not None:
             probabilities = np.stack([np.where(valid, plane[places], np.float32(0)) for plane in rows.probabilities])
         labels = np.where(valid, rows.labels[places], np.uint8(nodata))
-        confidence = None if rows.confidence is None else only_where(valid, rows.confidence[places])
-        return Rows(start, labels, confidence, probabilities, valid)
+        confidence, seams = (
+            None if plane is None else only_where(valid, plane[places]) for plane in (rows.confidence, rows.seams)
+        )
+        return Rows(start, labels, confidence, probabilities, valid, seams)
 
     def _stored_validity(self, start: int, stop: int) -> BoolArray:
         """(stop - start, W) bool of the source; remembered from reading, or else read again."""

@@ -210,7 +210,7 @@ def test_wrong_usage_ends_with_2_and_writes_nothing(run: Run, scene: Path, model
 
 
 def test_one_output_name_for_several_scenes_is_refused(run: Run, scene: Path, model: Path) -> None:
-    for option in ("--output", "--probabilities", "--confidence", "--entropy"):
+    for option in ("--output", "--probabilities", "--confidence", "--entropy", "--seams", "--polygons"):
         assert run("cloudmask", scene, scene, "--model", model, option, "x.tif").code == 2
 
 
