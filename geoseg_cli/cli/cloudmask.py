@@ -41,6 +41,8 @@ def command(
     crop: o.Crop = False,
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
+    max_pixels: o.MaxPixels = None,
+    sidecars: o.UseSidecars = False,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
     entropy: o.Entropy = None,

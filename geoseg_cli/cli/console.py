@@ -88,6 +88,8 @@ class Messages:
         self._console.print(table)
         if report.hidden_pixels is not None:
             self.note(f"hidden below clouds and shadows, or where nobody can tell: {report.hidden_pixels:,} pixels")
+        if report.valid_pixels == 0:
+            self.note("warning: no valid pixel: the map is nodata everywhere")
         if report.not_finite:
             self.note(f"warning: {report.not_finite} pixels became nodata because the network gave no finite number")
         if self._verbose:

@@ -38,6 +38,7 @@ def command(
     sensor: o.SensorName = None,
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
+    max_pixels: o.MaxPixels = None,
     overwrite: Overwrite = False,
     quiet: o.Quiet = False,
 ) -> None:

@@ -290,7 +290,7 @@ class _Runner:
         return engine
 
     def _plan(self, scene: Path) -> dict[str, Any]:
-        from geoseg_cli.engines.devices import usable_cores
+        from geoseg_cli.ahead import usable_cores
         from geoseg_cli.predict import check_outputs, memory_json, open_for
 
         output, options = self._request.output_of(scene), self._options

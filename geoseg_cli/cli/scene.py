@@ -44,6 +44,8 @@ def info(
     gsd: o.GsdName = "auto",
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
+    max_pixels: o.MaxPixels = None,
+    sidecars: o.UseSidecars = False,
 ) -> None:
     """Tell what geoseg understands of SCENE, and which bundles can run on it.
 
