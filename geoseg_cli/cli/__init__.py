@@ -23,6 +23,7 @@ from geoseg_cli.cli import (
     doctor,
     evaluate,
     export,
+    logs,
     models,
     polygons,
     preview,
@@ -36,7 +37,6 @@ from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
 
-BUG_EXIT_CODE = 70
 LINES = "\n"
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -79,18 +79,22 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     """
     _prepare_process()
     given = sys.argv[1:] if arguments is None else list(arguments)
+    with logs.recorded(given):
+        _run(given, name)
+
+
+def _run(given: Sequence[str], name: str | None) -> None:
     try:
         app(given, prog_name=name)
     except GeosegError as error:
-        _fail(error.message, error.hint, error.exit_code)
+        _fail(error)
     except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}"
+        bug = GeosegError(text, "run with -vv and report what it prints")
         if any(argument.startswith("-vv") for argument in given):
+            logs.failure(bug)
             raise
-        _fail(
-            f"internal error: {type(error).__name__}: {error}",
-            "run with -vv and report what it prints",
-            BUG_EXIT_CODE,
-        )
+        _fail(bug)
 
 
 def _prepare_process() -> None:
@@ -106,11 +110,13 @@ def _prepare_process() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
-    print(f"geoseg: {printable(message, keep=LINES)}", file=sys.stderr)
-    if hint:
-        print(f"  -> {printable(hint, keep=LINES)}", file=sys.stderr)
-    sys.exit(exit_code)
+def _fail(error: GeosegError) -> NoReturn:
+    logs.failure(error)
+    hide = logs.redaction().secretless
+    print(f"geoseg: {printable(hide(error.message), keep=LINES)}", file=sys.stderr)
+    if error.hint:
+        print(f"  -> {printable(hide(error.hint), keep=LINES)}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
