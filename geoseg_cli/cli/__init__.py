@@ -15,22 +15,7 @@ from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 
-from geoseg_cli.cli import (
-    areas,
-    bench,
-    classify,
-    cloudmask,
-    doctor,
-    evaluate,
-    export,
-    models,
-    polygons,
-    preview,
-    report,
-    scene,
-    train,
-    verify,
-)
+from geoseg_cli.cli.commands import LazyCommands
 from geoseg_cli.cli.messenger import Messenger
 from geoseg_cli.cli.options import Version
 from geoseg_cli.errors import GeosegError
@@ -42,6 +27,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 app = typer.Typer(
     name="geoseg",
+    cls=LazyCommands,
     help="Turn satellite scenes into georeferenced land-cover maps and cloud masks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -52,22 +38,6 @@ app = typer.Typer(
 @app.callback()
 def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", count=True, hidden=True)] = 0) -> None:
     """Turn satellite scenes into georeferenced land-cover maps and cloud masks."""
-
-
-app.command("classify")(classify.command)
-app.command("cloudmask")(cloudmask.command)
-app.command("verify")(verify.command)
-app.command("polygons")(polygons.command)
-app.command("areas")(areas.command)
-app.command("preview")(preview.command)
-app.command("report")(report.command)
-app.add_typer(scene.app, name="scene")
-app.add_typer(models.app, name="models")
-app.command("evaluate")(evaluate.command)
-app.command("train")(train.command)
-app.command("export")(export.command)
-app.command("bench")(bench.command)
-app.command("doctor")(doctor.command)
 
 
 def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
