@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geoseg_cli.cli import map_options as m
 from geoseg_cli.cli import options as o
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import DEFAULT_CLOUD_MODEL, Request, run_request
 
 SUFFIX = "cloudmask"
@@ -53,6 +54,8 @@ def command(
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
     version: o.Version = False,

@@ -184,7 +184,8 @@ BatchSize = Annotated[
     typer.Option(
         "--batch",
         metavar="N|auto",
-        help="Tiles that travel together; never changes the map.",
+        help="Tiles that travel together; auto finds the fastest number in a long run and remembers it. Never changes"
+        " the map.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -20,7 +20,7 @@ from geoseg_cli.printable import printable
 if TYPE_CHECKING:
     from geoseg_cli.scenes.describe import BandDescription, BundleFit, Refusal, SceneDescription
 
-app = typer.Typer(help="Look at scenes before anything is computed.", no_args_is_help=True)
+app = typer.Typer(help="Look at scenes before anything is computed.", no_args_is_help=True, add_completion=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
