@@ -305,7 +305,11 @@ class ModelCard(_Open):
             ModelError: The card is no JSON, or holds something that geoseg does not understand.
         """
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            card = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            _ = card.legend  # classes that no map can hold are refused now, not after the inference
+            return card
+        except ModelError as error:
+            raise ModelError(f"card {path}: {error.message}", error.hint) from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -141,12 +141,13 @@ class Job:
         """Classes of the map as the network gives it, before it is cleaned."""
         return self.bundle.legend if self.masking is None else self.masking.legend
 
-    def memory(self, batch_tiles: int, share: float = 1.0) -> MemoryPlan:
+    def memory(self, batch_tiles: int, share: float = 1.0, largest: int | None = None) -> MemoryPlan:
         """How much memory the job will take, without that of its clouds.
 
         Args:
             batch_tiles: Tiles that the engine likes to get together; counts unless the user said how many.
             share: How much of what the run may take is for this job.
+            largest: The largest batch that is wanted where memory is; None for ``batch_tiles``.
 
         Raises:
             UsageError: The user allows less than the smallest plan needs.
@@ -174,7 +175,7 @@ class Job:
         )
         limit = options.max_memory_bytes or fair_share_bytes()
         limit = None if limit is None else int(limit * share)
-        chosen = plan_memory(load, options.batch or batch_tiles, limit, options.batch is not None)
+        chosen = plan_memory(load, options.batch or largest or batch_tiles, limit, options.batch is not None)
         if options.max_memory_bytes is not None:
             refuse_excess(chosen, share)
         return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +43,9 @@ from geoseg_cli.version import __version__
 
 if TYPE_CHECKING:
     from xarray import DataArray
+
+_LOG = logging.getLogger(__name__)
+_LOGGED = ("outputs", "sidecars", "engine", "tiles_run", "valid_pixels", "not_finite_pixels", "seconds")
 
 BAND_DESCRIPTIONS = {"land-cover": "land_cover", "cloud": "cloud_mask"}
 
@@ -165,6 +169,7 @@ def predict_scene(
         samples = _refuse_early(job)
         if announce:
             announce(job)
+        _LOG.info("resolved", extra={"fields": {"decisions": job.decisions()}})
         run = _run_of(job, engine, clouds, clock)
         stack.enter_context(block_cache(sum(plan.cache_bytes for plan in run.plans)))
         spec = _map_spec(job, engine, clouds)
@@ -182,7 +187,7 @@ def predict_scene(
                 write_sidecars(writer.describe(), assets, address_of(job.scene.path), transaction)
             transaction.commit()
         areas, decisions = writer.areas(), job.decisions()
-    return PredictReport(
+    report = PredictReport(
         outputs=targets,
         polygons=polygons,
         sidecars=sidecars,
@@ -197,6 +202,9 @@ def predict_scene(
         hidden_pixels=run.hidden_pixels,
         seams=run.seams if job.options.seams else None,
     )
+    told = report.to_json()
+    _LOG.info("published", extra={"fields": {name: told[name] for name in _LOGGED}})
+    return report
 
 
 def open_for(

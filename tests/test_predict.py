@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -57,6 +58,14 @@ def random_scene(path: Path, height: int, width: int, seed: int = 0, **profile: 
     valid = rng.random((height, width)) > 0.3
     write_scene(path, labels, valid, **profile)
     return np.where(valid, labels, 255)
+
+
+class SlowCalls(IdentityEngine):
+    """Every call takes its time, whatever it holds."""
+
+    def run(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        time.sleep(0.01)
+        return super().run(pixels)
 
 
 def read(path: Path) -> npt.NDArray[Any]:
@@ -141,6 +150,25 @@ def test_labels_do_not_depend_on_batch_or_read_ahead(workdir: Path) -> None:
         assert max(engine.batches) == batch
         made.append(output.read_bytes())
     assert made[0] == made[1] == made[2]
+
+
+def test_a_long_run_finds_the_size_of_its_batches_and_the_next_one_uses_it(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call costs time whatever it holds, so larger batches are faster; the map is that of single tiles."""
+    monkeypatch.setattr("geoseg_cli.batch_size.user_cache_path", lambda name: workdir / "cache")
+    random_scene(workdir / "scene.tif", 400, 400)
+    maps, sizes = [], []
+    for batch in (1, None, None):
+        engine = SlowCalls(4)
+        options = PredictOptions(tile_px=32, overlap_px=0, batch=batch, overwrite=True)
+        predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), engine, options)
+        maps.append(read(workdir / "map.tif"))
+        sizes.append(engine.batches)
+    assert set(sizes[0]) == {1}
+    assert sizes[1][:9] == [1, 1, 1, 2, 2, 4, 4, 8, 8]
+    assert set(sizes[2][:-1]) == {8}
+    assert all(np.array_equal(maps[0], other) for other in maps[1:])
 
 
 def test_an_all_nodata_scene_runs_no_engine_and_gives_all_nodata(workdir: Path) -> None:

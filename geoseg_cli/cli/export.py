@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.options import Quiet, Verbose
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import BandError, UsageError
@@ -98,6 +99,8 @@ def command(
     radiometry: Radiometry = "auto",
     accept_agreement: AcceptAgreement = None,
     overwrite: Overwrite = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:

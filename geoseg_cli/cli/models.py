@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle
     from geoseg_cli.networks.counting import NetworkSize
 
-app = typer.Typer(help="List and describe the bundles and the architectures.", no_args_is_help=True)
+app = typer.Typer(
+    help="List and describe the bundles and the architectures.", no_args_is_help=True, add_completion=False
+)
 
 Bands = Annotated[int | None, typer.Option(min=1, help="Input bands (default: as published).", show_default=False)]
 Classes = Annotated[int | None, typer.Option(min=1, help="Output classes (default: as published).", show_default=False)]

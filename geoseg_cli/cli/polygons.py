@@ -10,6 +10,7 @@ import typer
 
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
 
@@ -79,6 +80,8 @@ def command(
     legend: LegendName = None,
     overwrite: Overwrite = False,
     json: AsJson = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
 ) -> None:
     """Turn a class map into polygons: one for each connected part of a class.

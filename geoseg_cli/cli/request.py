@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg_cli.cli import logs
 from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.map_options import accuracy_of, cleaning_of
 from geoseg_cli.cli.options import read_gsd, read_size, scene_options
-from geoseg_cli.cli.scene_paths import is_address, is_product, place_and_stem, scenes_in, shown
+from geoseg_cli.cli.scene_paths import is_product, place_and_stem, scenes_in, shown
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def run_request(request: Request) -> None:
     runner = _Runner(request, messages)
     failed = 0
     for scene in scenes:
+        logs.about(shown(scene))
         try:
             put(runner.run(scene))
         except Exception as error:
@@ -299,7 +301,7 @@ class _Runner:
         return engine
 
     def _plan(self, scene: Path) -> dict[str, Any]:
-        from geoseg_cli.engines.devices import usable_cores
+        from geoseg_cli.ahead import usable_cores
         from geoseg_cli.predict import check_outputs, memory_json, open_for
 
         output, options = self._request.output_of(scene), self._options
@@ -387,14 +389,15 @@ def _cleaning_lines(decisions: dict[str, Any]) -> list[str]:
 
 
 def _scene_field(scene: Path) -> dict[str, str]:
-    """The scene's name for a report where the library's may hold a secret."""
-    return {"scene": shown(scene)} if is_address(scene) else {}
+    """The scene's name for a report, as it was given: the library's is whole, and may tell the home folder."""
+    return {"scene": shown(scene)}
 
 
 def _failure(scene: Path, error: GeosegError) -> dict[str, Any]:
+    hide = logs.redaction().text
     return {
         "scene": shown(scene),
-        "error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code},
+        "error": {"message": hide(error.message), "hint": hide(error.hint), "exit_code": error.exit_code},
     }
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.options import DryRun, Quiet, Verbose
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
@@ -50,6 +51,8 @@ def command(
     restart: Restart = False,
     device: Device = "auto",
     dry_run: DryRun = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:

@@ -208,5 +208,8 @@ def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:
     assert values is not None, f"rows without {kind} cannot fill a raster of it"
     if kind == "entropy":
         values = normalised_entropy(values)
-    stored = np.rint(values * PROBABILITY_STEPS).astype(np.uint8)
-    return np.where(rows.valid, stored, np.uint8(NODATA)).reshape(-1, *rows.labels.shape)
+    steps = np.rint(values * PROBABILITY_STEPS)
+    # NaN fails as well: no conversion says that a number did not fit.
+    if not (steps.min() >= 0 and steps.max() <= PROBABILITY_STEPS):
+        raise ValueError(f"{kind} of {values.min()} to {values.max()} in rows from {rows.row} are no shares of 1")
+    return np.where(rows.valid, steps.astype(np.uint8), np.uint8(NODATA)).reshape(-1, *rows.labels.shape)

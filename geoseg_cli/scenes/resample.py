@@ -198,6 +198,12 @@ class Resampled:
         """Bytes of each number that :meth:`read` gives: those of float32."""
         return 4
 
+    @property
+    def working_bytes(self) -> int:
+        """Bytes per shown pixel that reading the stored ones takes beside what it gives, rounded up."""
+        stored = self._rows.stored * self._cols.stored
+        return -(-self._source.working_bytes * stored // (self._rows.shown * self._cols.shown))
+
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows of shown pixels."""
         return self._source.bytes_in_cache(min(self._rows.stored, rows * self._rows.stored // self._rows.shown + 2))
