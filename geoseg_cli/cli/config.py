@@ -13,17 +13,10 @@ import typer
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
 
-app = typer.Typer(help="Show the configuration and where each value comes from.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show the configuration and where each value comes from.", no_args_is_help=True, add_completion=False
+)
 
-File = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        show_default=False,
-        help="Configuration to use in the place of the nearest geoseg.toml; /dev/null for none.",
-    ),
-]
 Command = Annotated[
     list[str] | None,
     typer.Argument(
@@ -37,28 +30,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 UNSET, FLAG = "default", "flag"
 
-_HELP = {"-h", "--help"}
-
-
-def apply(ctx: typer.Context, named: Path | None) -> None:
-    """Give the command that is about to run its values; flags go before them.
-
-    Args:
-        ctx: Of the tool itself, whose ``obj`` are the words that it was called with.
-        named: The file of ``--config``.
-
-    Raises:
-        ConfigError: A file or variable says something that cannot be used.
-    """
-    from geoseg_cli.cli.config_layers import default_map, project_file, read_files
-
-    name = ctx.invoked_subcommand
-    # Help must be there for whoever has to repair a file.
-    if name is None or name == "config" or _HELP & set(ctx.obj or ()):
-        return
-    files = read_files(ctx.command, project_file(named, os.environ, Path.cwd()))
-    ctx.default_map = default_map(ctx.command, files, os.environ, name)
-
 
 @app.command("show", context_settings={"ignore_unknown_options": True})
 def show(ctx: typer.Context, command: Command = None, json: AsJson = False) -> None:
@@ -66,6 +37,7 @@ def show(ctx: typer.Context, command: Command = None, json: AsJson = False) -> N
     from geoseg_cli.cli.config_layers import leaves, project_file, read_files
 
     root: Any = ctx.find_root()
+    root.command.load_all()
     project = project_file(root.params["config_file"], os.environ, Path.cwd())
     files = read_files(root.command, project)
     words, flags = _split(root.command, command or [])

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg_cli.cli import logs
 from geoseg_cli.cli.console import Messages, tame
-from geoseg_cli.cli.map_options import cleaning_of
+from geoseg_cli.cli.map_options import accuracy_of, cleaning_of
 from geoseg_cli.cli.options import read_gsd, read_size, scene_options
-from geoseg_cli.cli.scene_paths import is_address, is_product, place_and_stem, scenes_in, shown
+from geoseg_cli.cli.scene_paths import is_product, place_and_stem, scenes_in, shown
 from geoseg_cli.errors import GeosegError, InputMissingError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SOME_FAILED_EXIT_CODE = 1
 DEFAULT_CLOUD_MODEL = "cloud-lale"
+ONE_FILE = ("output", "probabilities", "confidence", "entropy", "seams", "polygons")
+"""Options that name one file, so that they go with one scene alone."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,15 @@ class Request:
                 raise UsageError(f"--{name.replace('_', '-')} is empty", "give a value, or leave the option out")
         _refuse_contradicting_areas(given)
         _refuse_idle_cloud_options(given)
+        for name in ("simplify", "min_area"):
+            if given.get(name) is not None and given["polygons"] is None:
+                raise UsageError(f"--{name.replace('_', '-')} without --polygons means nothing", "add --polygons FILE")
         if given.get("legend") and given.get("clouds_as") == "class":
             raise UsageError("--legend cannot turn the classes of clouds into others", "use --clouds-as nodata")
         many = len(given["scenes"]) > 1
         if given["output"] and given["out_dir"]:
             raise UsageError("--output and --out-dir exclude each other", "give one of them")
-        for name in ("output", "probabilities", "confidence", "entropy"):
+        for name in ONE_FILE:
             if many and given[name]:
                 raise UsageError(f"--{name} names one file, but there are several scenes", "use --out-dir")
         return cls(dict(given), task, default_model, suffix, folders)
@@ -96,7 +102,7 @@ class Request:
                 f"no GeoTIFF, JPEG 2000, Sentinel-2, Landsat or HLS scenes in folder {folder}",
                 "give a folder that holds *.tif or *.jp2 files, SAFE folders or zips, Landsat or HLS folders",
             )
-        for name in ("output", "probabilities", "confidence", "entropy"):
+        for name in ONE_FILE:
             if len(inside) > 1 and self.given[name]:
                 raise UsageError(f"--{name} names one file, but the folder holds several scenes", "use --out-dir")
         return inside
@@ -130,6 +136,7 @@ class Request:
             legend: Classes of the bundle; None where it is not known yet.
         """
         from geoseg_cli.job import PredictOptions
+        from geoseg_cli.results.polygons import PolygonOptions
 
         given = self.given
         return PredictOptions(
@@ -147,11 +154,14 @@ class Request:
             probabilities=given["probabilities"],
             confidence=given["confidence"],
             entropy=given["entropy"],
+            seams=given["seams"],
+            polygons=given["polygons"],
+            polygon_options=PolygonOptions(given["simplify"], given["min_area"]),
             sidecars=not given["no_sidecar"],
             max_memory_bytes=read_size(given["max_memory"]),
             cleaning=cleaning_of(given, legend),
             cloud_threshold=given.get("threshold"),
-            accuracy=given["accuracy"],
+            accuracy=accuracy_of(given["accuracy"]),
             format=given["format"],
             creation_options=_creation_options(given["co"] or ()),
             overwrite=given["overwrite"],
@@ -172,6 +182,7 @@ def run_request(request: Request) -> None:
     runner = _Runner(request, messages)
     failed = 0
     for scene in scenes:
+        logs.about(shown(scene))
         try:
             put(runner.run(scene))
         except Exception as error:
@@ -290,7 +301,7 @@ class _Runner:
         return engine
 
     def _plan(self, scene: Path) -> dict[str, Any]:
-        from geoseg_cli.engines.devices import usable_cores
+        from geoseg_cli.ahead import usable_cores
         from geoseg_cli.predict import check_outputs, memory_json, open_for
 
         output, options = self._request.output_of(scene), self._options
@@ -378,14 +389,15 @@ def _cleaning_lines(decisions: dict[str, Any]) -> list[str]:
 
 
 def _scene_field(scene: Path) -> dict[str, str]:
-    """The scene's name for a report where the library's may hold a secret."""
-    return {"scene": shown(scene)} if is_address(scene) else {}
+    """The scene's name for a report, as it was given: the library's is whole, and may tell the home folder."""
+    return {"scene": shown(scene)}
 
 
 def _failure(scene: Path, error: GeosegError) -> dict[str, Any]:
+    hide = logs.redaction().text
     return {
         "scene": shown(scene),
-        "error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code},
+        "error": {"message": hide(error.message), "hint": hide(error.hint), "exit_code": error.exit_code},
     }
 
 

@@ -35,6 +35,8 @@ def place_and_stem(scene: Path) -> tuple[Path, str]:
     """
     if is_address(scene):
         return Path(), _stem(shown(scene).rstrip("/").rpartition("/")[2])
+    if (zipped := _in_zip(scene)) is not None:
+        return _outside(zipped.parent), _stem(scene.name)
     if os.path.isdir(scene):
         folder = scene if scene.name not in ("", "..") else scene.resolve()
         return _outside(folder.parent), _stem(folder.name)
@@ -44,6 +46,14 @@ def place_and_stem(scene: Path) -> tuple[Path, str]:
         name = scene.name if found is None else found["mtl"].rstrip("_") or scene.name
         return _outside(scene.parent), _stem(name)
     return _outside(folder.parent), _stem(folder.name)
+
+
+def _in_zip(scene: Path) -> Path | None:
+    """The zip file that a scene lies in by its name."""
+    from geoseg_cli.scenes.zip_member import split_name
+
+    found = split_name(scene)
+    return None if found is None else found[0]
 
 
 def _outside(folder: Path) -> Path:

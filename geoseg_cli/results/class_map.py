@@ -34,6 +34,7 @@ class ByteRaster:
         nodata: Value of pixels without an answer; None where the file names none.
         scale: Meaning of one step of a value.
         tags: Its default-domain metadata.
+        band: Description of its band; empty where it has none.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ByteRaster:
     nodata: int | None
     scale: float
     tags: Mapping[str, str]
+    band: str = ""
 
     @classmethod
     def open(cls, path: Path) -> ByteRaster:
@@ -56,12 +58,12 @@ class ByteRaster:
             with _opened(path) as file:
                 nodata = None if file.nodata is None else int(file.nodata)
                 shape, grid = (file.count, *file.dtypes), Grid(file.crs, file.transform, file.height, file.width)
-                scale, tags = file.scales[0], file.tags()
+                scale, tags, bands = file.scales[0], file.tags(), file.descriptions
         except RasterioIOError as error:
             raise InputError(f"{path} cannot be read as a GeoTIFF: {error}", "give a map that geoseg wrote") from error
         if shape != (1, "uint8") and not (shape == (2, "uint8", "uint8") and COUNTS_TAG in tags):
             raise InputError(f"{path} has {shape[0]} bands of {shape[1]}, not one of uint8", "give a map of classes")
-        return cls(path, grid, nodata, scale, tags)
+        return cls(path, grid, nodata, scale, tags, bands[0] or "")
 
     def strips(self) -> Iterator[Strip]:
         """Its rows from top to bottom.

@@ -58,23 +58,41 @@ class Asset:
         format: What the file is.
     """
 
-    kind: Literal["labels", "probabilities", "confidence", "entropy"]
+    kind: Literal["labels", "probabilities", "confidence", "entropy", "seams"]
     target: Path
     file: Path
     spec: RasterSpec
     format: RasterFormat = "cog"
 
 
-def stac_item(description: MapDescription, assets: Sequence[Asset], source: Path | str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class VectorAsset:
+    """Polygons of the map.
+
+    Attributes:
+        target: Where they will lie.
+        file: Where they lie now.
+        media_type: What the file is.
+    """
+
+    target: Path
+    file: Path
+    media_type: str
+    kind: Literal["polygons"] = "polygons"
+
+
+def stac_item(
+    description: MapDescription, assets: Sequence[Asset | VectorAsset], source: Path | str | None
+) -> dict[str, Any]:
     """The catalogue entry of a map.
 
     Args:
         description: The map.
-        assets: The rasters of the run, the map itself first.
+        assets: What the run wrote, the map itself first.
         source: The scene: its address, or its path, which is written only where it is near the map; None for none.
 
     Raises:
-        OSError: A raster cannot be read.
+        OSError: A file cannot be read.
     """
     folder = assets[0].target.parent
     place = footprint(description.grid)
@@ -196,7 +214,10 @@ def _links(description: MapDescription, source: Path | str | None, folder: Path)
     return [*links, {"rel": "describedby", "href": f"ni:///sha-256;{digest}", "title": title}]
 
 
-def _asset(description: MapDescription, asset: Asset, href: str) -> dict[str, Any]:
+def _asset(description: MapDescription, asset: Asset | VectorAsset, href: str) -> dict[str, Any]:
+    file = {"file:size": asset.file.stat().st_size, "file:checksum": checksum(asset.file)}
+    if isinstance(asset, VectorAsset):
+        return {"href": href, "type": asset.media_type, "roles": ["data"], **file}
     spec = asset.spec
     steps = description.grid.gsd_m()
     resolution = {"spatial_resolution": round(sum(steps) / 2, 3)} if steps else {}
@@ -217,8 +238,7 @@ def _asset(description: MapDescription, asset: Asset, href: str) -> dict[str, An
         "bands": [{"name": name, **number} for name in spec.descriptions],
         # What clients of STAC before 1.1 look for.
         "raster:bands": [{**number, "sampling": "area", **resolution, **scaled} for _ in spec.descriptions],
-        "file:size": asset.file.stat().st_size,
-        "file:checksum": checksum(asset.file),
+        **file,
     }
 
 

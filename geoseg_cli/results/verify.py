@@ -16,6 +16,7 @@ from geoseg_cli.results.areas import ClassCounts
 from geoseg_cli.results.creation_options import RasterFormat
 from geoseg_cli.results.description import COUNTS_TAG, FORMAT_TAG, PIXELS_TAG, MapDescription
 from geoseg_cli.results.map_file import opened_map, read_map, row_windows
+from geoseg_cli.results.maps import Kind
 from geoseg_cli.results.raster import BLOCK_PX
 from geoseg_cli.results.read_back import has_tiles
 from geoseg_cli.results.sidecars import sidecar_paths, sidecars
@@ -51,6 +52,7 @@ class Verdict:
         problems: What is wrong, by check; empty for a map that is as it was written.
         absent: Sidecars that are not there, which is no mistake.
         format: What the file says that it is.
+        kind: ``labels`` for a class map, or which of the further rasters of a run it is.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Verdict:
     problems: Mapping[str, Problems]
     absent: tuple[str, ...]
     format: RasterFormat = "cog"
+    kind: Kind = "labels"
 
     @property
     def is_intact(self) -> bool:
@@ -68,6 +71,7 @@ class Verdict:
         """The verdict in plain types."""
         return {
             "map": str(self.path),
+            "kind": self.kind,
             "intact": self.is_intact,
             "format": self.format,
             "checks": list(self.checks),
@@ -92,7 +96,7 @@ def verify_map(path: Path) -> Verdict:
         with opened_map(path) as file:
             description, counts, digest = read_map(path, file)
             found = {
-                "structure": _structure(file, _format(description)),
+                "structure": structure(file, _format(description)),
                 "provenance": _provenance(description),
                 "legend": _palette(file, description),
                 "pixels": _pixels(description, counts, digest),
@@ -117,7 +121,8 @@ def _format(description: MapDescription) -> RasterFormat:
     return "gtiff" if description.tags.get(FORMAT_TAG) == "gtiff" else "cog"
 
 
-def _structure(file: Any, raster_format: RasterFormat) -> Problems:
+def structure(file: Any, raster_format: RasterFormat) -> Problems:
+    """What is wrong with how an open file is laid out."""
     found = []
     if raster_format == "cog" and file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
         found.append("it is no cloud-optimized GeoTIFF, or was one before it was edited")
@@ -130,10 +135,15 @@ def _structure(file: Any, raster_format: RasterFormat) -> Problems:
     return tuple(found)
 
 
+def missing_provenance(tags: Mapping[str, str]) -> Problems:
+    """Tags that every raster of geoseg has, and this one has not."""
+    wanted = COMPOSITE_PROVENANCE if COUNTS_TAG in tags else PROVENANCE
+    return tuple(f"the tag {name} is missing" for name in wanted if name not in tags)
+
+
 def _provenance(description: MapDescription) -> Problems:
     tags = description.tags
-    wanted = COMPOSITE_PROVENANCE if COUNTS_TAG in tags else PROVENANCE
-    found = [f"the tag {name} is missing" for name in wanted if name not in tags]
+    found = list(missing_provenance(tags))
     if not found:
         try:
             _ = description.written, description.acquired, description.acquired_between

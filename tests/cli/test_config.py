@@ -20,6 +20,7 @@ from tests.cli.conftest import Run
 from tests.composite.stacks import WORLDCOVER, write_map
 
 ROOT = typer.main.get_command(app)
+ROOT.load_all()
 Write = Callable[[str], Path]
 
 
