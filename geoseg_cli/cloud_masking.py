@@ -75,8 +75,10 @@ class CloudMasking:
             confidence = None
             if land.confidence is not None and clouds.confidence is not None:
                 confidence = only_where(valid, np.where(is_cloud, clouds.confidence, land.confidence))
-        probabilities = only_where(valid & shows, land.probabilities)
-        return replace(land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid)
+        probabilities, seams = (only_where(valid & shows, values) for values in (land.probabilities, land.seams))
+        return replace(
+            land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid, seams=seams
+        )
 
 
 class MaskedRows:
@@ -123,4 +125,5 @@ def _part(rows: Rows, start: int, stop: int) -> Rows:
     def cut(planes: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
         return None if planes is None else planes[..., part, :]
 
-    return Rows(rows.row + start, rows.labels[part], cut(rows.confidence), cut(rows.probabilities), rows.valid[part])
+    planes = cut(rows.confidence), cut(rows.probabilities)
+    return Rows(rows.row + start, rows.labels[part], *planes, rows.valid[part], cut(rows.seams))

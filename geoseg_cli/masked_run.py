@@ -10,7 +10,7 @@ from geoseg_cli.engines import Engine
 from geoseg_cli.job import Job
 from geoseg_cli.job_run import Clock, JobRun, Progress
 from geoseg_cli.memory import MemoryPlan
-from geoseg_cli.rows import Extra, Rows
+from geoseg_cli.rows import Extra, Rows, SeamCounts
 
 
 class MaskedRun:
@@ -65,6 +65,11 @@ class MaskedRun:
     def further_seconds(self) -> dict[str, float]:
         """Seconds of the stages of the clouds."""
         return {f"clouds_{stage}": seconds for stage, seconds in self._cloud_clock.seconds.items()}
+
+    @property
+    def seams(self) -> SeamCounts:
+        """How often overlapping tiles of the land disagreed so far."""
+        return self._land.seams
 
     @contextmanager
     def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:

@@ -12,7 +12,7 @@ LabelArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-Extra = Literal["confidence", "probabilities"]
+Extra = Literal["confidence", "probabilities", "seams"]
 """What rows can carry beside labels and validity, where somebody asks for it."""
 
 
@@ -27,6 +27,8 @@ class Rows:
             for.
         probabilities: (K, H, W) float32 that sum to 1 over K, 0 where there is no answer; None unless asked for.
         valid: (H, W) bool, where there is an answer.
+        seams: (H, W) float32, share of the tiles that answered the pixel and named another class than the label, before
+            anything was done to it; 0 where one tile answered or none; None unless asked for.
     """
 
     row: int
@@ -34,6 +36,25 @@ class Rows:
     confidence: FloatArray | None
     probabilities: FloatArray | None
     valid: BoolArray
+    seams: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeamCounts:
+    """How often overlapping tiles disagreed.
+
+    Attributes:
+        shared: Pixels that several tiles answered.
+        disputed: Those of them that these tiles gave different classes.
+    """
+
+    shared: int
+    disputed: int
+
+    @property
+    def share(self) -> float | None:
+        """Disputed pixels per shared one; None where none was shared."""
+        return self.disputed / self.shared if self.shared else None
 
 
 def only_where(valid: BoolArray, values: FloatArray | None) -> FloatArray | None:

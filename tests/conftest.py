@@ -19,6 +19,13 @@ from rasterio.transform import Affine
 settings.register_profile("geoseg", deadline=None)
 settings.load_profile("geoseg")
 
+# What a developer has configured must not decide what the tests find; subprocesses inherit this.
+_OF_THE_TESTS = {"GEOSEG_REAL_DATA", "GEOSEG_S2CLOUDLESS_PYTHON"}
+for name in [name for name in os.environ if name.startswith("GEOSEG_") and name not in _OF_THE_TESTS]:
+    del os.environ[name]
+os.environ["GEOSEG_CONFIG"] = os.devnull
+os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).resolve().parent / "no_configuration_here")
+
 # A shell's background job begins with these ignored, and so would all that the tests start.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:

@@ -142,6 +142,7 @@ class Journal:
         Raises:
             AccessError, StorageError: The folder does not take it.
         """
+        task = task.for_any_process()
         entry = Entry(
             event, time.time(), shown(task.scene), task.output, process=os.getpid(), host=platform.node(), **fields
         )

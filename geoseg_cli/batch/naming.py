@@ -106,18 +106,13 @@ class Naming:
             _refuse_common(unit.path, output.absolute(), owners, scenes)
             owners[output.absolute()] = unit.path
             home = self._home(unit, output).absolute() if keep_journal else None
-            tasks.append(SceneTask(unit.path, output) if home is None else _for_any_process(unit.path, output, home))
+            tasks.append(SceneTask(unit.path, output, home))
         return tasks
 
     def _home(self, unit: SceneUnit, output: Path) -> Path:
         if unit.output is None and self.out_dir is not None:
             return self.out_dir
         return unit.root if unit.output is None and unit.root is not None else output.parent
-
-
-def _for_any_process(scene: Path, output: Path, home: Path) -> SceneTask:
-    """A task that means the same in whatever folder a process was started."""
-    return SceneTask(scene if is_address(scene) else scene.absolute(), output.absolute(), home)
 
 
 def _refuse_common(scene: Path, output: Path, owners: dict[Path, Path], scenes: set[Path]) -> None:
@@ -156,8 +151,12 @@ def place_and_stem(scene: Path) -> tuple[Path, str]:
     Nothing goes into a product's own folder: outputs of a product folder, or of its metadata file, lie beside the
     folder and are called like it. Those of an address lie in the current folder.
     """
+    from geoseg_cli.scenes.zip_member import split_name
+
     if is_address(scene):
         return Path(), _stem(shown(scene).rstrip("/").rpartition("/")[2])
+    if (zipped := split_name(scene)) is not None:
+        return _outside(zipped[0].parent), _stem(scene.name)
     if os.path.isdir(scene):
         folder = scene if scene.name not in ("", "..") else scene.resolve()
         return _outside(folder.parent), _stem(folder.name)

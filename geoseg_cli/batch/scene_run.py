@@ -44,6 +44,9 @@ class Watch(Protocol):
     def note(self, text: str) -> None:
         """Something about the whole run."""
 
+    def begin(self, task: SceneTask) -> None:
+        """This thread turns to a scene."""
+
     def announce(self, task: SceneTask, job: Job) -> None:
         """A scene was opened and understood."""
 
@@ -121,10 +124,11 @@ class SceneRunner:
     Args:
         models: What runs them.
         watch: Is told what happens.
+        hide: Takes out of messages what neither journal nor report should hold.
     """
 
-    def __init__(self, models: Models, watch: Watch) -> None:
-        self._models, self._watch, self._recipe = models, watch, models.recipe
+    def __init__(self, models: Models, watch: Watch, hide: Callable[[str], str] = str) -> None:
+        self._models, self._watch, self._recipe, self._hide = models, watch, models.recipe, hide
         self._identities: Identities | None = None
         self._journals: dict[Path, Journal] = {}
         self._lock = threading.Lock()
@@ -136,13 +140,14 @@ class SceneRunner:
             EngineTrouble: No engine runs.
         """
         started = time.perf_counter()
+        self._watch.begin(task)
         try:
             status, report = self._run(task, turn)
         except EngineTrouble:
             raise
         # A mistake of ours in one scene must not cost the others their maps.
         except Exception as error:
-            failure = Failure.of(error, task.scene)
+            failure = Failure.of(error, task.scene, self._hide)
             seconds = time.perf_counter() - started
             if isinstance(error, BusyError):
                 return Outcome(task, "busy", seconds, failure=failure)
@@ -162,7 +167,7 @@ class SceneRunner:
         with self._lock:
             journals = list(self._journals.values())
         for journal in journals:
-            if task.output.is_relative_to(journal.home):
+            if task.place.is_relative_to(journal.home):
                 journal.reload()
 
     def _run(self, task: SceneTask, turn: Turn) -> tuple[Status, dict[str, Any]]:
@@ -170,7 +175,7 @@ class SceneRunner:
             return "done", self.predict(task, turn).to_json()
         decision, key = self.decide(task)
         if decision == "keep":
-            self._journal(task.home).write(task, "kept", files={task.output: hash_of(task.output)})
+            self._journal(task.home).write(task, "kept", files={task.place: hash_of(task.output)})
         if decision in ("unchanged", "keep"):
             return "unchanged", {"outputs": {"labels": str(task.output)}}
         self._models.opened()
@@ -190,9 +195,9 @@ class SceneRunner:
 
     def _history(self, task: SceneTask, home: Path) -> History | None:
         """What is known of a scene's output: a run that was begun elsewhere, or with a list, has its journal there."""
-        folders = [folder for folder in task.output.parents if folder == home or (folder / FOLDER).is_dir()]
+        folders = [folder for folder in task.place.parents if folder == home or (folder / FOLDER).is_dir()]
         journals = [self._journal(folder) for folder in dict.fromkeys([home, *folders])]
-        return merged([history for journal in journals if (history := journal.of(task.output)) is not None])
+        return merged([history for journal in journals if (history := journal.of(task.place)) is not None])
 
     def _predict_and_tell(self, task: SceneTask, key: str, may_replace: bool, turn: Turn) -> PredictReport:
         assert task.home is not None, "nobody keeps a journal"
@@ -255,5 +260,5 @@ class SceneRunner:
 
 def _make_folder(task: SceneTask) -> None:
     """Make the folders that mirror where the scene was found; that of the whole run must be there."""
-    if task.home is not None and task.home.is_dir() and task.output.is_relative_to(task.home):
+    if task.home is not None and task.home.is_dir() and task.place.is_relative_to(task.home):
         task.output.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,14 +24,24 @@ class SceneTask:
     """One scene and where its map goes.
 
     Attributes:
-        scene: A path, or an address as a path.
-        output: Where the map goes, absolute.
-        home: Folder in whose journal the scene is told; None where nobody keeps one.
+        scene: A path as it was given, or an address as a path.
+        output: Where the map goes, as follows from what was given.
+        home: Folder in whose journal the scene is told, absolute; None where nobody keeps one.
     """
 
     scene: Path
     output: Path
     home: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """Where the map goes, absolute: what a journal knows it by."""
+        return self.output.absolute()
+
+    def for_any_process(self) -> SceneTask:
+        """A task that means the same in whatever folder a process was started."""
+        scene = self.scene if is_address(self.scene) else self.scene.absolute()
+        return SceneTask(scene, self.place, self.home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +89,19 @@ class Failure:
     may_pass: bool = False
 
     @classmethod
-    def of(cls, error: Exception, scene: Path) -> Failure:
-        """Describe an error that a scene ended with."""
+    def of(cls, error: Exception, scene: Path, hide: Callable[[str], str] = str) -> Failure:
+        """Describe an error that a scene ended with.
+
+        Args:
+            error: What happened.
+            scene: Where.
+            hide: Takes out of a text what nobody else should read.
+        """
         if not isinstance(error, GeosegError):
-            text = f"internal error: {type(error).__name__}: {error}"
+            text = hide(f"internal error: {type(error).__name__}: {error}")
             return cls("Bug", text, "run this scene alone with -vv and report it", 70)
         may_pass = isinstance(error, BusyError) or (isinstance(error, StorageError) and _may_need_network(scene))
-        return cls(type(error).__name__, error.message, error.hint, error.exit_code, may_pass)
+        return cls(type(error).__name__, hide(error.message), hide(error.hint), error.exit_code, may_pass)
 
     def to_json(self) -> dict[str, Any]:
         """The failure in plain types."""

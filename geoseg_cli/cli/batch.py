@@ -16,7 +16,7 @@ from geoseg_cli.printable import printable
 if TYPE_CHECKING:
     from geoseg_cli.batch.status import SceneState
 
-app = typer.Typer(help="See what became of runs over many scenes.", no_args_is_help=True)
+app = typer.Typer(help="See what became of runs over many scenes.", no_args_is_help=True, add_completion=False)
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder that the run wrote to: that of --out-dir, or of the scenes.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from geoseg_cli.cli import batch_options as b
 from geoseg_cli.cli import map_options as m
 from geoseg_cli.cli import options as o
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import Request
 from geoseg_cli.cli.runs import run_request
 
@@ -51,9 +52,15 @@ def command(
     crop: o.Crop = False,
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
+    max_pixels: o.MaxPixels = None,
+    sidecars: o.UseSidecars = False,
     probabilities: o.Probabilities = None,
     confidence: o.Confidence = None,
     entropy: o.Entropy = None,
+    seams: o.SeamsRaster = None,
+    polygons: m.Polygons = None,
+    simplify: m.Simplify = None,
+    min_area: m.MinArea = None,
     accuracy: m.Accuracy = None,
     no_sidecar: o.NoSidecar = False,
     format: m.FormatName = "cog",
@@ -61,6 +68,8 @@ def command(
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     json: o.Json = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
     version: o.Version = False,

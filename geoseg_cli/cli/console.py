@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg_cli.cli import logs
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
 
@@ -30,6 +31,7 @@ class Messages:
         from rich.console import Console
 
         self._quiet, self._verbose = quiet, verbose
+        self._redaction = logs.redaction()
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @property
@@ -49,11 +51,13 @@ class Messages:
 
     def note(self, text: str) -> None:
         """One line."""
+        logs.tell("message", text=text)
         if not self._quiet:
             self._line(text)
 
     def failure(self, scene: Path, error: GeosegError) -> None:
         """A scene that failed while others go on; shown even when quiet."""
+        logs.failure(error)
         self.trouble(f"{printable(str(scene))}: failed (code {error.exit_code}): {error.message}", error.hint)
 
     def trouble(self, text: str, hint: str) -> None:
@@ -63,8 +67,8 @@ class Messages:
             self._line(f"  -> {hint}")
 
     def _line(self, text: str) -> None:
-        """Names of files may hold what a terminal would obey."""
-        self._console.print(printable(text, keep="\n"), markup=False)
+        """Names of files may hold what a terminal would obey, addresses what nobody should see."""
+        self._console.print(printable(self._redaction.secretless(text), keep="\n"), markup=False)
 
     def decisions(self, decisions: dict[str, Any], scene: Path, output: Path) -> None:
         """What was resolved about a scene, and why."""
@@ -104,6 +108,14 @@ class Messages:
         self._console.print(table)
         if report.hidden_pixels is not None:
             self.note(f"hidden below clouds and shadows, or where nobody can tell: {report.hidden_pixels:,} pixels")
+        if report.seams is not None:
+            one = report.seams
+            share = "no pixel is shared" if one.share is None else f"{one.share:.2%} of {one.shared:,} shared pixels"
+            self.note(f"overlapping tiles gave different classes: {share}")
+        if report.polygons is not None:
+            self.note(f"{report.polygons.output}: {report.polygons.polygons:,} polygons")
+        if report.valid_pixels == 0:
+            self.note("warning: no valid pixel: the map is nodata everywhere")
         if report.not_finite:
             self.note(f"warning: {report.not_finite} pixels became nodata because the network gave no finite number")
         if self._verbose:

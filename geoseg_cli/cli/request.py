@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.cli.map_options import cleaning_of
+from geoseg_cli.cli.map_options import accuracy_of, cleaning_of
 from geoseg_cli.cli.options import read_gsd, read_size, scene_options
 from geoseg_cli.errors import StorageError, UsageError
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SOME_FAILED_EXIT_CODE = 1
 DEFAULT_CLOUD_MODEL = "cloud-lale"
+ONE_FILE = ("output", "probabilities", "confidence", "entropy", "seams", "polygons")
+"""Options that name one file, so that they go with one scene alone."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Request:
                 raise UsageError(f"--{name.replace('_', '-')} is empty", "give a value, or leave the option out")
         _refuse_contradicting_areas(given)
         _refuse_idle_cloud_options(given)
+        for name in ("simplify", "min_area"):
+            if given.get(name) is not None and given["polygons"] is None:
+                raise UsageError(f"--{name.replace('_', '-')} without --polygons means nothing", "add --polygons FILE")
         if given.get("legend") and given.get("clouds_as") == "class":
             raise UsageError("--legend cannot turn the classes of clouds into others", "use --clouds-as nodata")
         for name in ("out_dir", "name_template"):
@@ -118,6 +123,7 @@ class Request:
             legend: Classes of the bundle; None where it is not known yet.
         """
         from geoseg_cli.job import PredictOptions
+        from geoseg_cli.results.polygons import PolygonOptions
 
         given = self.given
         return PredictOptions(
@@ -135,11 +141,14 @@ class Request:
             probabilities=given["probabilities"],
             confidence=given["confidence"],
             entropy=given["entropy"],
+            seams=given["seams"],
+            polygons=given["polygons"],
+            polygon_options=PolygonOptions(given["simplify"], given["min_area"]),
             sidecars=not given["no_sidecar"],
             max_memory_bytes=read_size(given["max_memory"]),
             cleaning=cleaning_of(given, legend),
             cloud_threshold=given.get("threshold"),
-            accuracy=given["accuracy"],
+            accuracy=accuracy_of(given["accuracy"]),
             format=given["format"],
             creation_options=_creation_options(given["co"] or ()),
             overwrite=given["overwrite"],
@@ -186,7 +195,7 @@ def read_batch(text: str) -> int | None:
 
 def _refuse_files_for_many(given: dict[str, Any], why: str) -> None:
     """Names of single files cannot be those of several maps."""
-    for name in ("output", "probabilities", "confidence", "entropy"):
+    for name in ONE_FILE:
         if why and given[name]:
             raise UsageError(f"--{name} names one file, and there are several: {why}", "use --out-dir")
 

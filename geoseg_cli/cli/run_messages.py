@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg_cli.cli import logs
 from geoseg_cli.cli.console import Messages
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
@@ -26,6 +28,11 @@ class BatchWatch:
 
     def note(self, text: str) -> None:
         self._messages.note(text)
+
+    def begin(self, task: SceneTask) -> None:
+        from geoseg_cli.batch.tasks import shown
+
+        logs.about(shown(task.scene))
 
     def announce(self, task: SceneTask, job: Job) -> None:
         from geoseg_cli.batch.tasks import shown
@@ -55,6 +62,7 @@ class BatchWatch:
         from geoseg_cli.batch.tasks import shown
 
         self._table.end(outcome)
+        _log(outcome)
         scene = printable(shown(outcome.task.scene))
         if outcome.failure is not None:
             failure = outcome.failure
@@ -63,6 +71,16 @@ class BatchWatch:
         elif not self._table.is_shown:
             what = f"done in {outcome.seconds:.1f} s" if outcome.status == "done" else "unchanged"
             self._messages.note(f"{scene}: {what} -> {outcome.task.output}")
+
+
+def _log(outcome: Outcome) -> None:
+    from geoseg_cli.batch.tasks import shown
+
+    logs.about(shown(outcome.task.scene))
+    error = {} if outcome.failure is None else outcome.failure.to_json()
+    level = logging.INFO if outcome.has_map else logging.ERROR
+    logs.tell(outcome.status, level, output=str(outcome.task.output), seconds=round(outcome.seconds, 3), **error)
+    logs.about(None)
 
 
 class Summary:

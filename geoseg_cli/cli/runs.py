@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg_cli.cli import logs
 from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.live_table import LiveTable
 from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, Request, put
@@ -51,6 +52,7 @@ def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messag
     from geoseg_cli.batch.scene_run import EngineTrouble, Models, SceneRunner
 
     _refuse_report_in_sidecar(task, recipe)
+    logs.about(_shown(task))
     with _told(task, request), messages.progress(_name(task)) as progress:
         watch = _OneScene(messages, progress)
         models = Models(recipe, watch)
@@ -81,7 +83,7 @@ def _run_many(tasks: list[SceneTask], recipe: Recipe, request: Request, messages
     with LiveTable(messages, len(tasks)) as table:
         watch = BatchWatch(messages, table)
         models = Models(recipe, watch)
-        with closing(SceneRunner(models, watch)) as runner, closing(models):
+        with closing(SceneRunner(models, watch, logs.redaction().text)) as runner, closing(models):
             try:
                 with closing(run_batch(tasks, runner, options)) as outcomes:
                     for outcome in outcomes:
@@ -125,7 +127,7 @@ def _plan_all(tasks: list[SceneTask], recipe: Recipe, request: Request, messages
 
 
 def _plan(task: SceneTask, runner: SceneRunner, models: Models, messages: Messages) -> dict[str, Any]:
-    from geoseg_cli.engines.devices import usable_cores
+    from geoseg_cli.ahead import usable_cores
     from geoseg_cli.predict import CloudModel, check_outputs, memory_json, open_for
 
     recipe = models.recipe
@@ -164,7 +166,7 @@ def _told(task: SceneTask, request: Request) -> Iterator[None]:
         if isinstance(error, GeosegError):
             tame(error)
         if request.given["json"]:
-            failure = Failure.of(error, task.scene).to_json()
+            failure = Failure.of(error, task.scene, logs.redaction().text).to_json()
             put(json.dumps({"scene": _shown(task), "status": "failed", "error": failure}) + "\n")
         raise
 
@@ -177,6 +179,9 @@ class _OneScene:
 
     def note(self, text: str) -> None:
         self._messages.note(text)
+
+    def begin(self, task: SceneTask) -> None:
+        logs.about(_shown(task))
 
     def announce(self, task: SceneTask, job: Job) -> None:
         _announce(self._messages, task, job)
@@ -215,10 +220,8 @@ def _refuse_report_in_sidecar(task: SceneTask, recipe: Recipe) -> None:
 
 
 def _scene_field(task: SceneTask) -> dict[str, str]:
-    """The scene's name for a report where the library's may hold a secret."""
-    from geoseg_cli.batch.tasks import is_address
-
-    return {"scene": _shown(task)} if is_address(task.scene) else {}
+    """The scene's name for a report, as it was given: the library's is whole, and may tell the home folder."""
+    return {"scene": _shown(task)}
 
 
 def _shown(task: SceneTask) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import rasterio
 from affine import Affine
 
+from geoseg_cli.cli.commands import COMMANDS, load_command
 from tests.cli.conftest import Run
 from tests.test_predict import random_scene, read, write_scene
 
@@ -212,7 +215,7 @@ def test_wrong_usage_ends_with_2_and_writes_nothing(run: Run, scene: Path, model
 
 
 def test_one_output_name_for_several_scenes_is_refused(run: Run, scene: Path, model: Path) -> None:
-    for option in ("--output", "--probabilities", "--confidence", "--entropy"):
+    for option in ("--output", "--probabilities", "--confidence", "--entropy", "--seams", "--polygons"):
         assert run("cloudmask", scene, scene, "--model", model, option, "x.tif").code == 2
 
 
@@ -616,3 +619,22 @@ def test_a_bundle_for_land_cover_cannot_mask(run: Run, tmp_path: Path) -> None:
     done = run("classify", tmp_path / "scene.tif", "--mask-clouds", "--cloud-model", "landcover-lale")
     assert done.code == 2
     assert "choose another --cloud-model" in done.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_of_a_command_begins_its_own_help(name: str) -> None:
+    own = load_command(name).help
+    assert own is not None
+    assert " ".join(own.split("\n\n")[0].split()) == COMMANDS[name]
+
+
+def test_the_help_of_all_commands_imports_none_of_them() -> None:
+    program = (
+        "import sys\nfrom geoseg_cli.cli import main\n"
+        "try:\n    main(['--help'], 'geoseg')\nexcept SystemExit:\n    pass\n"
+        "print(sorted(name for name in sys.modules if name.startswith('geoseg_cli.cli.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stderr))
+    assert not {f"geoseg_cli.cli.{name}" for name in COMMANDS} & loaded
+    assert all(name in done.stdout for name in COMMANDS)

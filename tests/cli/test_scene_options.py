@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from geoseg_cli.batch.naming import place_and_stem
 from geoseg_cli.catalog import sensors
-from geoseg_cli.cli.request import Request
+from geoseg_cli.cli.request import ONE_FILE, Request
 from geoseg_cli.errors import InputError, InputMissingError, UsageError
 from geoseg_cli.job import PredictOptions
 from geoseg_cli.scenes import SceneOptions
@@ -49,7 +49,7 @@ def everything_in(folder: Path) -> set[str]:
 def request(*scenes: Path, **more: Any) -> Request:
     given = dict.fromkeys(("bounds", "bounds_crs", "model", "bands", "sensor", "area", "output", "out_dir"))
     given["overwrite"] = False
-    given |= dict.fromkeys(("probabilities", "confidence", "entropy")) | {"crop": False, "scenes": list(scenes), **more}
+    given |= dict.fromkeys(ONE_FILE) | {"crop": False, "scenes": list(scenes), **more}
     return Request.of(given, task="cloud", default_model="x", suffix="cloudmask")
 
 
@@ -202,7 +202,7 @@ def test_an_empty_folder_names_what_it_could_hold(tmp_path: Path) -> None:
     assert "SAFE" in caught.value.hint
 
 
-@pytest.mark.parametrize("option", ["output", "probabilities", "confidence", "entropy"])
+@pytest.mark.parametrize("option", ONE_FILE)
 def test_one_file_name_for_a_folder_of_several_scenes_is_refused(tmp_path: Path, option: str) -> None:
     for name in ("a.tif", "b.tif"):
         random_scene(tmp_path / name, 4, 4)
