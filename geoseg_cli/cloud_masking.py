@@ -74,8 +74,10 @@ class CloudMasking:
             confidence = None
             if land.confidence is not None and clouds.confidence is not None:
                 confidence = only_where(valid, np.where(is_cloud, clouds.confidence, land.confidence))
-        probabilities = only_where(valid & shows, land.probabilities)
-        return replace(land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid)
+        probabilities, seams = (only_where(valid & shows, values) for values in (land.probabilities, land.seams))
+        return replace(
+            land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid, seams=seams
+        )
 
 
 class MaskedRows:

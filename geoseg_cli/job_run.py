@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -13,16 +15,18 @@ import numpy as np
 from geoseg_cli.ahead import ahead
 from geoseg_cli.aoi import cropped, only_inside
 from geoseg_cli.arrays import Array
+from geoseg_cli.batch_size import DOUBLINGS, BatchSize, KnownSizes, sizes_to_try
 from geoseg_cli.batches import Batch, Cutter
-from geoseg_cli.engines import Engine
+from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.engines.turned import TurnedEngine
 from geoseg_cli.errors import EngineError
 from geoseg_cli.grid import Window
 from geoseg_cli.job import Job
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.mosaic import Mosaic
-from geoseg_cli.rows import Extra, Rows, from_row
+from geoseg_cli.rows import Extra, Rows, SeamCounts, from_row
 from geoseg_cli.scenes.resample import AreaOfView
+from geoseg_cli.version import __version__
 
 MAX_NOT_FINITE = 0.001
 """Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
@@ -82,7 +86,10 @@ class JobRun:
         self._arrays = engine.arrays
         self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras, self._arrays)
         self._start, self._marks, self._first_row = Mark(), [Mark()], 0
-        self.memory = job.memory(engine.batch_tiles, memory_share)
+        self._counts_seams = "seams" in extras
+        self._interrupted = threading.Event()
+        self._batch_size = _batch_size(job, engine, memory_share)
+        self.memory = job.memory(engine.batch_tiles, memory_share, self._batch_size.largest)
         self.tiles_run = 0
 
     @property
@@ -108,11 +115,12 @@ class JobRun:
     def state_at(self, row: int) -> Any:
         """What another run must know to go on at a row of the output that this one has given; None where none can.
 
-        A run that met non-finite numbers cannot be gone on with: pixels that lost an answer would be counted twice.
+        A run that met non-finite numbers cannot be gone on with, nor one that counts where tiles disagree: pixels
+        would be counted twice.
         """
         while len(self._marks) > 1 and self._marks[1].output_row <= row:
             del self._marks[0]
-        return None if self.not_finite else asdict(self._marks[0])
+        return None if self.not_finite or self._counts_seams else asdict(self._marks[0])
 
     def continue_at(self, row: int, state: Any) -> None:
         """Leave out the rows of the output above ``row``: before ``rows``.
@@ -123,6 +131,11 @@ class JobRun:
         """
         self._start = Mark(**state)
         self._marks, self._first_row = [self._start], row
+
+    @property
+    def seams(self) -> SeamCounts:
+        """How often overlapping tiles disagreed so far, counted as the network sees the scene."""
+        return SeamCounts(self._mosaic.shared, self._mosaic.disputed)
 
     @contextmanager
     def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:
@@ -135,7 +148,11 @@ class JobRun:
         """
         # Closed here and not when it is collected: its reader must be done before the scene is closed.
         with closing(self._counted(progress)) as finished:
-            yield finished
+            try:
+                yield finished
+            except (KeyboardInterrupt, SystemExit):
+                self._interrupted.set()
+                raise
 
     def _counted(self, progress: Progress | None) -> Generator[Rows, None, None]:
         grid = self._job.grid
@@ -185,7 +202,7 @@ class JobRun:
         clock, turn_back, arrays = self._clock, self._job.orientation.turn_back, self._arrays
         starts, first = self._job.plan.rows.starts, self._first_tiles()
         self._mosaic.begin_at(starts[first] if first < len(starts) else self._job.plan.rows.size)
-        with ahead(self._answers(), self.memory.waiting, "geoseg-run") as answers:
+        with ahead(self._answers(), self.memory.waiting, "geoseg-run", self._interrupted) as answers:
             for batch, logits in answers:
                 self.tiles_run += len(batch.tiles)
                 for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
@@ -197,15 +214,44 @@ class JobRun:
         """What the engine says to each batch; the next batches are made beside it."""
         with ahead(self._batches(), self.memory.waiting, "geoseg-cut") as made:
             for batch in self._clock.iterate("read", made):
-                with self._clock("run"):
-                    logits = self._engine.run(batch.pixels)
-                yield batch, logits
+                yield batch, self._run(batch)
+
+    def _run(self, batch: Batch) -> Array:
+        """The engine's answer; its time is taken while the best size of a batch is being found out."""
+        is_timed = not self._batch_size.is_found
+        with self._clock("run"):
+            started = time.perf_counter()
+            logits = self._engine.run(batch.pixels)
+            if is_timed:
+                self._arrays.settle()
+                self._batch_size.record(len(batch.tiles), time.perf_counter() - started)
+        return logits
 
     def _batches(self) -> Generator[Batch, None, None]:
         job = self._job
         keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
         cutter = Cutter(job.view, job.plan, job.bundle.input_spec, job.orientation, self._arrays)
-        yield from cutter.batches(self.memory.batch, keep, self._first_tiles())
+        yield from cutter.batches(self._batch_size.next, keep, self._first_tiles())
+
+
+def _batch_size(job: Job, engine: Engine, memory_share: float) -> BatchSize:
+    """The size that the user names or an earlier run found, or a search for one, within the memory that there is."""
+    if job.options.batch is not None:
+        return BatchSize.fixed(job.options.batch)
+    usual, known = engine.batch_tiles, KnownSizes(_batch_key(job, engine))
+    found = known.load()
+    largest = job.memory(usual, memory_share, found or usual << DOUBLINGS).batch
+    if found is not None:
+        return BatchSize.fixed(min(found, largest))
+    return BatchSize(usual, sizes_to_try(usual, largest, len(job.plan)), known.keep)
+
+
+def _batch_key(job: Job, engine: Engine) -> list[str]:
+    """What the fastest size of a batch depends on."""
+    model = job.bundle.sha256(asset_of(engine.name))
+    tile = f"{job.plan.tile_height}x{job.plan.tile_width}"
+    return [__version__, platform.node(), model, engine.name, engine.device, engine.precision, job.options.tta,
+            str(engine.batch_tiles), tile]  # fmt: skip
 
 
 class Clock:

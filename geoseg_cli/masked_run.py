@@ -11,7 +11,7 @@ from geoseg_cli.engines import Engine
 from geoseg_cli.job import Job
 from geoseg_cli.job_run import Clock, JobRun, Progress
 from geoseg_cli.memory import MemoryPlan
-from geoseg_cli.rows import Extra, Rows
+from geoseg_cli.rows import Extra, Rows, SeamCounts
 
 
 class MaskedRun:
@@ -81,6 +81,11 @@ class MaskedRun:
         self._land.continue_at(row, state["land"])
         self._clouds.continue_at(row, state["clouds"])
         self._hidden_before = state["hidden"]
+
+    @property
+    def seams(self) -> SeamCounts:
+        """How often overlapping tiles of the land disagreed so far."""
+        return self._land.seams
 
     @contextmanager
     def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,8 @@ from geoseg_cli.results.storage import free_bytes, storage_trouble
 from geoseg_cli.results.workfolder import WorkFolder, dead_work, remove_dead_work
 
 _log = logging.getLogger(__name__)
+
+_PERMISSIONS = 0o777
 
 
 class OutputTransaction:
@@ -243,6 +246,7 @@ class _Publication:
         self._folders = folders
         self._overwrite = overwrite
         self._moved: list[tuple[Path, Path]] = []
+        self._modes: dict[Path, int] = {}
         self._created: list[tuple[Path, tuple[int, int]]] = []
 
     def clear_sidecars(self, target: Path, keep: Sequence[Path]) -> None:
@@ -261,8 +265,10 @@ class _Publication:
         with storage_trouble(target):
             if self._overwrite and os.path.lexists(target):
                 self._keep_link(target)
+                self._take_mode(target, new)
                 os.replace(new, target)
                 return
+            self._take_mode(target, new)
             status = os.stat(new)
             self._created.append((target, (status.st_dev, status.st_ino)))
             if self._overwrite:
@@ -292,9 +298,19 @@ class _Publication:
 
     def _aside(self, original: Path) -> Path:
         """A place for an old file; noted before it is used, so that an interrupt finds the note."""
+        with contextlib.suppress(OSError):
+            status = os.lstat(original)
+            if stat.S_ISREG(status.st_mode):
+                self._modes[original] = stat.S_IMODE(status.st_mode) & _PERMISSIONS
         aside = self._folders[original.parent].aside(str(len(self._moved)))
         self._moved.append((aside, original))
         return aside
+
+    def _take_mode(self, target: Path, new: Path) -> None:
+        """What replaces a file may be read and written by whom the old one allowed; its owner is who runs geoseg."""
+        if target in self._modes:
+            with contextlib.suppress(OSError, NotImplementedError):  # a disk that knows no modes
+                os.chmod(new, self._modes[target])
 
     def _keep_link(self, target: Path) -> None:
         with contextlib.suppress(OSError, NotImplementedError):  # no hard links here: then without a way back
@@ -333,6 +349,10 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 def _check_target(target: Path, overwrite: bool) -> None:
     folder = target.parent
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{target}: GDAL cannot write to a name that is not UTF-8", "choose another name") from error
     if not folder.is_dir():
         raise OutputError(f"{target}: there is no folder {folder}", f"make it first: mkdir -p {folder}")
     try:

@@ -1,4 +1,4 @@
-"""The rasters of one run: labels always, probabilities, confidence and entropy where asked for."""
+"""The rasters of one run: labels always, probabilities, confidence, entropy and seams where asked for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from geoseg_cli.results.storage import storage_trouble
 if TYPE_CHECKING:
     from geoseg_cli.rows import Rows
 
-Kind = Literal["labels", "probabilities", "confidence", "entropy"]
+Kind = Literal["labels", "probabilities", "confidence", "entropy", "seams"]
 
 WRITERS: Mapping[RasterFormat, Callable[[WorkRaster, Path, Mapping[str, str]], None]] = {
     "cog": write_cog,
@@ -44,8 +44,8 @@ WRITERS: Mapping[RasterFormat, Callable[[WorkRaster, Path, Mapping[str, str]], N
 PROBABILITY_STEPS = 250
 """Probabilities are stored as uint8 round(p x 250): 0 to 250, which keeps 255 free for nodata."""
 
-ENTROPY_TAG = "GEOSEG_ENTROPY"
-"""Says what a raster of entropy holds."""
+ENTROPY_TAG, SEAMS_TAG = "GEOSEG_ENTROPY", "GEOSEG_SEAMS"
+"""Say what a raster of entropy, or of seams, holds."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,12 +89,15 @@ class MapSpec:
                 tags=tags | self._cleaning_tags(),
             )
         names = [f"prob_{c.name}" for c in self.legend.classes] if kind == "probabilities" else [kind]
-        meaning = {ENTROPY_TAG: f"-sum(p ln p) / ln {len(self.legend.classes)}"} if kind == "entropy" else {}
+        meanings: dict[Kind, dict[str, str]] = {
+            "entropy": {ENTROPY_TAG: f"-sum(p ln p) / ln {len(self.legend.classes)}"},
+            "seams": {SEAMS_TAG: "share of the tiles that answered and named another class than the blended answer"},
+        }
         return RasterSpec(
             self.grid,
             bands=len(names),
             descriptions=tuple(names),
-            tags={**tags, **meaning},
+            tags={**tags, **meanings.get(kind, {})},
             scale=1 / PROBABILITY_STEPS,
             overview_resampling="AVERAGE",
         )
@@ -299,9 +302,12 @@ def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:
     """(B, H, W) uint8 of one kind of raster."""
     if kind == "labels":
         return rows.labels[None]
-    values = rows.confidence if kind == "confidence" else rows.probabilities
+    values = {"confidence": rows.confidence, "seams": rows.seams}.get(kind, rows.probabilities)
     assert values is not None, f"rows without {kind} cannot fill a raster of it"
     if kind == "entropy":
         values = normalised_entropy(values)
-    stored = np.rint(values * PROBABILITY_STEPS).astype(np.uint8)
-    return np.where(rows.valid, stored, np.uint8(NODATA)).reshape(-1, *rows.labels.shape)
+    steps = np.rint(values * PROBABILITY_STEPS)
+    # NaN fails as well: no conversion says that a number did not fit.
+    if not (steps.min() >= 0 and steps.max() <= PROBABILITY_STEPS):
+        raise ValueError(f"{kind} of {values.min()} to {values.max()} in rows from {rows.row} are no shares of 1")
+    return np.where(rows.valid, steps.astype(np.uint8), np.uint8(NODATA)).reshape(-1, *rows.labels.shape)

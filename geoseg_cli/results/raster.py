@@ -54,7 +54,8 @@ class RasterSpec:
         bands: Number of bands, all uint8.
         descriptions: One name per band, or none at all.
         nodata: Value of pixels without an answer.
-        palette: Value -> (red, green, blue, alpha), for one band of classes; GeoTIFF keeps no alpha but nodata's.
+        palette: Value -> (red, green, blue, alpha) of the first band, which holds classes; GeoTIFF keeps no alpha but
+            nodata's, and no palette beside more than one further band.
         tags: Default-domain metadata; other domains do not survive the way into a COG.
         scale, offset: Physical value = scale x pixel + offset, the same for all bands.
         overview_resampling: ``NEAREST`` or ``MODE`` for classes, ``AVERAGE`` for probabilities.
@@ -73,8 +74,8 @@ class RasterSpec:
     def __post_init__(self) -> None:
         if self.descriptions and len(self.descriptions) != self.bands:
             raise ValueError(f"{len(self.descriptions)} descriptions for {self.bands} bands")
-        if self.palette is not None and (self.bands != 1 or self.overview_resampling == "AVERAGE"):
-            raise ValueError("a palette belongs to one band of classes, which cannot be averaged")
+        if self.palette is not None and (self.bands > 2 or self.overview_resampling == "AVERAGE"):
+            raise ValueError("a palette belongs to a band of classes, with one more at most, which cannot be averaged")
 
     @property
     def block_rows(self) -> int:
@@ -306,7 +307,7 @@ def _values_in(plane: PixelArray) -> npt.NDArray[np.bool_]:
 
 def _create(path: Path, spec: RasterSpec) -> None:
     # Stated, because GDAL takes three bands of bytes for colours and a fourth for their transparency.
-    colors = {"photometric": "MINISBLACK", "alpha": "NO"} if spec.bands > 1 else {}
+    colors = {"photometric": "MINISBLACK", "alpha": "NO"} if spec.bands > 1 and not spec.palette else {}
     options = {**spec.grid.profile(), **WORK_OPTIONS, **colors}
     with rasterio.open(path, "w", count=spec.bands, nodata=spec.nodata, **options) as file:
         _describe(file, spec)

@@ -221,6 +221,14 @@ def test_a_full_standard_output_is_named_and_the_map_is_there(tmp_path: Path) ->
     assert (tmp_path / "map.tif").exists()
 
 
+@pytest.mark.parametrize("words", ["models list", "models list --json", "models show cloud-lale", "doctor"])
+def test_a_full_standard_output_is_no_mistake_of_geoseg(words: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*GEOSEG, *words.split()], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 74
+    assert "standard output" in done.stderr
+
+
 def test_doctor_and_models_report_as_json() -> None:
     doctor = json.loads(subprocess.run([*GEOSEG, "doctor", "--json"], check=True, capture_output=True).stdout)
     assert {engine["name"]: engine["runs"] for engine in doctor["engines"]} == {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -534,3 +535,26 @@ def test_a_name_that_no_file_system_takes_is_an_output_error(tmp_path):
     target = tmp_path / ("m" * 300 + ".tif")
     with pytest.raises(OutputError, match="too long"), OutputTransaction([target], inputs=[tmp_path / "scene.tif"]):
         pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_a_file_that_replaces_another_one_keeps_its_mode_and_new_ones_follow_the_umask(tmp_path: Path) -> None:
+    out, sidecar, fresh = (tmp_path / name for name in ("map.tif", "map.tif.aux.xml", "new.tif"))
+    for path, mode in ((out, 0o640), (sidecar, 0o600)):
+        path.write_text("old")
+        path.chmod(mode)
+    with OutputTransaction([out, sidecar, fresh], overwrite=True) as transaction:
+        for target in transaction.targets:
+            transaction.path(target).write_text("new")
+        usual = stat.S_IMODE(transaction.path(fresh).stat().st_mode)
+        transaction.commit()
+    assert out.read_text() == sidecar.read_text() == "new"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (out, sidecar, fresh)] == [0o640, 0o600, usual]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
+def test_a_name_that_is_not_utf_8_is_refused_before_work_starts(tmp_path: Path) -> None:
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xffmap.tif"))
+    with pytest.raises(OutputError, match="UTF-8"), OutputTransaction([out]):
+        pass
+    assert not list(tmp_path.iterdir())

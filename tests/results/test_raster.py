@@ -135,8 +135,8 @@ def test_descriptions_must_be_as_many_as_bands(grid):
         RasterSpec(grid(5, 5), descriptions=("a", "b"))
 
 
-def test_a_palette_belongs_to_a_single_band_that_is_not_averaged(grid, legend):
-    for wrong in ({"bands": 2}, {"overview_resampling": "AVERAGE"}):
+def test_a_palette_belongs_to_at_most_two_bands_that_are_not_averaged(grid, legend):
+    for wrong in ({"bands": 3}, {"overview_resampling": "AVERAGE"}):
         with pytest.raises(ValueError, match="palette"):
             RasterSpec(grid(5, 5), palette=legend.palette(), **wrong)
 
