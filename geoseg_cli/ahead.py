@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -11,23 +12,42 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+def usable_cores() -> int:
+    """Processor cores that this process may run on, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+PATIENCE_S = 0.3
+"""How long an interrupted program waits for a stage to finish the item that it is making."""
+
+
 @contextmanager
-def ahead(source: Generator[T, None, None], depth: int, name: str) -> Iterator[Iterator[T]]:
+def ahead(
+    source: Generator[T, None, None], depth: int, name: str, interrupted: threading.Event | None = None
+) -> Iterator[Iterator[T]]:
     """Run a generator in a thread of its own.
 
     Order is kept. An error of the generator is raised at the next item that is asked for, also where finished items
-    still wait. Leaving the block closes the generator and waits for its thread, at most for the item being made.
+    still wait. Leaving the block closes the generator and waits for its thread, at most for the item being made; a
+    program that is being interrupted waits for :data:`PATIENCE_S` at most, and the thread ends after its item.
 
     Args:
         source: Makes the items; runs in the new thread only.
         depth: Finished items that may wait; the generator pauses when there are as many.
         name: Of the thread.
+        interrupted: Set by whoever interrupts the program; leaving the block by an interrupt sets it as well.
     """
+    interrupted = interrupted or threading.Event()
     stage = _Stage(source, depth, name)
     try:
         yield stage
+    except (KeyboardInterrupt, SystemExit):
+        interrupted.set()
+        raise
     finally:
-        stage.stop()
+        stage.stop(PATIENCE_S if interrupted.is_set() else None)
 
 
 class _Stage(Generic[T]):
@@ -56,13 +76,13 @@ class _Stage(Generic[T]):
             self._changed.notify_all()
             return item
 
-    def stop(self) -> None:
-        """End the thread; items that wait are dropped."""
+    def stop(self, patience_s: float | None) -> None:
+        """End the thread, and wait for that; items that wait are dropped."""
         with self._changed:
             self._is_stopped = True
             self._made.clear()
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(patience_s)
 
     def _run(self) -> None:
         try:

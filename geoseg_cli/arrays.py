@@ -80,6 +80,11 @@ class Arrays:
         else:
             array.masked_fill_(where, 0)
 
+    def settle(self) -> None:
+        """Wait until the device has done what it was told; elsewhere nothing is left to do."""
+        if str(self.device).startswith("cuda"):
+            self.module.cuda.synchronize(self.device)
+
     def flip(self, array: Array, axes: Sequence[int]) -> Array:
         """Turn axes round; with numpy a view, with torch, which has no steps below 0, a copy."""
         return self.module.flip(array, tuple(axes)) if axes else array

@@ -10,7 +10,7 @@ is there already. Normalising treats every pixel for itself, so a tile has the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -126,34 +126,37 @@ class Cutter:
     orientation: Orientation = AS_STORED
     arrays: Arrays = NUMPY
 
-    def batches(self, size: int, keep: Part | None = None) -> Iterator[Batch]:
+    def batches(self, size: int | Callable[[], int], keep: Part | None = None, first_row: int = 0) -> Iterator[Batch]:
         """Cut the tiles in the plan's order.
 
         Args:
-            size: Tiles in a batch; the last one may hold fewer.
+            size: Tiles in a batch, or what tells it for the next one; the last one may hold fewer.
             keep: Only tiles that touch this part are made; all of them when None.
+            first_row: Rows of tiles before this one are left out.
 
         Yields:
             Batches. Tiles without a valid pixel are left out: there is nothing to predict in them.
         """
+        next_size = size if callable(size) else lambda: size
         pending: list[tuple[Tile, Array, BoolArray]] = []
-        for strip, tiles in self._strips(keep or self.source.grid.window):
+        wanted = next_size()
+        for strip, tiles in self._strips(keep or self.source.grid.window, first_row):
             for tile in tiles:
                 made = self._tile_input(strip, tile)
                 if made is not None:
                     pending.append((tile, *made))
-                if len(pending) == size:
+                if len(pending) == wanted:
                     yield _stack(pending, self.arrays)
-                    pending = []
+                    pending, wanted = [], next_size()
         if pending:
             yield _stack(pending, self.arrays)
 
-    def _strips(self, keep: Part) -> Iterator[tuple[Strip, list[Tile]]]:
+    def _strips(self, keep: Part, first_row: int) -> Iterator[tuple[Strip, list[Tile]]]:
         """Strips with those of their tiles that are wanted; the next one is read meanwhile."""
         plan = self.plan
         rows = [
             [tile for col in range(len(plan.cols.starts)) if keep.touches((tile := plan[row, col]).window)]
-            for row in range(len(plan.rows.starts))
+            for row in range(first_row, len(plan.rows.starts))
         ]
         rows = [tiles for tiles in rows if tiles]
         with ThreadPoolExecutor(1, thread_name_prefix="geoseg-read") as reader:

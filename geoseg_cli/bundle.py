@@ -16,13 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
 
 from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import NODATA, LandClass, Legend
 from geoseg_cli.errors import AccessError, InputMissingError, ModelError
+from geoseg_cli.shipped import CARD_FILE as CARD_FILE
+from geoseg_cli.shipped import bundle_folders as bundle_folders
 
-CARD_FILE, README_FILE = "item.json", "README.md"
+README_FILE = "README.md"
 CLIP_REFLECTANCE = (-0.2, 2.0)
 """Reflectances outside are sensor artefacts: clouds reach 1.4, noise and offsets -0.1."""
 
@@ -184,6 +186,26 @@ class ConfidenceCalibration(_Strict):
     ece: tuple[float, float]
 
 
+class CardConfusion(_Strict):
+    """How often the bundle's classes were right where the truth is known, on images that had no part in its training.
+
+    Attributes:
+        data: What it was measured on, for people.
+        places: How many independent images or polygons.
+        counts: ``counts[i][j]`` pixels that the bundle calls its class i and that are its class j.
+    """
+
+    data: str = Field(min_length=1)
+    places: int = Field(ge=1)
+    counts: list[list[NonNegativeInt]]
+
+    @model_validator(mode="after")
+    def _check_square(self) -> CardConfusion:
+        if any(len(row) != len(self.counts) for row in self.counts) or not any(map(any, self.counts)):
+            raise ValueError("counts are no square table with anything in it")
+        return self
+
+
 class GeosegExtras(_Strict):
     """What geoseg must know and MLM has no field for.
 
@@ -198,6 +220,7 @@ class GeosegExtras(_Strict):
         output_nodata: Raster value of pixels without an answer.
         network: Architecture and configuration.
         calibration: What makes confidences mean something; None where nobody looked.
+        confusion: How often its classes are right; None where nobody counted.
         training, metrics, limits: What was done, measured and not measured; free for people to read.
     """
 
@@ -211,6 +234,7 @@ class GeosegExtras(_Strict):
     output_nodata: int = Field(default=NODATA, ge=0, le=255)
     network: NetworkConfig
     calibration: ConfidenceCalibration | None = None
+    confusion: CardConfusion | None = None
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     limits: list[str] = []
@@ -245,6 +269,13 @@ class CardProperties(_Open):
     outputs: list[ModelOutput] = Field(alias="mlm:output", min_length=1, max_length=1)
     hyperparameters: Hyperparameters = Field(alias="mlm:hyperparameters")
 
+    @model_validator(mode="after")
+    def _check_confusion(self) -> CardProperties:
+        confusion, classes = self.hyperparameters.geoseg.confusion, len(self.outputs[0].classes)
+        if confusion is not None and len(confusion.counts) != classes:
+            raise ValueError(f"confusion has {len(confusion.counts)} classes, the network {classes}")
+        return self
+
 
 class CardAsset(_Open):
     """A file of the bundle."""
@@ -276,7 +307,11 @@ class ModelCard(_Open):
             ModelError: The card is no JSON, or holds something that geoseg does not understand.
         """
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            card = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            _ = card.legend  # classes that no map can hold are refused now, not after the inference
+            return card
+        except ModelError as error:
+            raise ModelError(f"card {path}: {error.message}", error.hint) from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -399,14 +434,6 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, lower-case hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def bundle_folders() -> list[Path]:
-    """Folders of the bundles that came with geoseg, sorted by name."""
-    package = Path(__file__).resolve().parent
-    # A wheel carries the bundles inside the package; in a checkout they lie beside it.
-    root = package / "models" if (package / "models").is_dir() else package.parent / "models"
-    return sorted(path.parent for path in root.glob(f"*/{CARD_FILE}"))
 
 
 def _refuse_file(path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg_cli.ahead import ahead
+from geoseg_cli.ahead import ahead, usable_cores
 
 
 def count(stop: int, log: list[str] | None = None) -> Generator[int, None, None]:
@@ -106,3 +106,51 @@ def test_an_error_while_closing_is_not_raised_over_that_of_the_consumer() -> Non
 
     with pytest.raises(KeyError):
         consume()
+
+
+def test_at_least_one_core_is_usable() -> None:
+    assert usable_cores() >= 1
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_does_not_wait_for_the_item_being_made(interrupt: type[BaseException]) -> None:
+    may_end, ended = threading.Event(), threading.Event()
+
+    def source() -> Generator[int, None, None]:
+        try:
+            yield 1
+            may_end.wait(30)
+            yield 2
+        finally:
+            ended.set()
+
+    started = time.monotonic()
+    with pytest.raises(interrupt):
+        _leave(source(), interrupt)
+    assert time.monotonic() - started < 10, "the item being made takes 30 s"
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(30), "the thread ends by itself once its item is made"
+
+
+def test_an_error_waits_for_the_item_being_made() -> None:
+    ended = threading.Event()
+
+    def source() -> Generator[int, None, None]:
+        try:
+            yield 1
+            time.sleep(1)
+            yield 2
+        finally:
+            ended.set()
+
+    with pytest.raises(ValueError):
+        _leave(source(), ValueError)
+    assert ended.is_set()
+
+
+def _leave(source: Generator[int, None, None], by: type[BaseException]) -> None:
+    """Take the first item, and leave while the second one is being made."""
+    with ahead(source, 2, "slow") as items:
+        assert next(items) == 1
+        raise by

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from geoseg_cli.cli import logs
 from geoseg_cli.errors import EngineError, StorageError
 
 GIB: Final = 1 << 30
@@ -38,12 +39,11 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _KEPT = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TERM|COLORTERM|COLUMNS|LINES|NO_COLOR|SOURCE_DATE_EPOCH"
     r"|XDG_CACHE_HOME|PYTHON\w+|LD_LIBRARY_PATH|OMP_\w+|KMP_\w+|MKL_\w+|\w+_NUM_THREADS|CUDA_\w+|NVIDIA_\w+|ORT_\w+"
-    r"|PROJ_DATA|PROJ_LIB|GDAL_DATA"
+    r"|PROJ_DATA|PROJ_LIB|GDAL_DATA|GEOSEG_\w+|XDG_CONFIG_HOME"
 )
 """Variables that a run needs; all others, such as keys of a cloud, stay outside."""
 
 _is_inside = False
-_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,6 @@ class Limits:
     is_quiet: bool = False
 
 
-def note_arguments(arguments: Sequence[str]) -> None:
-    """Keep what the tool was called with: the child is called with the same."""
-    global _arguments
-    _arguments = tuple(arguments)
-
-
 def run_sandboxed(given: Mapping[str, Any], memory_bytes: int | None) -> None:
     """Run a command in a limited child and end as it does; returns at once inside that child.
 
@@ -84,12 +78,13 @@ def run_sandboxed(given: Mapping[str, Any], memory_bytes: int | None) -> None:
         EngineError, StorageError: A limit ended the child, or a library crashed in it.
     """
     if not _is_inside:
-        sys.exit(run_limited(limits_for(given, memory_bytes), _arguments, bool(given["allow_network"])))
+        sys.exit(run_limited(limits_for(given, memory_bytes), logs.arguments(), bool(given["allow_network"])))
 
 
 def limits_for(given: Mapping[str, Any], memory_bytes: int | None) -> Limits:
     """Limits that leave an honest run alone."""
-    from geoseg_cli.engines.devices import probe_cuda, usable_cores
+    from geoseg_cli.ahead import usable_cores
+    from geoseg_cli.engines.devices import probe_cuda
     from geoseg_cli.memory import fair_share_bytes
 
     cores = usable_cores()

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.engines.devices import CudaProbe, device_number, usable_cores
+from geoseg_cli.engines.devices import CudaProbe, device_number
 from geoseg_cli.engines.graph import GraphTensor, check_contract, read_graph, tensor_names
 from geoseg_cli.errors import EngineError, ModelError
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.bundle import Bundle, find_bundle
-from geoseg_cli.engines.devices import CudaProbe, usable_cores
+from geoseg_cli.engines.devices import CudaProbe
 from geoseg_cli.engines.golden import check_golden, read_golden
 from geoseg_cli.errors import EngineError, ModelError
 from tests.engines.pixelwise import (
