@@ -7,7 +7,8 @@ after the other; the figures are medians over rounds. Ours includes opening: nam
 validity of every pixel; the limit does none of that, and has a block cache that fits it. "Of the limit" divides the
 limit's time by ours, as wall time and as core-seconds, which other work on the machine does not touch. "Read" is the
 bytes that ours asked the system for (Linux), by the size of the scene's files: what is above 1 was decoded twice, by
-the sample and again by a strip.
+the sample and again by a strip. "Beside" compares files that are read beside each other, as they are, with one after
+the other: its wall time and core-seconds by those of one after the other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +34,14 @@ from rasterio.transform import Affine
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Window
 from geoseg_cli.memory import MIN_CACHE_BYTES, SPARE_CACHE_BYTES
-from geoseg_cli.scenes import Scene, SceneOptions, block_cache, open_scene
+from geoseg_cli.scenes import Scene, SceneOptions, block_cache, open_scene, stack
 
 NAMES = ("blue", "green", "red", "nir", "swir16", "swir22")
 OPTIONS = SceneOptions(radiometry="dn")
 GRID = {"crs": "EPSG:32631", "transform": Affine(10.0, 0.0, 600_000.0, 0.0, -10.0, 5_700_000.0), "dtype": "uint16"}
-HEADER = "| scene | MB | blocks alone, Mpx/s | strips, Mpx/s | of the limit, wall | core-s | read |"
+HEADER = (
+    "| scene | MB | blocks alone, Mpx/s | strips, Mpx/s | of the limit, wall | core-s | read | beside, wall | core-s |"
+)
 LIMIT_CACHE_BYTES = 64 * 2**20
 """Room for some blocks of all bands: with GDAL's own 5 % of the machine each block would take new memory, and time."""
 
@@ -68,6 +72,7 @@ class Case:
         files: Its files of pixels.
         size_bytes: Of all of them together.
         limit, ours: What each round cost.
+        alone: What ours cost with one file after the other; empty for scenes of one file.
         ours_bytes: Bytes that ours asked the system for in the last round; 0 where that is not known.
     """
 
@@ -77,6 +82,7 @@ class Case:
     size_bytes: int
     limit: Costs = field(default_factory=Costs)
     ours: Costs = field(default_factory=Costs)
+    alone: Costs = field(default_factory=Costs)
     ours_bytes: int = 0
 
 
@@ -91,7 +97,7 @@ def main() -> None:
                 measure(case, pixels, options.strip)
     size = f"{options.side} x {options.side} x {options.bands} uint16"
     print(f"{size}, strips of {options.strip} rows, medians of {options.rounds} rounds\n")
-    print("\n".join([HEADER, "|---" + "|---:" * 6 + "|", *(render(case, pixels.size) for case in cases)]))
+    print("\n".join([HEADER, "|---" + "|---:" * 8 + "|", *(render(case, pixels.size) for case in cases)]))
 
 
 def parse_options() -> argparse.Namespace:
@@ -184,6 +190,9 @@ def measure(case: Case, pixels: npt.NDArray[Any], strip: int) -> None:
     with case.ours.count():
         read_strips(case, len(pixels), strip)
     case.ours_bytes = bytes_read() - start_bytes
+    if len(case.files) > 1:
+        with case.alone.count(), mock.patch.object(stack, "usable_cores", return_value=1):
+            read_strips(case, len(pixels), strip)
     if len(case.ours.wall_s) == 1:
         for window, found in strips(case, len(pixels), strip):
             assert np.array_equal(found, pixels[:, window.rows]), case.title
@@ -233,7 +242,15 @@ def render(case: Case, size_px: int) -> str:
     cores = statistics.median(case.limit.core_s) / statistics.median(case.ours.core_s)
     rates = f"{size_px / 1e6 / limit:.0f} | {size_px / 1e6 / ours:.0f}"
     share = f"{case.ours_bytes / case.size_bytes:.2f}" if case.ours_bytes else ""
-    return f"| {case.title} | {case.size_bytes / 1e6:.0f} | {rates} | {limit / ours:.0%} | {cores:.0%} | {share} |"
+    beside = " | ".join(beside_shares(case)) if case.alone.wall_s else " | "
+    own = f"{case.title} | {case.size_bytes / 1e6:.0f} | {rates}"
+    return f"| {own} | {limit / ours:.0%} | {cores:.0%} | {share} | {beside} |"
+
+
+def beside_shares(case: Case) -> list[str]:
+    """Medians over rounds of wall time and core-seconds by those of one file after the other."""
+    pairs = ((case.ours.wall_s, case.alone.wall_s), (case.ours.core_s, case.alone.core_s))
+    return [f"{statistics.median(a / b for a, b in zip(*both, strict=True)):.0%}" for both in pairs]
 
 
 if __name__ == "__main__":

@@ -227,8 +227,10 @@ def only_inside(finished: Iterator[Rows], area: Area, nodata: int) -> Iterator[R
     for rows in finished:
         valid = rows.valid & area.mask(Window(rows.row, 0, *rows.labels.shape))
         labels = np.where(valid, rows.labels, np.uint8(nodata))
-        confidence, probabilities = only_where(valid, rows.confidence), only_where(valid, rows.probabilities)
-        yield Rows(rows.row, labels, confidence, probabilities, valid)
+        confidence, probabilities, seams = (
+            only_where(valid, values) for values in (rows.confidence, rows.probabilities, rows.seams)
+        )
+        yield Rows(rows.row, labels, confidence, probabilities, valid, seams)
 
 
 def cropped(finished: Iterator[Rows], window: Window) -> Iterator[Rows]:
@@ -238,10 +240,10 @@ def cropped(finished: Iterator[Rows], window: Window) -> Iterator[Rows]:
         stop = min(rows.row + rows.labels.shape[0], window.row_stop)
         if start < stop:
             part = (..., slice(start - rows.row, stop - rows.row), window.cols)
-            confidence, probabilities = (
-                None if values is None else values[part] for values in (rows.confidence, rows.probabilities)
+            confidence, probabilities, seams = (
+                None if values is None else values[part] for values in (rows.confidence, rows.probabilities, rows.seams)
             )
-            yield Rows(start - window.row, rows.labels[part], confidence, probabilities, rows.valid[part])
+            yield Rows(start - window.row, rows.labels[part], confidence, probabilities, rows.valid[part], seams)
 
 
 def cropped_grid(grid: Grid, window: Window) -> Grid:

@@ -126,12 +126,13 @@ class Cutter:
     orientation: Orientation = AS_STORED
     arrays: Arrays = NUMPY
 
-    def batches(self, size: int | Callable[[], int], keep: Part | None = None) -> Iterator[Batch]:
+    def batches(self, size: int | Callable[[], int], keep: Part | None = None, first_row: int = 0) -> Iterator[Batch]:
         """Cut the tiles in the plan's order.
 
         Args:
             size: Tiles in a batch, or what tells it for the next one; the last one may hold fewer.
             keep: Only tiles that touch this part are made; all of them when None.
+            first_row: Rows of tiles before this one are left out.
 
         Yields:
             Batches. Tiles without a valid pixel are left out: there is nothing to predict in them.
@@ -139,7 +140,7 @@ class Cutter:
         next_size = size if callable(size) else lambda: size
         pending: list[tuple[Tile, Array, BoolArray]] = []
         wanted = next_size()
-        for strip, tiles in self._strips(keep or self.source.grid.window):
+        for strip, tiles in self._strips(keep or self.source.grid.window, first_row):
             for tile in tiles:
                 made = self._tile_input(strip, tile)
                 if made is not None:
@@ -150,12 +151,12 @@ class Cutter:
         if pending:
             yield _stack(pending, self.arrays)
 
-    def _strips(self, keep: Part) -> Iterator[tuple[Strip, list[Tile]]]:
+    def _strips(self, keep: Part, first_row: int) -> Iterator[tuple[Strip, list[Tile]]]:
         """Strips with those of their tiles that are wanted; the next one is read meanwhile."""
         plan = self.plan
         rows = [
             [tile for col in range(len(plan.cols.starts)) if keep.touches((tile := plan[row, col]).window)]
-            for row in range(len(plan.rows.starts))
+            for row in range(first_row, len(plan.rows.starts))
         ]
         rows = [tiles for tiles in rows if tiles]
         with ThreadPoolExecutor(1, thread_name_prefix="geoseg-read") as reader:

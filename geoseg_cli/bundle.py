@@ -16,13 +16,15 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
 
 from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import NODATA, LandClass, Legend
-from geoseg_cli.errors import InputMissingError, ModelError
+from geoseg_cli.errors import AccessError, InputMissingError, ModelError
+from geoseg_cli.shipped import CARD_FILE as CARD_FILE
+from geoseg_cli.shipped import bundle_folders as bundle_folders
 
-CARD_FILE, README_FILE = "item.json", "README.md"
+README_FILE = "README.md"
 CLIP_REFLECTANCE = (-0.2, 2.0)
 """Reflectances outside are sensor artefacts: clouds reach 1.4, noise and offsets -0.1."""
 
@@ -184,6 +186,26 @@ class ConfidenceCalibration(_Strict):
     ece: tuple[float, float]
 
 
+class CardConfusion(_Strict):
+    """How often the bundle's classes were right where the truth is known, on images that had no part in its training.
+
+    Attributes:
+        data: What it was measured on, for people.
+        places: How many independent images or polygons.
+        counts: ``counts[i][j]`` pixels that the bundle calls its class i and that are its class j.
+    """
+
+    data: str = Field(min_length=1)
+    places: int = Field(ge=1)
+    counts: list[list[NonNegativeInt]]
+
+    @model_validator(mode="after")
+    def _check_square(self) -> CardConfusion:
+        if any(len(row) != len(self.counts) for row in self.counts) or not any(map(any, self.counts)):
+            raise ValueError("counts are no square table with anything in it")
+        return self
+
+
 class GeosegExtras(_Strict):
     """What geoseg must know and MLM has no field for.
 
@@ -198,6 +220,7 @@ class GeosegExtras(_Strict):
         output_nodata: Raster value of pixels without an answer.
         network: Architecture and configuration.
         calibration: What makes confidences mean something; None where nobody looked.
+        confusion: How often its classes are right; None where nobody counted.
         training, metrics, limits: What was done, measured and not measured; free for people to read.
     """
 
@@ -211,6 +234,7 @@ class GeosegExtras(_Strict):
     output_nodata: int = Field(default=NODATA, ge=0, le=255)
     network: NetworkConfig
     calibration: ConfidenceCalibration | None = None
+    confusion: CardConfusion | None = None
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     limits: list[str] = []
@@ -245,6 +269,13 @@ class CardProperties(_Open):
     outputs: list[ModelOutput] = Field(alias="mlm:output", min_length=1, max_length=1)
     hyperparameters: Hyperparameters = Field(alias="mlm:hyperparameters")
 
+    @model_validator(mode="after")
+    def _check_confusion(self) -> CardProperties:
+        confusion, classes = self.hyperparameters.geoseg.confusion, len(self.outputs[0].classes)
+        if confusion is not None and len(confusion.counts) != classes:
+            raise ValueError(f"confusion has {len(confusion.counts)} classes, the network {classes}")
+        return self
+
 
 class CardAsset(_Open):
     """A file of the bundle."""
@@ -276,7 +307,11 @@ class ModelCard(_Open):
             ModelError: The card is no JSON, or holds something that geoseg does not understand.
         """
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            card = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            _ = card.legend  # classes that no map can hold are refused now, not after the inference
+            return card
+        except ModelError as error:
+            raise ModelError(f"card {path}: {error.message}", error.hint) from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -300,6 +335,11 @@ class ModelCard(_Open):
         bands = tuple(band for band in source.bands if isinstance(band, str))
         optional = tuple(band.expression for band in source.bands if isinstance(band, PresencePlane))
         scaling = source.value_scaling[: len(bands)]
+        if unknown := [band for band in optional if band not in bands]:
+            raise ModelError(
+                f"card {self.id}: a plane tells whether a scene has {unknown[0]!r}, which is no band of the input",
+                "make the bands and the presence planes of mlm:input agree",
+            )
         spec = InputSpec(bands, optional, tuple(s.mean for s in scaling), tuple(s.stddev for s in scaling))
         if len(source.value_scaling) != spec.channels or source.input.shape != [-1, spec.channels, -1, -1]:
             raise ModelError(
@@ -396,12 +436,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def bundle_folders() -> list[Path]:
-    """Folders of the bundles that came with geoseg, sorted by name."""
-    package = Path(__file__).resolve().parent
-    # A wheel carries the bundles inside the package; in a checkout they lie beside it.
-    root = package / "models" if (package / "models").is_dir() else package.parent / "models"
-    return sorted(path.parent for path in root.glob(f"*/{CARD_FILE}"))
+def _refuse_file(path: Path) -> None:
+    """Say why a model is not taken from a single file.
+
+    Raises:
+        AccessError: It is a pickle, or an archive of torch that holds some.
+        ModelError: It is another file.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(2)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "give the folder of a bundle") from error
+    if head[:1] == b"\x80" or head == b"PK":
+        raise AccessError(
+            f"{path} holds code: opening a pickle, a checkpoint, TorchScript or .pt2 runs what its author put there",
+            "give the folder of a bundle, whose weights are safetensors or ONNX",
+        )
+    raise ModelError(f"{path} is a file, not a bundle", "give the folder that holds item.json")
 
 
 def find_bundle(name_or_folder: str) -> Bundle:
@@ -409,7 +461,8 @@ def find_bundle(name_or_folder: str) -> Bundle:
 
     Raises:
         InputMissingError: No such bundle.
-        ModelError: Its card does not fit.
+        AccessError: It is a file that holds code.
+        ModelError: Its card does not fit, or it is another file.
     """
     shipped = {folder.name: folder for folder in bundle_folders()}
     if name_or_folder in shipped:
@@ -417,5 +470,7 @@ def find_bundle(name_or_folder: str) -> Bundle:
     folder = Path(name_or_folder)
     if folder.is_dir():
         return Bundle.open(folder)
+    if folder.is_file():
+        _refuse_file(folder)
     known = ", ".join(shipped) or "none"
     raise InputMissingError(f"no bundle named or at {name_or_folder!r}", f"shipped bundles: {known}")

@@ -18,6 +18,10 @@ NODATA = 255
 """Value of pixels that were not computed, in every uint8 raster that geoseg writes."""
 
 
+MOST_CLASSES = 255
+"""Classes that a raster of uint8 can hold beside nodata."""
+
+
 @dataclass(frozen=True, slots=True)
 class LandClass:
     """One class of a raster.
@@ -56,13 +60,18 @@ class Legend:
 
     def __post_init__(self) -> None:
         values = [c.value for c in self.classes]
+        misfits = [value for value in (*values, self.nodata) if not 0 <= value <= 255]
+        if misfits:
+            raise ModelError(
+                f"legend {self.name}: of {len(values)} class values and nodata {self.nodata}, {len(misfits)} do not fit"
+                f" uint8, such as {misfits[0]}: a map holds at most {MOST_CLASSES} classes",
+                "use values 0 to 254 and nodata 255; of more classes, merge some before the export",
+            )
         if len(set(values)) != len(values) or self.nodata in values:
             raise ModelError(
                 f"legend {self.name}: class values {values} repeat, or include nodata {self.nodata}",
                 "give every class its own value and keep nodata apart",
             )
-        if any(not 0 <= value <= 255 for value in values):
-            raise ModelError(f"legend {self.name}: class values {values} do not fit uint8", "use values 0 to 254")
 
     @property
     def values(self) -> tuple[int, ...]:

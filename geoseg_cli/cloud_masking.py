@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import UsageError
-from geoseg_cli.rows import Rows, only_where
+from geoseg_cli.rows import Rows, only_where, part_of
 
 HiddenAs = Literal["nodata", "class"]
 
@@ -75,23 +74,26 @@ class CloudMasking:
             confidence = None
             if land.confidence is not None and clouds.confidence is not None:
                 confidence = only_where(valid, np.where(is_cloud, clouds.confidence, land.confidence))
-        probabilities = only_where(valid & shows, land.probabilities)
-        return replace(land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid)
+        probabilities, seams = (only_where(valid & shows, values) for values in (land.probabilities, land.seams))
+        return replace(
+            land, labels=labels, confidence=confidence, probabilities=probabilities, valid=valid, seams=seams
+        )
 
 
 class MaskedRows:
     """Land hidden below clouds, rows by rows; an iterator.
 
     Args:
-        land, clouds: Rows of the same grid from the first to the last, in pieces of any height.
+        land, clouds: Rows of the same grid, the same first and last ones, in pieces of any height.
         masking: What becomes of hidden pixels.
+        hidden: Pixels that were hidden in the rows above the first.
 
     Attributes:
         hidden: Pixels of the land that were hidden so far.
     """
 
-    def __init__(self, land: Iterator[Rows], clouds: Iterator[Rows], masking: CloudMasking) -> None:
-        self._pairs, self._masking, self.hidden = _in_step(land, clouds), masking, 0
+    def __init__(self, land: Iterator[Rows], clouds: Iterator[Rows], masking: CloudMasking, hidden: int = 0) -> None:
+        self._pairs, self._masking, self.hidden = _in_step(land, clouds), masking, hidden
 
     def __iter__(self) -> MaskedRows:
         return self
@@ -109,18 +111,7 @@ def _in_step(first: Iterator[Rows], second: Iterator[Rows]) -> Iterator[tuple[Ro
     while one is not None and other is not None:
         assert one.row == other.row, f"rows {one.row} and {other.row} do not belong together"
         count = min(len(one.labels), len(other.labels))
-        yield _part(one, 0, count), _part(other, 0, count)
-        one = _part(one, count, len(one.labels)) if count < len(one.labels) else next(first, None)
-        other = _part(other, count, len(other.labels)) if count < len(other.labels) else next(second, None)
+        yield part_of(one, 0, count), part_of(other, 0, count)
+        one = part_of(one, count, len(one.labels)) if count < len(one.labels) else next(first, None)
+        other = part_of(other, count, len(other.labels)) if count < len(other.labels) else next(second, None)
     assert one is other is None, "one map has more rows than the other"
-
-
-def _part(rows: Rows, start: int, stop: int) -> Rows:
-    if (start, stop) == (0, len(rows.labels)):
-        return rows
-    part = slice(start, stop)
-
-    def cut(planes: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
-        return None if planes is None else planes[..., part, :]
-
-    return Rows(rows.row + start, rows.labels[part], cut(rows.confidence), cut(rows.probabilities), rows.valid[part])

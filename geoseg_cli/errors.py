@@ -12,7 +12,8 @@
     ├── StorageError         74   the disk is full, or a file is truncated
     ├── BusyError            75   another run holds the output, or a network is down: may pass
     ├── AccessError          77   no permission, or a model that is not trusted
-    └── ModelError           78   a bundle, card or architecture that does not fit
+    ├── ModelError           78   a bundle, card or architecture that does not fit
+    └── ConfigError          78   a configuration file or variable that says something unknown
 
 The codes are those of sysexits(3); 70 is left for bugs, which are not GeosegErrors.
 """
@@ -98,5 +99,11 @@ class AccessError(GeosegError):
 
 class ModelError(GeosegError):
     """A bundle, card or architecture that does not fit."""
+
+    exit_code = 78
+
+
+class ConfigError(GeosegError):
+    """A configuration file or an environment variable that says something unknown."""
 
     exit_code = 78

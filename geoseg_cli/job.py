@@ -19,9 +19,11 @@ from geoseg_cli.grid import Grid
 from geoseg_cli.memory import Load, MemoryPlan, fair_share_bytes, plan_memory, refuse_excess
 from geoseg_cli.mosaic import Blend
 from geoseg_cli.orientation import Orientation
-from geoseg_cli.results.clean_map import Cleaning
+from geoseg_cli.results.clean_map import Cleaning, cleaning_bytes
 from geoseg_cli.results.creation_options import RasterFormat
 from geoseg_cli.results.maps import Kind
+from geoseg_cli.results.polygons import PolygonOptions
+from geoseg_cli.results.sample_counts import Accuracy
 from geoseg_cli.scenes import Scene, SceneOptions, check_resolution, open_scene
 from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.resample import Gsd, Resampled, choose_gsd, show_at
@@ -47,18 +49,23 @@ class PredictOptions:
         bounds_crs: What ``bounds`` are in; None for the scene's CRS.
         area: File of polygons; pixels outside become nodata.
         crop: Outputs end where ``bounds`` or ``area`` end.
-        probabilities, confidence, entropy: Further rasters to write.
+        probabilities, confidence, entropy, seams: Further rasters to write.
+        polygons: Vector file to write of the finished map: .gpkg, .fgb, .geojson or .parquet.
+        polygon_options: How; the confidence is that of the run where it is written too.
         sidecars: Whether attribute table, QGIS style and STAC item are written beside the map.
         max_memory_bytes: What the run may take beside interpreter, libraries and weights; None for a fair share of what
             is free.
         cleaning: What is done to the finished class map; its mapping must be from the map's own legend.
         cloud_threshold: Cloud is where the probabilities of all cloud classes sum to this or more; None for the most
             probable class.
-        accuracy: Table of sampled places (.csv), or report of an evaluation (.json): adds error-adjusted areas.
+        accuracy: Table of sampled places (.csv), report of an evaluation (.json), or ``card`` for the counts in the
+            bundle's card: adds error-adjusted areas.
         format: ``cog``, or ``gtiff`` for a plain tiled GeoTIFF with overviews.
         creation_options: GDAL creation options of the outputs; case does not matter.
         overwrite: Whether existing outputs may be replaced.
         written_at: Time stamp in the outputs; None is now.
+        resume: Whether the run goes on where an equal one was killed, and can be gone on with itself. Never changes the
+            map.
     """
 
     tile_px: int | None = None
@@ -75,15 +82,19 @@ class PredictOptions:
     probabilities: Path | None = None
     confidence: Path | None = None
     entropy: Path | None = None
+    seams: Path | None = None
+    polygons: Path | None = None
+    polygon_options: PolygonOptions = field(default_factory=PolygonOptions)
     sidecars: bool = True
     max_memory_bytes: int | None = None
     cleaning: Cleaning = field(default_factory=Cleaning)
     cloud_threshold: float | None = None
-    accuracy: Path | None = None
+    accuracy: Accuracy | None = None
     format: RasterFormat = "cog"
     creation_options: Mapping[str, str] = field(default_factory=dict)
     overwrite: bool = False
     written_at: datetime | None = None
+    resume: bool = True
 
     @property
     def needs_probabilities(self) -> bool:
@@ -144,8 +155,11 @@ class Job:
         Raises:
             UsageError: The user allows less than the smallest plan needs.
         """
-        options, plan = self.options, self.plan
+        options, plan, grid = self.options, self.plan, self.grid
         classes, rasters = len(self.bundle.legend.classes), len(targets_of(Path(), options))
+        carried = (options.needs_probabilities, classes), (options.confidence, 1), (options.seams, 1)
+        # Each of these makes another copy of what rows carry.
+        changes = (self.resampled, self.area, self.masking, options.cloud_threshold)
         load = Load(
             width=self.view.grid.width,
             tile_height=plan.tile_height,
@@ -153,10 +167,14 @@ class Job:
             stored_bytes=self.view.pixel_bytes,
             channels=self.bundle.input_spec.channels,
             classes=classes,
-            output_bands=rasters + (classes if options.needs_probabilities else 0),
-            output_width=self.grid.width,
+            output_bands=rasters + (classes - 1 if options.probabilities else 0),
+            output_width=grid.width,
             cache_bytes=self.view.size_in_cache(plan.tile_height),
             tiles_at_once=batch_tiles,
+            row_planes=sum(planes for is_asked, planes in carried if is_asked),
+            row_copies=3 if any(change is not None for change in changes) else 2,
+            vote_planes=classes if options.seams else 0,
+            cleaning_bytes=cleaning_bytes(options.cleaning, grid.height, grid.width),
         )
         limit = options.max_memory_bytes or fair_share_bytes()
         limit = None if limit is None else int(limit * share)
@@ -261,13 +279,13 @@ def open_masked_job(
         GeosegError: The scene cannot be read or does not fit a bundle.
     """
     masking = CloudMasking.of(bundle.legend, clouds.legend, hidden_as)
-    if hidden_as == "class" and options.probabilities is not None:
-        raise UsageError("--probabilities are those of land cover, clouds have none", "use --clouds-as nodata")
     if options.cloud_threshold is not None:
         raise UsageError("--threshold is for a map of clouds, not for a mask of clouds", "leave it out")
-    if hidden_as == "class" and options.entropy is not None:
-        raise UsageError("--entropy is that of land cover, clouds have none", "use --clouds-as nodata")
-    own = replace(options, tile_px=None, overlap_px=None, probabilities=None, entropy=None)
+    of_land = {"probabilities": "are those", "entropy": "is that", "seams": "are those"}
+    for name, what in of_land.items():
+        if hidden_as == "class" and getattr(options, name) is not None:
+            raise UsageError(f"--{name} {what} of land cover, clouds have none", "use --clouds-as nodata")
+    own = replace(options, tile_px=None, overlap_px=None, probabilities=None, entropy=None, seams=None)
     with open_job(path, bundle, options) as job, open_job(path, clouds, own, job) as cloud_job:
         if cloud_job.grid != job.grid:
             raise GridError(
@@ -286,6 +304,8 @@ def targets_of(output: Path, options: PredictOptions) -> dict[Kind, Path]:
         targets["confidence"] = options.confidence
     if options.entropy is not None:
         targets["entropy"] = options.entropy
+    if options.seams is not None:
+        targets["seams"] = options.seams
     return targets
 
 

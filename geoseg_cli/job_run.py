@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,10 +20,11 @@ from geoseg_cli.batches import Batch, Cutter
 from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.engines.turned import TurnedEngine
 from geoseg_cli.errors import EngineError
+from geoseg_cli.grid import Window
 from geoseg_cli.job import Job
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.mosaic import Mosaic
-from geoseg_cli.rows import Extra, Rows
+from geoseg_cli.rows import Extra, Rows, SeamCounts, from_row
 from geoseg_cli.scenes.resample import AreaOfView
 from geoseg_cli.version import __version__
 
@@ -33,6 +35,21 @@ T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 """Called with the pixels finished and the pixels of the scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place where a run can be taken up again.
+
+    Attributes:
+        view_row: Row of what the network sees; those above it are finished.
+        output_row: Row of the output; those above it are made of the finished ones alone.
+        answered: Pixels, as the network sees them, that were answered in the finished rows.
+    """
+
+    view_row: int = 0
+    output_row: int = 0
+    answered: int = 0
 
 
 class JobRun:
@@ -68,7 +85,8 @@ class JobRun:
         # The seam between host and device: who cuts and who blends work where the engine does.
         self._arrays = engine.arrays
         self._mosaic = Mosaic(job.plan, job.bundle.legend, job.options.blend, temperature, extras, self._arrays)
-        self._answered = 0
+        self._start, self._marks, self._first_row = Mark(), [Mark()], 0
+        self._counts_seams = "seams" in extras
         self._interrupted = threading.Event()
         self._batch_size = _batch_size(job, engine, memory_share)
         self.memory = job.memory(engine.batch_tiles, memory_share, self._batch_size.largest)
@@ -94,9 +112,36 @@ class JobRun:
         """Pixels that became nodata because their logits were not finite, counted as the network sees them."""
         return self._mosaic.not_finite
 
+    def state_at(self, row: int) -> Any:
+        """What another run must know to go on at a row of the output that this one has given; None where none can.
+
+        A run that met non-finite numbers cannot be gone on with, nor one that counts where tiles disagree: pixels
+        would be counted twice.
+        """
+        while len(self._marks) > 1 and self._marks[1].output_row <= row:
+            del self._marks[0]
+        return None if self.not_finite or self._counts_seams else asdict(self._marks[0])
+
+    def continue_at(self, row: int, state: Any) -> None:
+        """Leave out the rows of the output above ``row``: before ``rows``.
+
+        Args:
+            row: A row of the output.
+            state: What ``state_at(row)`` of an equal run said.
+        """
+        self._start = Mark(**state)
+        self._marks, self._first_row = [self._start], row
+
+    @property
+    def seams(self) -> SeamCounts:
+        """How often overlapping tiles disagreed so far, counted as the network sees the scene."""
+        return SeamCounts(self._mosaic.shared, self._mosaic.disputed)
+
     @contextmanager
     def rows(self, progress: Progress | None = None) -> Iterator[Iterator[Rows]]:
-        """Finished rows of the job's output grid, from first to last, once; the block closes the reader behind them.
+        """Finished rows of the job's output grid, from the first one wanted to the last, once.
+
+        The block closes the reader behind them.
 
         Raises:
             EngineError: The engine failed, or gave more than a few non-finite numbers; told after the last row.
@@ -111,11 +156,11 @@ class JobRun:
 
     def _counted(self, progress: Progress | None) -> Generator[Rows, None, None]:
         grid = self._job.grid
-        for rows in self._on_output_grid(self._finished()):
+        for rows in from_row(self._on_output_grid(self._finished()), self._first_row):
             yield rows
             if progress:
                 progress((rows.row + rows.labels.shape[0]) * grid.width, grid.height * grid.width)
-        if self.not_finite > MAX_NOT_FINITE * (self._answered + self.not_finite):
+        if self.not_finite > MAX_NOT_FINITE * (self._marks[-1].answered + self.not_finite):
             raise EngineError(
                 f"{self._job.scene.path}: {self._job.bundle.name} gave non-finite numbers for {self.not_finite} pixels",
                 "run with --precision fp32; if it happens there too, the weights or the input values are broken",
@@ -134,12 +179,29 @@ class JobRun:
         return rows
 
     def _count_answers(self, seen: Iterator[Rows]) -> Iterator[Rows]:
-        for rows in seen:
-            self._answered += int(np.count_nonzero(rows.valid))
+        for rows in from_row(seen, self._start.view_row):
+            stop = rows.row + len(rows.labels)
+            answered = self._marks[-1].answered + int(np.count_nonzero(rows.valid))
+            self._marks.append(Mark(stop, self._output_row(stop), answered))
             yield rows
+
+    def _output_row(self, view_row: int) -> int:
+        """One past the last row of the output that is made of what the network sees above ``view_row``."""
+        job, row = self._job, view_row
+        if job.resampled is not None:
+            row = job.resampled.stored_window(Window(0, 0, view_row, 1)).row_stop
+        if job.area is not None and job.options.crop:
+            row = min(max(row - job.area.window.row, 0), job.area.window.height)
+        return row
+
+    def _first_tiles(self) -> int:
+        """The first row of tiles that answers a row that is still to come."""
+        return self._job.plan.rows.first_reaching(self._start.view_row)
 
     def _finished(self) -> Iterator[Rows]:
         clock, turn_back, arrays = self._clock, self._job.orientation.turn_back, self._arrays
+        starts, first = self._job.plan.rows.starts, self._first_tiles()
+        self._mosaic.begin_at(starts[first] if first < len(starts) else self._job.plan.rows.size)
         with ahead(self._answers(), self.memory.waiting, "geoseg-run", self._interrupted) as answers:
             for batch, logits in answers:
                 self.tiles_run += len(batch.tiles)
@@ -169,7 +231,7 @@ class JobRun:
         job = self._job
         keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
         cutter = Cutter(job.view, job.plan, job.bundle.input_spec, job.orientation, self._arrays)
-        yield from cutter.batches(self._batch_size.next, keep)
+        yield from cutter.batches(self._batch_size.next, keep, self._first_tiles())
 
 
 def _batch_size(job: Job, engine: Engine, memory_share: float) -> BatchSize:

@@ -7,7 +7,7 @@ queues, batch and GDAL's block cache can be chosen to fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ NETWORK_BYTES_PER_PX = 1_000
 """Working memory of a network per pixel of each tile that it runs at a time; 240 (LALE, ONNX Runtime) to 960
 (ChromaFormer, torch) were measured for the shipped bundles."""
 
+CLEANING = "cleaning, afterwards"
+STAYS = ("network", "blending", "what rows carry beside labels", "block cache")
+"""Parts that are still taken while the finished map is cleaned."""
+
 MOST_WAITING = 2
 """Batches that wait for the engine, and answers that wait to be blended, where there is room for them."""
 
@@ -49,6 +53,10 @@ class Load:
         output_width: Columns of the outputs.
         cache_bytes: Block cache with which no block is decoded twice.
         tiles_at_once: Tiles that the engine runs at the same time, however many it gets together.
+        row_planes: Planes of float32 that rows carry beside their labels: probabilities, confidence, seams.
+        row_copies: How many of each there are at once, with the one that the mosaic holds.
+        vote_planes: Planes of uint8 with which the mosaic counts what tiles named.
+        cleaning_bytes: What is taken to clean the finished map.
     """
 
     width: int
@@ -61,6 +69,10 @@ class Load:
     output_width: int
     cache_bytes: int
     tiles_at_once: int
+    row_planes: int = 0
+    row_copies: int = 2
+    vote_planes: int = 0
+    cleaning_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +94,8 @@ class MemoryPlan:
     limit_bytes: int | None
 
     @property
-    def parts(self) -> Mapping[str, int]:
-        """Bytes by what they are for."""
+    def parts(self) -> dict[str, int]:
+        """Bytes by what they are for; those for cleaning come when strips, batches and answers are gone."""
         load = self.load
         strip_px = load.tile_height * load.width
         one_tile_px = load.tile_height * load.tile_width
@@ -96,14 +108,22 @@ class MemoryPlan:
             "answers": held * tile_px * 4 * load.classes,
             "network": one_tile_px * min(self.batch, load.tiles_at_once) * NETWORK_BYTES_PER_PX,
             "blending": strip_px * (4 * load.classes + 5),
+            **({"what rows carry beside labels": strip_px * self._beside_labels()} if self._beside_labels() else {}),
             "rows being written": (load.tile_height + 512) * load.output_width * (load.output_bands + 6),
             "block cache": self.cache_bytes,
+            **({CLEANING: load.cleaning_bytes} if load.cleaning_bytes else {}),
         }
+
+    def _beside_labels(self) -> int:
+        """Bytes per pixel of a strip."""
+        return 4 * self.load.row_planes * self.load.row_copies + self.load.vote_planes
 
     @property
     def total_bytes(self) -> int:
-        """Sum of all parts."""
-        return sum(self.parts.values())
+        """What is taken at once at most: all parts but that for cleaning, or that with what stays until then."""
+        parts = self.parts
+        cleaning = parts.pop(CLEANING, 0)
+        return max(sum(parts.values()), cleaning + sum(parts.get(part, 0) for part in STAYS))
 
     @property
     def fits(self) -> bool:
@@ -115,7 +135,7 @@ class MemoryPlan:
         return {
             "limit_bytes": self.limit_bytes,
             "total_bytes": self.total_bytes,
-            "parts_bytes": dict(self.parts),
+            "parts_bytes": self.parts,
             "batch": self.batch,
             "waiting_batches": self.waiting,
         }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.catalog import Legend
 from geoseg_cli.cloud_masking import HiddenAs
 from geoseg_cli.engines import Engine, asset_of
-from geoseg_cli.errors import InputError
+from geoseg_cli.errors import InputError, UsageError
 from geoseg_cli.job import Job, PredictOptions, open_job, open_masked_job, targets_of
 from geoseg_cli.job_run import Clock, JobRun, Progress
 from geoseg_cli.masked_run import MaskedRun
@@ -28,18 +29,24 @@ from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.creation_options import check_creation_options
 from geoseg_cli.results.description import ACQUIRED_TAG, legend_tags
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
+from geoseg_cli.results.polygons import PolygonReport, add_polygons, refuse_bad_polygons
 from geoseg_cli.results.raster import software_tags
 from geoseg_cli.results.sample_counts import SampleCounts
 from geoseg_cli.results.sidecars import Sidecar, sidecar_paths
-from geoseg_cli.results.stac import rfc3339
-from geoseg_cli.rows import Extra
+from geoseg_cli.results.stac import Asset, VectorAsset, rfc3339
+from geoseg_cli.results.vector_file import media_type_of
+from geoseg_cli.rows import Extra, SeamCounts
 from geoseg_cli.scenes import block_cache
 from geoseg_cli.scenes.acquired import acquisition_time
 from geoseg_cli.scenes.network import address_of, redacted
 from geoseg_cli.version import __version__
+from geoseg_cli.work_key import work_key
 
 if TYPE_CHECKING:
     from xarray import DataArray
+
+_LOG = logging.getLogger(__name__)
+_LOGGED = ("outputs", "sidecars", "engine", "tiles_run", "valid_pixels", "not_finite_pixels", "seconds")
 
 BAND_DESCRIPTIONS = {"land-cover": "land_cover", "cloud": "cloud_mask"}
 
@@ -64,7 +71,8 @@ class PredictReport:
     """What was done; ``to_json`` is what ``--json`` prints.
 
     Attributes:
-        outputs: ``labels`` and, where asked for, ``probabilities``, ``confidence`` and ``entropy``.
+        outputs: ``labels`` and, where asked for, ``probabilities``, ``confidence``, ``entropy`` and ``seams``.
+        polygons: What was written of the map's polygons; None where nobody asked for them.
         sidecars: ``attributes``, ``style`` and ``item`` beside the map; empty where none were wanted.
         decisions: What was resolved and why.
         engine: Name, device and precision that really ran.
@@ -75,9 +83,12 @@ class PredictReport:
         adjusted: Areas corrected for the errors of the map, or why there are none; None where nobody asked for them.
         not_finite: Pixels that became nodata because their logits were not finite.
         hidden_pixels: Pixels with land cover that were hidden below clouds; None where nobody looked for them.
+        seams: How often overlapping tiles disagreed; None where nobody asked.
+        continued_at: Row at which the run went on where an equal one was killed; 0 where it did all of them itself.
     """
 
     outputs: dict[Kind, Path]
+    polygons: PolygonReport | None
     sidecars: dict[Sidecar, Path]
     decisions: dict[str, Any]
     engine: dict[str, str]
@@ -88,6 +99,8 @@ class PredictReport:
     adjusted: AdjustedAreas | InputError | None
     not_finite: int
     hidden_pixels: int | None = None
+    seams: SeamCounts | None = None
+    continued_at: int = 0
 
     @property
     def valid_pixels(self) -> int:
@@ -97,7 +110,9 @@ class PredictReport:
     def to_json(self) -> dict[str, Any]:
         """The report in plain types."""
         return {
-            "outputs": {kind: str(path) for kind, path in self.outputs.items()},
+            "outputs": {kind: str(path) for kind, path in self.outputs.items()}
+            | ({"polygons": str(self.polygons.output)} if self.polygons else {}),
+            "polygons": self.polygons.to_json() if self.polygons else None,
             "sidecars": {kind: str(path) for kind, path in self.sidecars.items()},
             **self.decisions,
             "engine": self.engine,
@@ -107,6 +122,8 @@ class PredictReport:
             "valid_pixels": self.valid_pixels,
             "not_finite_pixels": self.not_finite,
             "hidden_pixels": self.hidden_pixels,
+            "seams": asdict(self.seams) | {"share": self.seams.share} if self.seams else None,
+            "continued_at_row": self.continued_at,
             "classes": [asdict(area) for area in self.areas],
             **self._adjusted_json(),
         }
@@ -126,6 +143,7 @@ def predict_scene(
     progress: Progress | None = None,
     announce: Callable[[Job], None] | None = None,
     clouds: CloudModel | None = None,
+    publishing: Callable[[Mapping[Path, Path]], None] | None = None,
 ) -> PredictReport:
     """Predict one scene and write its map as a Cloud Optimized GeoTIFF.
 
@@ -141,6 +159,7 @@ def predict_scene(
         progress: Called after every finished row of tiles.
         announce: Called once everything about the scene is resolved, before anything is computed.
         clouds: What masks the map; None for no mask.
+        publishing: Called with where each output will be and where it lies, finished, just before it gets its name.
 
     Raises:
         GeosegError: Anything that a user can do something about.
@@ -156,23 +175,32 @@ def predict_scene(
         samples = _refuse_early(job)
         if announce:
             announce(job)
+        _LOG.info("resolved", extra={"fields": {"decisions": job.decisions()}})
         run = _run_of(job, engine, clouds, clock)
         stack.enter_context(block_cache(sum(plan.cache_bytes for plan in run.plans)))
         spec = _map_spec(job, engine, clouds)
-        writer = stack.enter_context(MapWriter(spec, targets, transaction))
+        writer = stack.enter_context(MapWriter(spec, targets, transaction, _key_of(job, output, engine, clouds)))
+        continued_at = writer.row
+        if continued_at:
+            run.continue_at(continued_at, writer.state)
         with run.rows(progress) as finished:
             for rows in decided(finished, job.legend, job.options.cloud_threshold):
                 with clock("write"):
-                    writer.write(rows)
+                    writer.write(rows, run.state_at(rows.row + len(rows.labels)))
         with clock("commit"):
             writer.finish()
             job.scene.refuse_change()
+            polygons = _polygons(options, output, transaction)
             if sidecars:
-                write_sidecars(writer.describe(), writer.assets(), address_of(job.scene.path), transaction)
+                assets: list[Asset | VectorAsset] = [*writer.assets(), *_vector_assets(options, transaction)]
+                write_sidecars(writer.describe(), assets, address_of(job.scene.path), transaction)
+            if publishing:
+                publishing({target: transaction.path(target) for target in transaction.targets})
             transaction.commit()
         areas, decisions = writer.areas(), job.decisions()
-    return PredictReport(
+    report = PredictReport(
         outputs=targets,
+        polygons=polygons,
         sidecars=sidecars,
         decisions=decisions,
         engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
@@ -183,7 +211,12 @@ def predict_scene(
         adjusted=_adjusted(areas, samples),
         not_finite=run.not_finite,
         hidden_pixels=run.hidden_pixels,
+        seams=run.seams if job.options.seams else None,
+        continued_at=continued_at,
     )
+    told = report.to_json()
+    _LOG.info("published", extra={"fields": {name: told[name] for name in _LOGGED}})
+    return report
 
 
 def open_for(
@@ -208,11 +241,22 @@ def _run_of(job: Job, engine: Engine, clouds: CloudModel | None, clock: Clock) -
     return MaskedRun(job, engine, clouds.engine, extras, clock)
 
 
+def _key_of(job: Job, output: Path, engine: Engine, clouds: CloudModel | None) -> str | None:
+    """What makes the work of the run another run's too; None where nobody wants that, or a row of tiles is all."""
+    if not job.options.resume or len(job.plan.rows.starts) == 1:
+        return None
+    models = [(job.bundle, engine)]
+    if clouds is not None and clouds.engine is not None:
+        models.append((clouds.bundle, clouds.engine))
+    return work_key(job, output, models)
+
+
 def _extras(options: PredictOptions) -> list[Extra]:
     """What rows must carry beside labels."""
     asked: dict[Extra, bool] = {
         "probabilities": options.needs_probabilities,
         "confidence": options.confidence is not None,
+        "seams": options.seams is not None,
     }
     return [extra for extra, is_asked in asked.items() if is_asked]
 
@@ -224,17 +268,21 @@ def check_outputs(job: Job, output: Path) -> None:
         GeosegError: An output exists, has no folder, is an input, or an option that says what becomes of the map cannot
             be used.
     """
-    with _transaction(job, output):
-        _refuse_early(job)
+    _transaction(job, output).check()
+    _refuse_early(job)
 
 
 def refuse_bad_options(options: PredictOptions, legend: Legend) -> None:
     """Refuse options that say what becomes of a map of these classes, and cannot be used.
 
     Raises:
-        UsageError: A creation option, a number, or an option for other classes.
+        UsageError: A creation option, a number, or options that do not go together or are for other classes.
     """
     check_creation_options(options.creation_options, options.format)
+    if options.seams is not None and options.blend == "trim":
+        raise UsageError(
+            "--seams with --blend trim has nothing to compare: each pixel has one tile", "use --blend hann"
+        )
     refuse_bad_cleaning(legend, options.cleaning)
     decided(iter(()), legend, options.cloud_threshold)
 
@@ -243,9 +291,26 @@ def _refuse_early(job: Job) -> SampleCounts | None:
     """Refuse what would otherwise be refused after the inference; the sampled places, where there are any."""
     options = job.options
     refuse_bad_options(options, job.legend)
+    if options.polygons is not None:
+        refuse_bad_polygons(options.polygons, job.grid, options.polygon_options)
     if options.accuracy is None:
         return None
-    return samples_of(options.accuracy, options.cleaning.legend_of(job.legend), job.grid)
+    return samples_of(options.accuracy, job.bundle, options.cleaning.legend_of(job.legend), job.grid)
+
+
+def _polygons(options: PredictOptions, output: Path, transaction: OutputTransaction) -> PolygonReport | None:
+    """Polygons of the finished map, which is not published yet; with its confidence, where that is written too."""
+    if options.polygons is None:
+        return None
+    sure = transaction.path(options.confidence) if options.confidence else None
+    wanted = replace(options.polygon_options, confidence=sure)
+    return add_polygons(transaction.path(output), options.polygons, wanted, transaction)
+
+
+def _vector_assets(options: PredictOptions, transaction: OutputTransaction) -> list[VectorAsset]:
+    if options.polygons is None:
+        return []
+    return [VectorAsset(options.polygons, transaction.path(options.polygons), media_type_of(options.polygons))]
 
 
 def _adjusted(areas: Sequence[ClassArea], samples: SampleCounts | None) -> AdjustedAreas | InputError | None:
@@ -257,14 +322,15 @@ def _adjusted(areas: Sequence[ClassArea], samples: SampleCounts | None) -> Adjus
 
 
 def _transaction(job: Job, output: Path) -> OutputTransaction:
-    """What publishes the job's outputs: the rasters, then what describes them."""
-    targets = [*targets_of(output, job.options).values(), *_sidecars(output, job.options).values()]
+    """What publishes the job's outputs: the rasters, their polygons, then what describes them."""
+    vectors = [job.options.polygons] if job.options.polygons else []
+    targets = [*targets_of(output, job.options).values(), *vectors, *_sidecars(output, job.options).values()]
     return OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job))
 
 
 def _inputs(job: Job) -> list[Path]:
     """Every file that the job reads and no output may replace."""
-    area = [path for path in (job.options.area, job.options.accuracy) if path]
+    area = [path for path in (job.options.area, job.options.accuracy) if isinstance(path, Path)]
     mask = _inputs(job.clouds) if job.clouds is not None else []
     return [job.scene.path, *job.scene.identities, *area, *job.bundle.files, *mask]
 

@@ -24,6 +24,9 @@ from geoseg_cli.errors import AccessError, InputError, InputMissingError
 MAX_BYTES = 256 * 2**20
 """Largest file that is read; borders of all countries in full detail have less."""
 
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""How a rollback journal begins while it counts (SQLite, database file format, section 3)."""
+
 SUFFIXES = (".geojson", ".json", ".gpkg")
 
 _MOST_NAMED = 10
@@ -135,6 +138,7 @@ def _geometries(node: dict[str, Any], properties: dict[str, Any] | None = None) 
 def _read_geopackage(path: Path, purpose: str, attribute: str | None) -> ShapeFile:
     path.open("rb").close()  # SQLite does not say why it cannot open a file
     _refuse_unfinished(path)
+    _refuse_interrupted(path)
     uri = f"{path.as_uri()}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as base:
         base.execute("PRAGMA trusted_schema = OFF")  # a view in the file may not call functions with side effects
@@ -177,6 +181,21 @@ def _refuse_unfinished(path: Path) -> None:
         raise InputError(
             f"{path} has changes that are not in it yet: {log.name} beside it is not empty",
             f"close the program that has it open, or export it: ogr2ogr -f GPKG area.gpkg {path.name}",
+        )
+
+
+def _refuse_interrupted(path: Path) -> None:
+    """Refuse a file that a program left half changed: its old content is in a journal that nobody rolled back."""
+    journal = path.with_name(path.name + "-journal")
+    try:
+        with journal.open("rb") as stream:
+            is_hot = stream.read(len(_JOURNAL)) == _JOURNAL
+    except FileNotFoundError:
+        return
+    if is_hot:
+        raise InputError(
+            f"{path} was left in the middle of a change: {journal.name} beside it undoes what was begun",
+            "close the program that has it open; if none has, open it once in the program that wrote it",
         )
 
 

@@ -48,6 +48,11 @@ class Axis:
         """First pixel and length of tile ``index`` inside the scene."""
         return self.starts[index], min(self.tile, self.size)
 
+    def first_reaching(self, pixel: int) -> int:
+        """The first tile that has this pixel or a later one; the number of tiles for a pixel beyond the last one."""
+        length = min(self.tile, self.size)
+        return next((i for i, start in enumerate(self.starts) if start + length > pixel), len(self.starts))
+
     def core(self, index: int) -> tuple[int, int]:
         """First and one-past-last pixel that lie nearer to this tile's middle than to its neighbours'."""
         first = 0 if index == 0 else self._seam(index - 1)

@@ -27,18 +27,21 @@ from typing import Any
 import numpy as np
 from aims import Report, aims_of
 from band_sets import UNCHANGED, headline, measure_band_sets
-from figures import Model, Predict, Row, measure
+from figures import Model, Predict, Row, answer, measure, total
 from left_out import MEASURED_WITHOUT, SCENES, left_out_case, was_trained_on
 from rivals import ForestOptions, forest, normalised, s2cloudless, threshold_test
 from validation_cases import NOTES, Case, UInt8Array, cloud_cases, land_cover_cases
 
-from geoseg_cli.bundle import CARD_FILE, README_FILE, Bundle
+from geoseg_cli.bundle import CARD_FILE, README_FILE, Bundle, CardConfusion
 from geoseg_cli.engines import Engine, EngineOptions, choose_engine
 from geoseg_cli.errors import GeosegError, UsageError
+from geoseg_cli.export.card import store_confusion
 from geoseg_cli.export.readme import MODEL_TITLES, describe_in_words
 from geoseg_cli.training.bundle_recipes import BundleRecipe, recipe_named
 
 SIZE_MULTIPLE_PX = 32
+CONFUSION_SOURCES = {"land-cover": ("eurosat", "germany"), "cloud": ("cs12-scribbles",)}
+"""Real images whose truth knows all classes that occur, and is no coarse map; see ``NOTES``."""
 QUICK_SCENES, QUICK_CASES_PER_SOURCE = 4, 2
 QUICK_FOREST = ForestOptions(scenes=4, samples=60)
 
@@ -64,6 +67,9 @@ def main() -> int:
     """Measure, print and write; returns the exit code."""
     arguments = parse_arguments()
     try:
+        if arguments.update_confusion:
+            print(update_confusion(arguments).model_dump_json())
+            return 0
         report = evaluate(arguments)
         print_report(report)
         if arguments.out is not None:
@@ -98,6 +104,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the forest's scenes are kept")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     parser.add_argument("--update-card", action="store_true", help="write the figures into the bundle's card")
+    parser.add_argument(
+        "--update-confusion", action="store_true", help="measure and write the card's confusion matrix, nothing else"
+    )
     arguments = parser.parse_args()
     if arguments.update_card and (arguments.quick or arguments.leave_out):
         parser.error("--update-card needs all images: leave --quick and --leave-out away")
@@ -125,6 +134,22 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     if arguments.full_bands is not None:
         report["lost_to_full_bands"] = lost_to(report, read_report(arguments.full_bands))
     return report | {"aims": aims_of(report, recipe.task)}
+
+
+def update_confusion(arguments: argparse.Namespace) -> CardConfusion:
+    """Count what a bundle calls pixels of real images that had no part in its training, and write it into its card."""
+    bundle = Bundle.open(arguments.bundle)
+    recipe = replace(recipe_named(bundle.name), spec=bundle.input_spec)
+    wanted = argparse.Namespace(**vars(arguments) | {"scenes": 0})
+    cases = [case for case in all_cases(recipe, wanted) if case.source in CONFUSION_SOURCES[recipe.task]]
+    engine, _ = choose_engine(bundle, EngineOptions(engine=arguments.engine, threads=arguments.threads))
+    with closing(engine):
+        predict = network(Subject(bundle, recipe, cases, arguments), engine)
+        table = total([answer(case, predict(case), bundle.legend).table for case in cases])
+    told = " ".join(NOTES[source] for source in CONFUSION_SOURCES[recipe.task])
+    confusion = CardConfusion(data=told, places=len(cases), counts=table.counts.T.tolist())
+    store_confusion(bundle, confusion)
+    return confusion
 
 
 def all_cases(recipe: BundleRecipe, arguments: argparse.Namespace) -> list[Case]:

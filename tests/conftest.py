@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ from rasterio.transform import Affine
 # Time limits per example fail on a machine that is busy with something else.
 settings.register_profile("geoseg", deadline=None)
 settings.load_profile("geoseg")
+
+# What a developer has configured must not decide what the tests find; subprocesses inherit this.
+_OF_THE_TESTS = {"GEOSEG_REAL_DATA", "GEOSEG_S2CLOUDLESS_PYTHON"}
+for name in [name for name in os.environ if name.startswith("GEOSEG_") and name not in _OF_THE_TESTS]:
+    del os.environ[name]
+os.environ["GEOSEG_CONFIG"] = os.devnull
+os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).resolve().parent / "no_configuration_here")
+# Nor what earlier runs on this machine found out.
+_CACHE = tempfile.TemporaryDirectory(prefix="geoseg-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # A shell's background job begins with these ignored, and so would all that the tests start.
 for number in (signal.SIGINT, signal.SIGHUP):

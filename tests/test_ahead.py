@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg_cli.ahead import ahead
+from geoseg_cli.ahead import ahead, usable_cores
 
 
 def count(stop: int, log: list[str] | None = None) -> Generator[int, None, None]:
@@ -106,6 +106,10 @@ def test_an_error_while_closing_is_not_raised_over_that_of_the_consumer() -> Non
 
     with pytest.raises(KeyError):
         consume()
+
+
+def test_at_least_one_core_is_usable() -> None:
+    assert usable_cores() >= 1
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])

@@ -485,6 +485,30 @@ def test_a_geopackage_that_a_program_is_writing_is_refused(tmp_path: Path) -> No
     writer.close()
 
 
+def test_a_geopackage_that_was_left_half_changed_is_refused(tmp_path: Path) -> None:
+    grid = utm_grid()
+    path = write_geopackage(tmp_path / "a.gpkg", on_map(shapely.box(10, 10, 50, 50), grid))
+    source = sqlite3.connect(path)
+    source.execute("PRAGMA journal_mode = DELETE")
+    source.execute("PRAGMA cache_size = 1")
+    source.execute("PRAGMA cache_spill = 1")
+    source.execute("CREATE TABLE big (a)")
+    source.commit()
+    source.execute("BEGIN")
+    source.executemany("INSERT INTO big VALUES (?)", [(bytes(5000),)] * 200)
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in ("a.gpkg", "a.gpkg-journal"):  # as a machine that lost its power leaves them
+        (left / name).write_bytes((tmp_path / name).read_bytes())
+    source.rollback()
+    source.close()
+    with pytest.raises(InputError, match=r"in the middle of a change: a.gpkg-journal"):
+        load_area(left / "a.gpkg", grid)
+    (left / "a.gpkg").write_bytes(path.read_bytes())
+    (left / "a.gpkg-journal").write_bytes(bytes(512))  # a journal that counts no longer (PRAGMA journal_mode = PERSIST)
+    assert load_area(left / "a.gpkg", grid).has_pixels()
+
+
 def test_a_pipe_is_no_area(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.geojson")
     with pytest.raises(InputError, match="no regular file"):

@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 from rio_cogeo import cog_validate
 from scipy import ndimage
 
+from geoseg_cli.bundle import Bundle, ModelCard, find_bundle
 from geoseg_cli.catalog import find_mapping, legends
 from geoseg_cli.cloud_masking import HiddenAs
 from geoseg_cli.engines.fake_engine import FakeEngine, IdentityEngine
-from geoseg_cli.errors import GeosegError, InputError, OutputError, UsageError
+from geoseg_cli.errors import GeosegError, InputError, ModelError, OutputError, UsageError
 from geoseg_cli.job import PredictOptions
 from geoseg_cli.predict import CloudModel, predict_scene
 from geoseg_cli.results.clean_map import Cleaning
+from geoseg_cli.results.sample_counts import FROM_CARD, SampleCounts
 from geoseg_cli.results.verify import verify_map
-from tests.fakes.bundles import fake_bundle
+from tests.fakes.bundles import card_fields, fake_bundle
 from tests.results.test_cleaning import plain_majority
 from tests.results.test_sieve import plain_sieve
 from tests.test_predict import read, write_scene
@@ -359,3 +361,65 @@ def _clouds_at(pixels: npt.NDArray[np.float32], number: int) -> npt.NDArray[np.f
     is_cloud = np.rint(pixels[:, 0]) == number
     logits[:, 0], logits[:, 1] = ~is_cloud, is_cloud
     return logits
+
+
+COUNTS = [[8, 2, 0, 0], [1, 9, 0, 0], [0, 3, 5, 2], [0, 0, 4, 6]]
+"""Places that are called (rows) and are (columns) clear, thick cloud, thin cloud, shadow."""
+
+
+def bundle_with_counts(counts: list[list[int]]) -> Bundle:
+    fields = card_fields(legends()["cloudsen12"])
+    confusion = {"data": "four made-up places", "places": 4, "counts": counts}
+    fields["properties"]["mlm:hyperparameters"]["geoseg"]["confusion"] = confusion
+    return Bundle(Path("fake-bundle"), ModelCard.model_validate(fields))
+
+
+@pytest.mark.parametrize("target", [None, "cloud-binary"])
+def test_areas_adjusted_by_the_card_are_those_of_a_table_of_the_same_counts(tmp_path: Path, target: str | None) -> None:
+    numbers, valid = patches(60, 60, 4)
+    scene = write_scene(tmp_path / "scene.tif", numbers.astype(int), valid)
+    cleaning = Cleaning(mapping=find_mapping("cloudsen12", target) if target else None)
+    names = ["clear", "thick_cloud", "thin_cloud", "cloud_shadow"]
+    table, counts = names, np.array(COUNTS)
+    if target:  # shadow counts as clear, both kinds of cloud as cloud
+        groups = np.array([[1, 0], [0, 1], [0, 1], [1, 0]])
+        table, counts = ["clear", "cloud"], groups.T @ counts @ groups
+    rows = [",".join([name, *map(str, row)]) for name, row in zip(table, counts, strict=True)]
+    (tmp_path / "matrix.csv").write_text("\n".join([",".join(["map/reference", *table]), *rows]))
+    found = []
+    tables: list[Any] = [tmp_path / "matrix.csv", FROM_CARD]
+    for accuracy in tables:
+        options = PredictOptions(cleaning=cleaning, accuracy=accuracy, overwrite=True)
+        report = predict_scene(scene, tmp_path / "map.tif", bundle_with_counts(COUNTS), IdentityEngine(4), options)
+        found.append(report.to_json()["adjusted"])
+    assert found[0]["classes"] == found[1]["classes"]
+    assert "other places than this map" in found[1]["note"]
+    assert "four made-up places" in found[1]["note"]
+    assert "card" not in found[0]["note"]
+
+
+def test_a_card_without_counts_is_refused_before_anything_is_computed(small_scene: Path) -> None:
+    error = refused(small_scene, PredictOptions(accuracy=FROM_CARD))
+    assert isinstance(error, ModelError)
+    assert "no confusion matrix" in error.message
+    assert "--accuracy FILE.csv" in error.hint
+
+
+@pytest.mark.parametrize("counts", [[[1]], [[1, 2], [3]], [[0] * 4] * 4, [[-1] * 4] * 4])
+def test_a_card_whose_counts_do_not_fit_its_classes_is_refused(tmp_path: Path, counts: list[list[int]]) -> None:
+    fields = card_fields(legends()["cloudsen12"])
+    confusion = {"data": "x", "places": 4, "counts": counts}
+    fields["properties"]["mlm:hyperparameters"]["geoseg"]["confusion"] = confusion
+    (tmp_path / "item.json").write_text(json.dumps(fields))
+    with pytest.raises(ModelError, match="card"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["landcover-lale", "cloud-lale"])
+def test_shipped_cards_count_pixels_of_their_own_classes(name: str) -> None:
+    bundle = find_bundle(name)
+    samples = SampleCounts.of_card(bundle, bundle.legend)
+    assert samples.values == bundle.legend.values
+    assert samples.counts.sum() > 50_000
+    # Better than chance, which a turned table of other classes would not be.
+    assert np.trace(samples.counts) / samples.counts.sum() > 0.6

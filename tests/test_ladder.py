@@ -15,7 +15,7 @@ ROOT = Path(geoseg_cli.__file__).parent
 
 # From the bottom up; a module may import modules of its own step and of lower ones.
 LADDER = [
-    ["errors", "version", "data", "printable", "ahead", "memory", "batch_size", "arrays"],
+    ["errors", "version", "data", "printable", "shipped", "redaction", "ahead", "memory", "batch_size", "arrays"],
     ["grid", "tiles", "rows"],
     ["orientation", "aoi", "shape_file"],
     ["catalog"],
@@ -23,10 +23,10 @@ LADDER = [
     ["metrics", "calibration", "cloud_masking"],
     ["scenes", "batches", "engines", "mosaic", "results"],
     ["job"],
-    ["job_run"],
+    ["job_run", "work_key"],
     ["masked_run"],
-    ["labels", "predict", "export", "map_views"],
-    ["evaluate", "training", "bench"],
+    ["labels", "predict", "export", "map_views", "composite"],
+    ["evaluate", "training", "bench", "batch"],
     ["evaluation_page", "matrix_picture"],
     ["__init__"],
     ["cli", "__main__"],
@@ -58,6 +58,7 @@ HEAVY = {
 COMMANDS = (
     "classify",
     "cloudmask",
+    "composite",
     "evaluate",
     "train",
     "export",

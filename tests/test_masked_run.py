@@ -114,7 +114,7 @@ def test_a_block_that_both_maps_need_is_decoded_once(tmp_path: Path) -> None:
     assert both - alone < 0.25 * stored
 
 
-@pytest.mark.parametrize("raster", ["probabilities", "entropy"])
+@pytest.mark.parametrize("raster", ["probabilities", "entropy", "seams"])
 def test_the_classes_of_clouds_have_no_probabilities_of_land(tmp_path: Path, raster: str) -> None:
     scene = Scene(tmp_path / "scene.tif", 40, 40)
     options = PredictOptions(**{raster: tmp_path / "p.tif"})
@@ -152,3 +152,28 @@ def test_entropy_is_that_of_the_land_and_hidden_pixels_have_none(tmp_path: Path)
     assert (labels == 255).any()
     assert ((entropy == 255) == (labels == 255)).all()
     assert set(entropy[labels != 255]) == {round(-250 * (shares * np.log(shares)).sum() / np.log(3))}
+
+
+def test_seams_are_those_of_the_land_and_hidden_pixels_have_none(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "scene.tif", 40, 112)
+    options = PredictOptions(seams=tmp_path / "s.tif", batch=1, overwrite=True)
+
+    def run(mask: CloudModel | None) -> Any:
+        calls = iter(range(9))
+
+        def own_class(pixels: FloatArray) -> FloatArray:
+            answer = np.zeros((1, 3, *pixels.shape[2:]), np.float32)
+            answer[:, next(calls)] = 40
+            return answer
+
+        engine = FakeEngine(3, own_class)
+        return predict_scene(scene.path, tmp_path / "map.tif", land_bundle(), engine, options, clouds=mask).seams
+
+    alone = run(None)
+    bare = read(tmp_path / "s.tif")[0]
+    masked = run(clouds("nodata", tile_px=32, overlap_px=8))
+    labels, seams = read(tmp_path / "map.tif")[0], read(tmp_path / "s.tif")[0]
+    assert alone.disputed > 0
+    assert masked == alone
+    assert 0 < (labels == 255).mean() < 1
+    np.testing.assert_array_equal(seams, np.where(labels == 255, 255, bare))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geoseg_cli.catalog import legends
+from geoseg_cli.engines.fake_engine import FakeEngine
 from geoseg_cli.errors import UsageError
+from geoseg_cli.job import PredictOptions
 from geoseg_cli.memory import (
     LEAST_CACHE_BYTES,
     MAX_CACHE_BYTES,
@@ -20,6 +25,10 @@ from geoseg_cli.memory import (
     plan_memory,
     refuse_excess,
 )
+from geoseg_cli.predict import predict_scene
+from geoseg_cli.results.clean_map import Cleaning, cleaned, cleaning_bytes
+from tests.fakes.bundles import fake_bundle
+from tests.test_predict import write_scene
 
 # 13 bands of uint16 at 10 980 columns, ten classes.
 LOAD = Load(
@@ -118,3 +127,65 @@ def test_a_job_that_gets_a_share_names_the_figure_of_the_user() -> None:
         refuse_excess(plan, 0.5)
     enough = int(caught.value.hint.split("--max-memory ")[1].split("M")[0])
     refuse_excess(plan_memory(LOAD, 2, enough * MIB // 2), 0.5)
+
+
+def test_cleaning_counts_beside_what_stays_until_then_and_not_beside_what_is_gone() -> None:
+    plain = plan_memory(LOAD, 2, None)
+    small, large = (plan_memory(replace(LOAD, cleaning_bytes=size * MIB), 2, None) for size in (50, 5000))
+    assert small.total_bytes == plain.total_bytes
+    stays = sum(plain.parts[part] for part in ("network", "blending", "block cache"))
+    assert large.total_bytes == stays + 5000 * MIB
+    assert large.to_json()["parts_bytes"]["cleaning, afterwards"] == 5000 * MIB
+    with pytest.raises(UsageError, match="most of it for cleaning"):
+        refuse_excess(plan_memory(replace(LOAD, cleaning_bytes=5000 * MIB), 2, 2000 * MIB))
+
+
+def peak_and_plan(scene: Path, options: PredictOptions) -> tuple[int, int]:
+    """Bytes that a run took at once at most, as Python counts them, and what was planned."""
+    noise = np.random.default_rng(1).normal(size=(4, 64, 64)).astype(np.float32)
+    engine = FakeEngine(4, lambda pixels: np.repeat(noise[None], len(pixels), 0))
+    tracemalloc.start()
+    report = predict_scene(scene, scene.with_name("map.tif"), fake_bundle(), engine, options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, report.memory[0].total_bytes
+
+
+@pytest.mark.parametrize("raster", ["probabilities", "entropy", "confidence", "seams"])
+def test_a_further_raster_takes_no_more_than_is_planned_for_it(tmp_path: Path, raster: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.zeros((200, 4000), int), np.ones((200, 4000), bool))
+    plain = PredictOptions(sidecars=False, overwrite=True)
+    peak_and_plan(scene, plain)  # what is loaded once
+    took, planned = peak_and_plan(scene, plain)
+    took_more, planned_more = peak_and_plan(scene, replace(plain, **{raster: tmp_path / "more.tif"}))
+    assert 0.3 * (planned_more - planned) < took_more - took < 1.1 * (planned_more - planned)
+
+
+@pytest.mark.parametrize(
+    "cleaning",
+    [
+        Cleaning(sieve_px=4), Cleaning(min_object_px=4), Cleaning(majority_px=31), Cleaning(dilate_px=20),
+        Cleaning(min_object_px=4, dilate_px=2, majority_px=3, sieve_px=4),
+    ],
+)  # fmt: skip
+def test_cleaning_takes_about_what_is_planned(cleaning: Cleaning) -> None:
+    height, width = 1100, 800
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 4, (56, 41)), np.ones((20, 20), np.int64))[:height, :width].astype(np.uint8)
+    stray = rng.random(labels.shape) < 0.01
+    labels[stray] = rng.integers(0, 4, labels.shape)[stray]
+    source, _ = cleaned(
+        lambda: ((row, labels[row : row + 512].copy()) for row in range(0, height, 512)),
+        height, legends()["cloudsen12"], cleaning,
+    )  # fmt: skip
+    tracemalloc.start()
+    for _ in source():
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    planned = cleaning_bytes(cleaning, height, width)
+    assert 0.5 * planned < peak < 1.1 * planned
+
+
+def test_a_map_that_is_not_cleaned_takes_nothing_for_it() -> None:
+    assert cleaning_bytes(Cleaning(), 10_980, 10_980) == 0

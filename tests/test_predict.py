@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import time
@@ -25,6 +26,9 @@ from geoseg_cli.engines.fake_engine import FakeEngine, IdentityEngine
 from geoseg_cli.errors import EngineError, GeosegError, OutputError, StorageError, UsageError
 from geoseg_cli.job import PredictOptions
 from geoseg_cli.predict import predict_scene
+from geoseg_cli.results import vector_file
+from geoseg_cli.results.clean_map import Cleaning
+from geoseg_cli.results.polygons import PolygonOptions, write_polygons
 from geoseg_cli.results.verify import verify_map
 from geoseg_cli.scenes import SceneOptions
 from tests.fakes.bundles import STEP, fake_bundle
@@ -274,6 +278,59 @@ def test_entropy_is_that_of_the_blend_where_tiles_that_are_certain_disagree(work
     assert (np.abs(stored[undecided].astype(int) - 125) <= 2).all()
 
 
+@pytest.mark.parametrize("blend", ["hann", "linear"])
+def test_seams_say_where_tiles_named_another_class_and_how_often(workdir: Path, blend: Any) -> None:
+    valid = np.ones((40, 112), bool)
+    valid[3:9, 50:60] = False
+    write_scene(workdir / "scene.tif", np.zeros((40, 112), int), valid)
+    calls = iter(range(9))
+
+    def certain(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        answer = np.zeros((1, 4, *pixels.shape[2:]), np.float32)
+        answer[:, next(calls)] = 40
+        return answer
+
+    options = PredictOptions(seams=workdir / "s.tif", batch=1, blend=blend)
+    report = predict_scene(
+        workdir / "scene.tif", workdir / "map.tif", fake_bundle(), FakeEngine(4, certain), options
+    )  # fmt: skip
+    # Two tiles of 64 columns: 48 to 63 lie in both, and each tile names a class of its own there.
+    expected = np.zeros((40, 112))
+    expected[:, 48:64] = 125
+    expected[~valid] = 255
+    with rasterio.open(workdir / "s.tif") as file:
+        np.testing.assert_array_equal(file.read(1), expected)
+        assert (file.descriptions, file.scales, file.nodata) == (("seams",), (1 / 250,), 255)
+        assert "another class" in file.tags()["GEOSEG_SEAMS"]
+    shared = 40 * 16 - 6 * 10
+    assert report.to_json()["seams"] == {"shared": shared, "disputed": shared, "share": 1.0}
+    assert report.to_json()["outputs"]["seams"] == str(workdir / "s.tif")
+    assert json.loads((workdir / "map.json").read_text())["assets"]["seams"]["href"] == "./s.tif"
+
+
+def test_a_scene_of_one_tile_has_no_seams_and_nobody_counts_unasked(workdir: Path) -> None:
+    expected = random_scene(workdir / "scene.tif", 50, 60)
+    scene, out, engine = workdir / "scene.tif", workdir / "map.tif", IdentityEngine(4)
+    options = PredictOptions(seams=workdir / "s.tif", overwrite=True)
+    report = predict_scene(scene, out, fake_bundle(), engine, options)
+    assert report.to_json()["seams"] == {"shared": 0, "disputed": 0, "share": None}
+    np.testing.assert_array_equal(read(workdir / "s.tif")[0], np.where(expected == 255, 255, 0))
+    plain = predict_scene(scene, out, fake_bundle(), engine, PredictOptions(overwrite=True))
+    assert plain.to_json()["seams"] is None
+
+
+def test_seams_of_tiles_that_share_nothing_are_refused_before_anything_runs(workdir: Path) -> None:
+    random_scene(workdir / "scene.tif", 50, 60)
+    engine = IdentityEngine(4)
+    with pytest.raises(UsageError, match="--seams with --blend trim"):
+        predict_scene(
+            workdir / "scene.tif", workdir / "map.tif", fake_bundle(), engine,
+            PredictOptions(seams=workdir / "s.tif", blend="trim"),
+        )  # fmt: skip
+    assert not engine.batches
+    assert sorted(path.name for path in workdir.iterdir()) == ["scene.tif"]
+
+
 def test_overviews_of_entropy_are_means(workdir: Path) -> None:
     """Nearest neighbour would leave one of the two values of the stripes."""
     write_scene(workdir / "scene.tif", np.tile(np.arange(2), (520, 520)), np.ones((520, 1040), bool))
@@ -298,7 +355,7 @@ def test_labels_do_not_depend_on_what_else_is_written(workdir: Path, gsd: Any) -
     noise = np.random.default_rng(1).normal(size=(4, 64, 64)).astype(np.float32)
     left, top = UTM @ (100, 50)
     plain = PredictOptions(gsd=gsd, bounds=(left, top - 1500, left + 900, top), crop=True)
-    rasters = {name: workdir / f"{name}.tif" for name in ("probabilities", "confidence", "entropy")}
+    rasters = {name: workdir / f"{name}.tif" for name in ("probabilities", "confidence", "entropy", "seams")}
     both = replace(plain, **rasters)
     for name, options in (("plain", plain), ("both", both)):
         engine = FakeEngine(4, lambda pixels: pixels[:, :1] * 0.3 + noise)
@@ -500,3 +557,82 @@ def test_creation_options_reach_the_file_and_unknown_ones_are_refused(workdir: P
             replace(options, creation_options={"COMPRES": "ZSTD"}),
         )
     assert left_in(workdir) == {"scene.tif", "map.tif", "map.tif.aux.xml", "map.qml", "map.json"}
+
+
+def vectors(path: Path) -> tuple[list[bytes], dict[str, list[Any]]]:
+    meta, _, geometry, data = pytest.importorskip("pyogrio").raw.read(path)
+    return list(geometry), {name: list(values) for name, values in zip(meta["fields"], data, strict=True)}
+
+
+@pytest.mark.parametrize("wanted", [PolygonOptions(), PolygonOptions(simplify_m=25, min_area_ha=0.05)])
+def test_polygons_of_a_run_are_those_of_its_finished_map(workdir: Path, wanted: PolygonOptions) -> None:
+    random_scene(workdir / "scene.tif", 90, 110)
+    out, beside = workdir / "map.gpkg", workdir / "beside.gpkg"
+    options = PredictOptions(polygons=out, polygon_options=wanted, cleaning=Cleaning(min_object_px=4, dilate_px=1))
+    report = predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4), options)
+    alone = write_polygons(workdir / "map.tif", beside, wanted)
+    assert vectors(out) == vectors(beside)
+    told = report.to_json()
+    assert told["outputs"]["polygons"] == told["polygons"]["output"] == str(out)
+    assert told["polygons"] == alone.to_json() | {"output": str(out)}
+    assert json.loads((workdir / "map.json").read_text())["assets"]["polygons"] == {
+        "href": "./map.gpkg", "type": "application/geopackage+sqlite3", "roles": ["data"],
+        "file:size": out.stat().st_size,
+        "file:checksum": "1220" + hashlib.sha256(out.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    assert verify_map(workdir / "map.tif").is_intact
+
+
+def test_polygons_of_a_run_have_the_mean_of_its_confidence(workdir: Path) -> None:
+    write_scene(workdir / "scene.tif", np.tile(np.arange(4), (40, 15)), np.ones((40, 60), bool))
+    options = PredictOptions(polygons=workdir / "p.fgb", confidence=workdir / "c.tif")
+    predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4), options)
+    _, columns = vectors(workdir / "p.fgb")
+    assert len(columns["mean_prob"]) == 60
+    assert columns["mean_prob"] == pytest.approx([round(250 * np.e / (np.e + 3)) / 250] * 60)
+
+
+def test_a_map_of_nothing_has_a_file_of_no_polygons(workdir: Path) -> None:
+    write_scene(workdir / "scene.tif", np.zeros((40, 60), int), np.zeros((40, 60), bool))
+    for ending in (".gpkg", ".fgb", ".geojson", ".parquet"):
+        options = PredictOptions(polygons=workdir / f"p{ending}", overwrite=True)
+        report = predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4), options)
+        assert report.polygons is not None
+        assert report.polygons.polygons == 0
+        assert (workdir / f"p{ending}").is_file()
+    assert vectors(workdir / "p.gpkg")[0] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "words"),
+    [
+        ("p.shp", PolygonOptions(), "none of"),
+        ("p.gpkg", PolygonOptions(simplify_m=-1), "--simplify"),
+        ("p.gpkg", PolygonOptions(min_area_ha=0), "--min-area"),
+    ],
+)
+def test_polygons_that_cannot_be_written_are_refused_before_anything_runs(
+    workdir: Path, name: str, wanted: PolygonOptions, words: str
+) -> None:
+    random_scene(workdir / "scene.tif", 40, 40)
+    engine = IdentityEngine(4)
+    options = PredictOptions(polygons=workdir / name, polygon_options=wanted)
+    with pytest.raises(UsageError, match=words):
+        predict_scene(workdir / "scene.tif", workdir / "map.tif", fake_bundle(), engine, options)
+    assert not engine.batches
+    assert [path.name for path in workdir.iterdir()] == ["scene.tif"]
+
+
+def test_a_map_and_its_polygons_appear_together_or_not_at_all(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_scene(workdir / "scene.tif", 40, 40)
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full", "make room")
+
+    monkeypatch.setattr(vector_file.VectorWriter, "finish", full)
+    with pytest.raises(StorageError):
+        predict_scene(
+            workdir / "scene.tif", workdir / "map.tif", fake_bundle(), IdentityEngine(4),
+            PredictOptions(polygons=workdir / "p.gpkg"),
+        )  # fmt: skip
+    assert [path.name for path in workdir.iterdir()] == ["scene.tif"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.bench.agreement import Agreement, compare_maps
 from geoseg_cli.bench.apart import run_apart
 from geoseg_cli.bench.figures import BenchReport, Round, Row, make_row
@@ -17,7 +18,6 @@ from geoseg_cli.bench.measure import Case, ReadFigures, RunFigures, measure_forw
 from geoseg_cli.bench.synthetic import file_bytes, write_synthetic
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import EngineOptions, EngineStatus, available_engines
-from geoseg_cli.engines.devices import usable_cores
 from geoseg_cli.errors import GeosegError, StorageError
 from geoseg_cli.job import PredictOptions
 from geoseg_cli.version import __version__

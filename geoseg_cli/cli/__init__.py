@@ -15,33 +15,19 @@ from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 
-from geoseg_cli.cli import (
-    areas,
-    bench,
-    classify,
-    cloudmask,
-    doctor,
-    evaluate,
-    export,
-    models,
-    polygons,
-    preview,
-    report,
-    scene,
-    train,
-    verify,
-)
+from geoseg_cli.cli import configured, logs
+from geoseg_cli.cli.commands import LazyCommands
 from geoseg_cli.cli.messenger import Messenger
 from geoseg_cli.cli.options import Version
-from geoseg_cli.errors import GeosegError
+from geoseg_cli.errors import EngineError, GeosegError
 from geoseg_cli.printable import printable
 
-BUG_EXIT_CODE = 70
 LINES = "\n"
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(
     name="geoseg",
+    cls=LazyCommands,
     help="Turn satellite scenes into georeferenced land-cover maps and cloud masks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,24 +36,14 @@ app = typer.Typer(
 
 
 @app.callback()
-def root(version: Version = False, verbose: Annotated[int, typer.Option("-v", count=True, hidden=True)] = 0) -> None:
+def root(
+    ctx: typer.Context,
+    config_file: configured.File = None,
+    version: Version = False,
+    verbose: Annotated[int, typer.Option("-v", count=True, hidden=True)] = 0,
+) -> None:
     """Turn satellite scenes into georeferenced land-cover maps and cloud masks."""
-
-
-app.command("classify")(classify.command)
-app.command("cloudmask")(cloudmask.command)
-app.command("verify")(verify.command)
-app.command("polygons")(polygons.command)
-app.command("areas")(areas.command)
-app.command("preview")(preview.command)
-app.command("report")(report.command)
-app.add_typer(scene.app, name="scene")
-app.add_typer(models.app, name="models")
-app.command("evaluate")(evaluate.command)
-app.command("train")(train.command)
-app.command("export")(export.command)
-app.command("bench")(bench.command)
-app.command("doctor")(doctor.command)
+    configured.apply(ctx, config_file)
 
 
 def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
@@ -80,19 +56,26 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     _prepare_process()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(given, prog_name=name)
+        with logs.recorded(given):
+            _run(given, name)
     except _Interrupted as interrupt:
         _leave_at_once(interrupt.exit_code)
+
+
+def _run(given: Sequence[str], name: str | None) -> None:
+    try:
+        app(list(given), prog_name=name, obj=given)
     except GeosegError as error:
-        _fail(error.message, error.hint, error.exit_code)
+        _fail(error)
+    except MemoryError:
+        _fail(EngineError("the memory is not enough for this scene", "use a smaller --tile, or a larger --max-memory"))
     except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}"
+        bug = GeosegError(text, "run with -vv and report what it prints")
         if any(argument.startswith("-vv") for argument in given):
+            logs.failure(bug)
             raise
-        _fail(
-            f"internal error: {type(error).__name__}: {error}",
-            "run with -vv and report what it prints",
-            BUG_EXIT_CODE,
-        )
+        _fail(bug)
 
 
 def _prepare_process() -> None:
@@ -104,15 +87,24 @@ def _prepare_process() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job, wants it so
             signal.signal(number, _interrupted)
+    sys.unraisablehook = _unraisable
     # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
-    print(f"geoseg: {printable(message, keep=LINES)}", file=sys.stderr)
-    if hint:
-        print(f"  -> {printable(hint, keep=LINES)}", file=sys.stderr)
-    sys.exit(exit_code)
+def _unraisable(trouble: sys.UnraisableHookArgs) -> None:
+    """Leave out the traceback of rasterio's logger where GDAL quotes bytes of a damaged file that are no text."""
+    if trouble.object != "rasterio._env.log_error":
+        sys.__unraisablehook__(trouble)
+
+
+def _fail(error: GeosegError) -> NoReturn:
+    logs.failure(error)
+    hide = logs.redaction().secretless
+    print(f"geoseg: {printable(hide(error.message), keep=LINES)}", file=sys.stderr)
+    if error.hint:
+        print(f"  -> {printable(hide(error.hint), keep=LINES)}", file=sys.stderr)
+    sys.exit(error.exit_code)
 
 
 class _Interrupted(SystemExit):
@@ -134,11 +126,15 @@ def _leave_at_once(exit_code: int) -> NoReturn:
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     """Unwind through the running transaction, which removes what is unfinished, and end as shells expect.
 
-    A second signal does not wait for that; the next run for the same output cleans up.
+    Finished rows of a large scene are kept for the next run. A second signal does not wait for that; the next run for
+    the same output cleans up.
     """
     for again in _SIGNALS:
         signal.signal(again, lambda number, frame: os._exit(128 + number))
     # Past Python's buffer: the signal may have met a write to it, inside which Python refuses another one.
     with contextlib.suppress(OSError, ValueError):
-        os.write(sys.stderr.fileno(), b"geoseg: interrupted; unfinished outputs are removed\n")
+        os.write(
+            sys.stderr.fileno(),
+            b"geoseg: interrupted; unfinished outputs are removed, finished rows of a large scene are kept\n",
+        )
     raise _Interrupted(128 + number)

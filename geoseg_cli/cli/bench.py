@@ -14,6 +14,7 @@ import typer
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.bench_tables import bench_text, overlap_text
 from geoseg_cli.cli.console import Messages, tame
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import put, read_batch
 from geoseg_cli.errors import GeosegError, UsageError
 
@@ -141,6 +142,8 @@ def command(
     saturated: o.Saturated = "keep",
     gsd: o.GsdName = "auto",
     json: AsJson = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
 ) -> None:
     """Measure how fast SCENE, or a synthetic one, is mapped on this machine.

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoseg_cli.cli import logs
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from geoseg_cli.memory import MemoryPlan
     from geoseg_cli.predict import PredictReport
 
@@ -28,6 +32,7 @@ class Messages:
         from rich.console import Console
 
         self._quiet, self._verbose = quiet, verbose
+        self._redaction = logs.redaction()
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @property
@@ -35,20 +40,36 @@ class Messages:
         """Whether only failures are shown."""
         return self._quiet
 
+    @property
+    def is_verbose(self) -> bool:
+        """Whether more than usual is wanted."""
+        return self._verbose > 0 and not self._quiet
+
+    @property
+    def console(self) -> Console:
+        """The terminal, for what is drawn there."""
+        return self._console
+
     def note(self, text: str) -> None:
         """One line."""
+        logs.tell("message", text=text)
         if not self._quiet:
             self._line(text)
 
     def failure(self, scene: Path, error: GeosegError) -> None:
         """A scene that failed while others go on; shown even when quiet."""
-        self._line(f"{printable(str(scene))}: failed (code {error.exit_code}): {error.message}")
-        if error.hint:
-            self._line(f"  -> {error.hint}")
+        logs.failure(error)
+        self.trouble(f"{printable(str(scene))}: failed (code {error.exit_code}): {error.message}", error.hint)
+
+    def trouble(self, text: str, hint: str) -> None:
+        """What went wrong and what to do; shown even when quiet."""
+        self._line(text)
+        if hint:
+            self._line(f"  -> {hint}")
 
     def _line(self, text: str) -> None:
-        """Names of files may hold what a terminal would obey."""
-        self._console.print(printable(text, keep="\n"), markup=False)
+        """Names of files may hold what a terminal would obey, addresses what nobody should see."""
+        self._console.print(printable(self._redaction.secretless(text), keep="\n"), markup=False)
 
     def decisions(self, decisions: dict[str, Any], scene: Path, output: Path) -> None:
         """What was resolved about a scene, and why."""
@@ -88,10 +109,31 @@ class Messages:
         self._console.print(table)
         if report.hidden_pixels is not None:
             self.note(f"hidden below clouds and shadows, or where nobody can tell: {report.hidden_pixels:,} pixels")
+        if report.seams is not None:
+            one = report.seams
+            share = "no pixel is shared" if one.share is None else f"{one.share:.2%} of {one.shared:,} shared pixels"
+            self.note(f"overlapping tiles gave different classes: {share}")
+        if report.polygons is not None:
+            self.note(f"{report.polygons.output}: {report.polygons.polygons:,} polygons")
+        if report.valid_pixels == 0:
+            self.note("warning: no valid pixel: the map is nodata everywhere")
         if report.not_finite:
             self.note(f"warning: {report.not_finite} pixels became nodata because the network gave no finite number")
         if self._verbose:
             self.note("seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in report.seconds.items()))
+
+    @contextmanager
+    def log(self) -> Iterator[None]:
+        """Show what the library notes by the way."""
+        handler, logger = _Notes(self), logging.getLogger("geoseg_cli")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], None] | None]:
@@ -118,6 +160,19 @@ class Messages:
                 bar.update(task, completed=done_px, total=total_px, rate=rate)
 
             yield update
+
+
+class _Notes(logging.Handler):
+    """Hands log records on as notes."""
+
+    def __init__(self, messages: Messages) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, logs.FIELDS):  # an event for the log file, told in other words here
+            return
+        self._messages.note(f"  {record.getMessage()}")
 
 
 def _mib(size_bytes: int) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from geoseg_cli.cli.request import put
+
 PACKAGES = (
     "geoseg",
     "numpy",
@@ -27,6 +29,7 @@ PACKAGES = (
     "rioxarray",
     "onnx",
 )
+
 DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "VRT")
 
 
@@ -37,16 +40,17 @@ def command(json: AsJson = False) -> None:
     """Print versions, GDAL drivers, engines with the providers that really run, and devices."""
     found = _examine()
     if json:
-        print(json_format.dumps(found))
+        put(json_format.dumps(found) + "\n")
         return
-    print(f"python {found['python']} on {found['platform']}")
-    for name, number in found["packages"].items():
-        print(f"  {name:16} {number or 'not installed'}")
-    print(f"GDAL {found['gdal']}: " + ", ".join(f"{k} {'yes' if ok else 'NO'}" for k, ok in found["drivers"].items()))
+    lines = [f"python {found['python']} on {found['platform']}"]
+    lines += [f"  {name:16} {number or 'not installed'}" for name, number in found["packages"].items()]
+    drivers = ", ".join(f"{name} {'yes' if is_there else 'NO'}" for name, is_there in found["drivers"].items())
+    lines.append(f"GDAL {found['gdal']}: {drivers}")
     for engine in found["engines"]:
         state = _where(engine["devices"]) if engine["runs"] else "does not run"
-        print(f"engine {engine['name']}: {state}" + (f" ({engine['reason']})" if engine["reason"] else ""))
-    print("bundles: " + (", ".join(found["bundles"]) or "none"))
+        lines.append(f"engine {engine['name']}: {state}" + (f" ({engine['reason']})" if engine["reason"] else ""))
+    lines.append("bundles: " + (", ".join(found["bundles"]) or "none"))
+    put("\n".join(lines) + "\n")
 
 
 def _examine() -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from geoseg_cli.cli import options as o
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.errors import InputMissingError, UsageError
 
 WHAT, MAP, RESULT = "What is evaluated", "A map and its reference", "The result"
 
 _FOR_MAPS = ("legend", "mapping", "attribute", "ignore_unknown", "tolerance", "block", "csv", "png")
-_FOR_BOTH = ("subject", "truth", "json", "ignore", "overwrite", "quiet", "verbose")
+_FOR_BOTH = ("subject", "truth", "json", "ignore", "overwrite", "log_file", "log_format", "quiet", "verbose")
 
 Subject = Annotated[
     str,
@@ -201,6 +202,8 @@ def command(
     nodata: o.Nodata = "auto",
     sensor: o.SensorName = None,
     overwrite: Overwrite = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.options import Quiet, Verbose
+from geoseg_cli.cli.request import put
 from geoseg_cli.errors import BandError, UsageError
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ def command(
     radiometry: Radiometry = "auto",
     accept_agreement: AcceptAgreement = None,
     overwrite: Overwrite = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -129,7 +133,7 @@ def command(
     report = _export(opened, target, options)
     for line in _describe(opened, report):
         messages.note(f"  {line}")
-    print(report.files[0])
+    put(f"{report.files[0]}\n")
 
 
 def _refuse_output(output: Path | None, to: str) -> None:

@@ -14,6 +14,7 @@ from geoseg_cli.errors import UsageError
 if TYPE_CHECKING:
     from geoseg_cli.catalog import Legend, LegendMapping
     from geoseg_cli.results.clean_map import Cleaning
+    from geoseg_cli.results.sample_counts import Accuracy as AccuracyTable
 
 CLEANING = "Cleaning the map"
 
@@ -96,10 +97,41 @@ Accuracy = Annotated[
     Path | None,
     typer.Option(
         "--accuracy",
-        metavar="FILE.csv|.json",
+        metavar="FILE.csv|.json|card",
         show_default=False,
         help="Counts of sampled places by map class and true class: adds error-adjusted areas with 95 % intervals. A"
-        " report of geoseg evaluate --json is taken too.",
+        " report of geoseg evaluate --json is taken too; card takes the counts in the bundle's card, which are of other"
+        " places.",
+    ),
+]
+Polygons = Annotated[
+    Path | None,
+    typer.Option(
+        "--polygons",
+        metavar="OUT.gpkg|.fgb|.geojson|.parquet",
+        rich_help_panel=WRITING,
+        show_default=False,
+        help="Also write the finished map as polygons, as geoseg polygons does; with --confidence, with its mean.",
+    ),
+]
+Simplify = Annotated[
+    float | None,
+    typer.Option(
+        "--simplify",
+        metavar="METRES",
+        rich_help_panel=WRITING,
+        show_default=False,
+        help="With --polygons: leave out details smaller than a square of this side; neighbours still fit.",
+    ),
+]
+MinArea = Annotated[
+    float | None,
+    typer.Option(
+        "--min-area",
+        metavar="HECTARES",
+        rich_help_panel=WRITING,
+        show_default=False,
+        help="With --polygons: smaller polygons become part of their largest neighbour.",
     ),
 ]
 FormatName = Annotated[
@@ -110,6 +142,13 @@ FormatName = Annotated[
         help="Cloud Optimized GeoTIFF, or plain tiled GeoTIFF with overviews inside.",
     ),
 ]
+
+
+def accuracy_of(given: Path | None) -> AccuracyTable | None:
+    """The table that ``--accuracy`` names; a file of that name must be called by its folder too."""
+    from geoseg_cli.results.sample_counts import FROM_CARD
+
+    return FROM_CARD if given == Path(FROM_CARD) else given
 
 
 def cleaning_of(given: dict[str, Any], legend: Legend | None) -> Cleaning:

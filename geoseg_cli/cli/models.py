@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json as json_format
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geoseg_cli.cli.options import Json
+from geoseg_cli.cli.request import put
 
 if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle
     from geoseg_cli.networks.counting import NetworkSize
 
-app = typer.Typer(help="List and describe the bundles and the architectures.", no_args_is_help=True)
+app = typer.Typer(
+    help="List and describe the bundles and the architectures.", no_args_is_help=True, add_completion=False
+)
 
 Bands = Annotated[int | None, typer.Option(min=1, help="Input bands (default: as published).", show_default=False)]
 Classes = Annotated[int | None, typer.Option(min=1, help="Output classes (default: as published).", show_default=False)]
@@ -28,13 +30,13 @@ def list_bundles(json: Json = False) -> None:
 
     rows = [_summary(Bundle.open(folder)) for folder in bundle_folders()]
     if json:
-        print(json_format.dumps(rows))
+        put(json_format.dumps(rows) + "\n")
         return
     for row in rows:
         optional = f" (optional: {', '.join(row['optional_bands'])})" if row["optional_bands"] else ""
-        print(f"{row['name']}  {row['task']}  {row['parameters']:,} parameters  {row['gsd_m']:g} m")
-        print(f"    bands: {', '.join(row['required_bands'])}{optional}")
-        print(f"    classes: {', '.join(row['classes'])}")
+        put(f"{row['name']}  {row['task']}  {row['parameters']:,} parameters  {row['gsd_m']:g} m\n")
+        put(f"    bands: {', '.join(row['required_bands'])}{optional}\n")
+        put(f"    classes: {', '.join(row['classes'])}\n")
 
 
 @app.command("show")
@@ -45,7 +47,7 @@ def show(name: Annotated[str, typer.Argument(help="Bundle name or folder.")], js
     bundle = find_bundle(name)
     readme = bundle.folder / "README.md"
     shown = bundle.folder / CARD_FILE if json or not readme.is_file() else readme
-    sys.stdout.write(shown.read_text(encoding="utf-8"))
+    put(shown.read_text(encoding="utf-8"))
 
 
 @app.command("architectures")
@@ -56,13 +58,14 @@ def list_architectures(bands: Bands = None, classes: Classes = None, json: Sizes
 
     sizes: list[NetworkSize] = []
     if not json:
-        print(f"{'name':20} {'bands':>5} {'classes':>7} {'parameters':>12} {'GMAC 256x256':>13} {'GMAC 512x512':>13}")
+        titles = f"{'parameters':>12} {'GMAC 256x256':>13} {'GMAC 512x512':>13}"
+        put(f"{'name':20} {'bands':>5} {'classes':>7} {titles}\n")
     for name in network_names():
         published = published_interface(name)
         sizes.append(measure_size(name, bands or published.bands, classes or published.classes))
         if not json:
-            print(_size_row(sizes[-1]), flush=True)
-    print(json_format.dumps([_size_fields(size) for size in sizes]) if json else COUNTING_RULE)
+            put(_size_row(sizes[-1]) + "\n")
+    put((json_format.dumps([_size_fields(size) for size in sizes]) if json else COUNTING_RULE) + "\n")
 
 
 def _size_row(size: NetworkSize) -> str:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 READING, MODEL, WRITING = "Reading the scene", "Model and engine", "Writing the map"
 
 
+def bundle_names(incomplete: str) -> list[str]:
+    """Shipped bundles whose names begin so, for completion in a shell: reads names of folders alone."""
+    from geoseg_cli.shipped import bundle_folders
+
+    return [folder.name for folder in bundle_folders() if folder.name.startswith(incomplete)]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"geoseg {__version__}")
@@ -35,14 +42,10 @@ _A_SCENE = (
 )
 Scenes = Annotated[
     list[Path],
-    typer.Argument(readable=False, metavar="SCENE", help=f"Each is {_A_SCENE}.", show_default=False),
-]
-ScenesOrFolders = Annotated[
-    list[Path],
     typer.Argument(
         readable=False,
-        metavar="SCENE|FOLDER",
-        help=f"Each is {_A_SCENE}; or a folder that holds scenes.",
+        metavar="SCENE|FOLDER|-",
+        help=f"Each is {_A_SCENE}; or a folder, pattern or catalogue of scenes; or - for a list on standard input.",
         show_default=False,
     ),
 ]
@@ -51,7 +54,13 @@ OneScene = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="Output file, for one scene.", rich_help_panel=WRITING, show_default=False),
+    typer.Option(
+        "-o",
+        "--output",
+        help="Output file, for one scene; - or /vsistdout/ for standard output.",
+        rich_help_panel=WRITING,
+        show_default=False,
+    ),
 ]
 OutDir = Annotated[
     Path | None,
@@ -94,6 +103,17 @@ Entropy = Annotated[
         " for all equally probable (uint8, value / 250).",
     ),
 ]
+SeamsRaster = Annotated[
+    Path | None,
+    typer.Option(
+        "--seams",
+        metavar="OUT",
+        rich_help_panel=WRITING,
+        show_default=False,
+        help="Also write where overlapping tiles disagreed: the share of a pixel's tiles that named another class than"
+        " their blend did (uint8, value / 250), 0 where one tile answered. The report says how often they did.",
+    ),
+]
 CreationOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -112,12 +132,22 @@ NoSidecar = Annotated[
         help="Write the map alone, without attribute table (.aux.xml), QGIS style (.qml) and STAC item (.json).",
     ),
 ]
+NoResume = Annotated[
+    bool,
+    typer.Option(
+        "--no-resume",
+        rich_help_panel=WRITING,
+        help="Start at the first row, also where the same command was killed or interrupted, and keep nothing to go on"
+        " with.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=WRITING)]
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="NAME|FOLDER",
+        autocompletion=bundle_names,
         rich_help_panel=MODEL,
         show_default=False,
         help="Bundle to run; see `geoseg models list`.",
@@ -184,7 +214,8 @@ BatchSize = Annotated[
     typer.Option(
         "--batch",
         metavar="N|auto",
-        help="Tiles that travel together; never changes the map.",
+        help="Tiles that travel together; auto finds the fastest number in a long run and remembers it. Never changes"
+        " the map.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -205,6 +236,7 @@ CloudModelName = Annotated[
     typer.Option(
         "--cloud-model",
         metavar="NAME|FOLDER",
+        autocompletion=bundle_names,
         rich_help_panel=MODEL,
         show_default=False,
         help="Bundle that finds the clouds; that of `geoseg cloudmask` if not given.",
@@ -338,13 +370,31 @@ RequireCrs = Annotated[
         help="Refuse a scene without a coordinate reference system instead of mapping it without one.",
     ),
 ]
-MaxScene = Annotated[
-    str,
+Sandbox = Annotated[
+    bool,
     typer.Option(
-        "--max-scene",
-        metavar="auto|SIZE",
+        "--sandbox",
+        help="Run in a process with limits on memory, time and files and, where the system allows, without network.",
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        min=1,
         rich_help_panel=READING,
-        help="Largest scene, uncompressed, that is opened: 200G, ...; auto is 64G, and 4000 times the file.",
+        show_default=False,
+        help="Largest rows x columns of a file to open. If not given, files are refused that declare more than 64 GiB"
+        " of numbers, or more than 4000 times their own size.",
+    ),
+]
+UseSidecars = Annotated[
+    bool,
+    typer.Option(
+        "--sidecars",
+        rich_help_panel=READING,
+        help="Let .aux.xml and world files (.tfw) beside a GeoTIFF or JPEG 2000 file say what it lacks itself.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
@@ -447,10 +497,11 @@ def scene_options(given: dict[str, Any], drop: tuple[str, ...] = ()) -> SceneOpt
         sensor=read_sensor(given.get("sensor")),
         valid=given.get("valid", "all"),
         saturated=given.get("saturated", "keep") == "keep",
+        max_pixels=given.get("max_pixels"),
+        sidecars=given.get("sidecars", False),
         allow_network=given.get("allow_network", False),
         drivers=check_drivers(tuple(given.get("allow_driver") or ())),
         require_crs=given.get("require_crs", False),
-        max_bytes=read_size(given.get("max_scene", "auto"), "--max-scene"),
     )
 
 

@@ -10,6 +10,7 @@ import typer
 
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
 
@@ -21,7 +22,9 @@ Map = Annotated[
 ]
 Out = Annotated[
     Path,
-    typer.Option("-o", "--output", metavar="OUT.gpkg|.fgb|.geojson", help="The vector file.", show_default=False),
+    typer.Option(
+        "-o", "--output", metavar="OUT.gpkg|.fgb|.geojson|.parquet", help="The vector file.", show_default=False
+    ),
 ]
 Simplify = Annotated[
     float | None,
@@ -77,6 +80,8 @@ def command(
     legend: LegendName = None,
     overwrite: Overwrite = False,
     json: AsJson = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
 ) -> None:
     """Turn a class map into polygons: one for each connected part of a class.

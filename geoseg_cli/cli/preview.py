@@ -9,6 +9,7 @@ import typer
 
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import Messages, tame
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import GeosegError
 
@@ -38,7 +39,10 @@ def command(
     sensor: o.SensorName = None,
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
+    max_pixels: o.MaxPixels = None,
     overwrite: Overwrite = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
 ) -> None:
     """Draw MAP in the colours of its classes, and SCENE beside it in true colour.

@@ -9,6 +9,7 @@ import typer
 
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import Messages, tame
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import GeosegError, UsageError
 from geoseg_cli.printable import printable
@@ -44,6 +45,8 @@ def command(
     nodata: o.Nodata = "auto",
     sensor: o.SensorName = None,
     overwrite: Overwrite = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: o.Quiet = False,
 ) -> None:
     """Write one HTML page of the MAPs: it needs no network and no other file.

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geoseg_cli.batch.tasks import shown
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import tame
 from geoseg_cli.cli.request import put
-from geoseg_cli.cli.scene_paths import shown
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
 
 if TYPE_CHECKING:
     from geoseg_cli.scenes.describe import BandDescription, BundleFit, Refusal, SceneDescription
 
-app = typer.Typer(help="Look at scenes before anything is computed.", no_args_is_help=True)
+app = typer.Typer(help="Look at scenes before anything is computed.", no_args_is_help=True, add_completion=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -44,7 +44,8 @@ def info(
     gsd: o.GsdName = "auto",
     allow_network: o.AllowNetwork = False,
     allow_driver: o.AllowDriver = None,
-    max_scene: o.MaxScene = "auto",
+    max_pixels: o.MaxPixels = None,
+    sidecars: o.UseSidecars = False,
 ) -> None:
     """Tell what geoseg understands of SCENE, and which bundles can run on it.
 

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geoseg_cli.cli.console import Messages
+from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.options import DryRun, Quiet, Verbose
+from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ def command(
     restart: Restart = False,
     device: Device = "auto",
     dry_run: DryRun = False,
+    log_file: LogFile = None,
+    log_format: LogFormat = "json",
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -134,7 +138,7 @@ def _run(
         with stop.watching():
             bundle = run_training(preview, RunFolder(out), cast(Mode, mode), ranks, listener)
     if bundle is not None:
-        print(bundle.folder)
+        put(f"{bundle.folder}\n")
     elif ranks.is_first:
         folder = "" if out == Path(preview.config.bundle.name) else f" --out {out}"
         messages.note(f"stopped; the checkpoint is kept. Go on with: geoseg train {config}{folder} --resume")

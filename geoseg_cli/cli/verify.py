@@ -17,7 +17,7 @@ from geoseg_cli.printable import printable
 if TYPE_CHECKING:
     from geoseg_cli.results.verify import Verdict
 
-Maps = Annotated[list[Path], typer.Argument(metavar="MAP...", help="Class maps that geoseg wrote.", show_default=False)]
+Maps = Annotated[list[Path], typer.Argument(metavar="MAP...", help="Maps that geoseg wrote.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per map instead of lines.")]
 
 
@@ -29,7 +29,11 @@ def command(maps: Maps, json: Json = False) -> None:
     attribute table, QGIS style and STAC item say the same as the map.
     Sidecars that are not there are no mistake.
 
-    Codes for a single map: 65 it is no class map of geoseg, 66 there is no
+    Rasters of probabilities, confidence, entropy and seams have no hash of
+    their own: structure, tags, scale and values are looked at. The map's
+    STAC item knows the checksum of the whole file.
+
+    Codes for a single map: 65 it is no raster of geoseg, 66 there is no
     such file, 74 it is damaged or a check failed. 1 where some of several
     maps failed.
     """
@@ -43,10 +47,10 @@ def command(maps: Maps, json: Json = False) -> None:
 
 def _verify(path: Path, as_json: bool) -> GeosegError | None:
     """Check a map and tell the result; what is wrong, or None."""
-    from geoseg_cli.results.verify import verify_map
+    from geoseg_cli.results.verify_raster import verify_file
 
     try:
-        verdict = verify_map(path)
+        verdict = verify_file(path)
     except GeosegError as error:
         tame(error)
         fields = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
@@ -67,7 +71,8 @@ def _lines(verdict: Verdict) -> str:
     absent = f"; not there: {', '.join(verdict.absent)}" if verdict.absent else ""
     plain = "; a plain GeoTIFF" if verdict.format == "gtiff" else ""
     if verdict.is_intact:
-        return f"{_name(verdict.path)}: intact, {len(verdict.checks)} checks{plain}{printable(absent)}\n"
+        other = "" if verdict.kind == "labels" else f"; {verdict.kind}, without a hash of its own"
+        return f"{_name(verdict.path)}: intact, {len(verdict.checks)} checks{plain}{other}{printable(absent)}\n"
     lines = [f"{_name(verdict.path)}: failed{plain}{absent}"]
     lines += [f"  {check}: {text}" for check, texts in verdict.problems.items() for text in texts]
     return "\n".join(map(printable, lines)) + "\n"

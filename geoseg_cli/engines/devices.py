@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -127,10 +126,3 @@ def resolve_device(device: str, probe: CudaProbe, names: str = DEVICE_NAMES) -> 
 def device_number(device: str) -> int:
     """Number of a resolved ``cuda:N``."""
     return int(device.removeprefix("cuda:"))
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may run on, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

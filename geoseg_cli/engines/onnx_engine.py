@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.engines.devices import CudaProbe, device_number, usable_cores
+from geoseg_cli.engines.devices import CudaProbe, device_number
 from geoseg_cli.engines.graph import GraphTensor, check_answer, check_contract, read_graph, tensor_names
 from geoseg_cli.errors import EngineError, ModelError
 
@@ -196,7 +197,10 @@ def _preload_cuda() -> str:
 
 
 def _describe(tensors: list[Any]) -> list[GraphTensor]:
-    return [GraphTensor(tensor.name, tensor.type, tuple(tensor.shape)) for tensor in tensors]
+    try:
+        return [GraphTensor(tensor.name, tensor.type, tuple(tensor.shape)) for tensor in tensors]
+    except UnicodeDecodeError as error:
+        raise ModelError("the graph's names are no text", "restore the bundle, or export it again") from error
 
 
 def _halve_batch(shape: tuple[int, ...], error: Exception) -> int:

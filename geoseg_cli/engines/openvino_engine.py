@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.engines.devices import CudaProbe, usable_cores
+from geoseg_cli.engines.devices import CudaProbe
 from geoseg_cli.engines.finite import recompute_not_finite
 from geoseg_cli.engines.graph import FLOAT, GraphTensor, check_contract, read_graph
 from geoseg_cli.engines.openvino_graph import (

@@ -13,7 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from geoseg_cli.bundle import CARD_FILE, README_FILE, Bundle, ConfidenceCalibration, InputSpec, ModelCard, sha256_of
+from geoseg_cli.bundle import (
+    CARD_FILE,
+    README_FILE,
+    Bundle,
+    CardConfusion,
+    ConfidenceCalibration,
+    InputSpec,
+    ModelCard,
+    sha256_of,
+)
 from geoseg_cli.catalog import Legend, sensors
 from geoseg_cli.export.readme import describe_in_words
 from geoseg_cli.results.commit import OutputTransaction
@@ -146,9 +155,23 @@ def store_calibration(bundle: Bundle, calibration: ConfidenceCalibration) -> Bun
         AccessError: The folder cannot be written to.
         StorageError: The disk does not take it.
     """
+    return _store(bundle, "calibration", calibration)
+
+
+def store_confusion(bundle: Bundle, confusion: CardConfusion) -> Bundle:
+    """Write what a bundle's classes are in truth into its card, as :func:`store_calibration` does.
+
+    Raises:
+        AccessError: The folder cannot be written to.
+        StorageError: The disk does not take it.
+    """
+    return _store(bundle, "confusion", confusion)
+
+
+def _store(bundle: Bundle, name: str, found: ConfidenceCalibration | CardConfusion) -> Bundle:
     path, readme = bundle.folder / CARD_FILE, bundle.folder / README_FILE
     item = json.loads(path.read_text(encoding="utf-8"))
-    item["properties"]["mlm:hyperparameters"]["geoseg"]["calibration"] = calibration.model_dump(mode="json")
+    item["properties"]["mlm:hyperparameters"]["geoseg"][name] = found.model_dump(mode="json")
     texts = {path: json.dumps(item, indent=2, allow_nan=False) + "\n"}
     if _is_made_of_card(readme, bundle.card):
         texts[readme] = describe_in_words(ModelCard.model_validate(item))

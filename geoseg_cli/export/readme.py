@@ -64,10 +64,23 @@ def describe_in_words(card: ModelCard) -> str:
         _training(extras.training),
         "## What was measured",
         _metrics(extras.metrics),
+        *([_confusion(card)] if extras.confusion else []),
         "## What it is not for",
         "\n".join(f"- {limit}" for limit in extras.limits) or "Nothing is stated.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _confusion(card: ModelCard) -> str:
+    """The table that ``--accuracy card`` takes."""
+    confusion = card.extras.confusion
+    assert confusion is not None, "a card without a table has no words for it"
+    names = [one.title for one in card.legend.classes]
+    rows = [(name, *(f"{count:,}" for count in row)) for name, row in zip(names, confusion.counts, strict=True)]
+    return (
+        f"What its classes are in truth, which is what `--accuracy card` takes: pixels of {confusion.places} places"
+        f" ({confusion.data}). Rows are called, columns true.\n\n{_table(('', *names), rows)}"
+    )
 
 
 def describe_confidence(calibration: ConfidenceCalibration | None) -> str:

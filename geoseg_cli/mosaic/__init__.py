@@ -1,4 +1,4 @@
-"""Logits of overlapping tiles to finished rows: labels and, where asked for, confidence and blended probabilities.
+"""Logits of overlapping tiles to finished rows: labels and, where asked for, confidence, probabilities and dissent.
 
 A pixel that only one tile answers takes the first of its largest logits. Only pixels that tiles share are summed up,
 in narrow bands along the tiles' edges. The mosaic holds one tile height of rows: once no later tile touches a row it is
@@ -20,6 +20,8 @@ from geoseg_cli.mosaic.planes import (
     NO_ANSWER,
     Piece,
     Workbench,
+    add_votes,
+    dissent,
     divide_by_total,
     drop_non_finite,
     exponentials,
@@ -49,6 +51,8 @@ class Mosaic:
     Attributes:
         not_finite: Valid pixels of tiles whose logits were not finite, counted where the tile has a weight. They are
             nodata in the result unless another tile answers them.
+        shared, disputed: Pixels that several tiles answered, and those of them that these tiles gave different classes;
+            counted where ``seams`` are among the extras.
     """
 
     def __init__(
@@ -77,17 +81,24 @@ class Mosaic:
         classes, height, width = len(legend.classes), min(plan.tile_height, plan.rows.size), plan.cols.size
         rows, cols = self._seams
         # Sums of rows that tiles above each other share, and in the other rows of columns that neighbours share.
-        self._row_sums = arrays.full((classes, rows.most_shared, width), 0, "float32")
-        self._col_sums = arrays.full((classes, rows.most_own, cols.shared_before(cols.size)), 0, "float32")
+        shapes = (classes, rows.most_shared, width), (classes, rows.most_own, cols.shared_before(cols.size))
+        self._sums = _two(arrays, shapes, "float32")
         self._best = arrays.full((height, width), NO_ANSWER, "uint8")
         self._confidence = arrays.full((height, width), 0, "float32") if "confidence" in extras else None
         self._probabilities = arrays.full((classes, height, width), 0, "float32") if "probabilities" in extras else None
         self._bench = Workbench(arrays, classes)
+        # How many tiles named each class, where tiles share pixels.
+        self._votes = _two(arrays, shapes, "uint8") if "seams" in extras else None
+        self._dissent = arrays.full((height, width), 0, "float32") if "seams" in extras else None
         self._row = 0
-        self.not_finite = 0
+        self.not_finite = self.shared = self.disputed = 0
+
+    def begin_at(self, row: int) -> None:
+        """Leave out the rows before this one, as if they had been released: before the first tile is added."""
+        self._row = row
 
     def add(self, tile: Tile, logits: Array, valid: BoolArray) -> Iterator[Rows]:
-        """Blend a tile in; yields the rows that neither it nor a later tile touches.
+        """Blend a tile in; yields the rows that no later tile touches, perhaps only once a later one comes.
 
         Args:
             tile: The tile, at or after all tiles that came before it.
@@ -102,21 +113,30 @@ class Mosaic:
                 place = _within(window, tile.window)
                 piece = self._bench.load(logits[(slice(None), *place)], None if known is None else known[place])
                 if down.is_shared or across.is_shared:
-                    self._sum_up(piece, tile, window, self._sums(window, down.is_shared))
+                    self._sum_up(piece, tile, window, down.is_shared)
                 else:
                     self._settle(piece, window)
+        starts, below = self._plan.rows.starts, tile.row_index + 1
+        if tile.col_index == len(self._plan.cols.starts) - 1 and below < len(starts):
+            yield from self._release(starts[below])  # at once: rows that are not written yet are lost to a kill
 
     def finish(self) -> Iterator[Rows]:
         """Yield all rows that are left, down to the scene's last one."""
         yield from self._release(self._plan.rows.size)
 
-    def _sum_up(self, piece: Piece, tile: Tile, window: Window, sums: Array) -> None:
+    def _sum_up(self, piece: Piece, tile: Tile, window: Window, is_row_shared: bool) -> None:
         """Add the weighted probabilities of a piece that several tiles answer."""
-        maximum(self._xp, piece)
-        self.not_finite += drop_non_finite(self._xp, piece)
+        if self._votes is None:
+            maximum(self._xp, piece)
+            self.not_finite += drop_non_finite(self._xp, piece)
+        else:
+            first_maximum(self._xp, piece, self._codes)
+            self.not_finite += drop_non_finite(self._xp, piece)
+            add_votes(piece, self._codes, self._shared_planes(self._votes, window, is_row_shared))
         rows, cols = _within(window, tile.window)
         weights = self._weights[0][tile.row_index][rows], self._weights[1][tile.col_index][cols]
         weighted_softmax(self._xp, piece, self._temperature, *weights)
+        sums = self._shared_planes(self._sums, window, is_row_shared)
         self._xp.add(sums, piece.planes, out=sums)
 
     def _settle(self, piece: Piece, window: Window) -> None:
@@ -138,13 +158,23 @@ class Mosaic:
             if not (down.is_shared or across.is_shared):
                 continue
             for window in pieces(_window(down, across), self._arrays.piece_px):
-                piece = self._bench.load(self._sums(window, down.is_shared))
+                piece = self._bench.load(self._shared_planes(self._sums, window, down.is_shared))
                 first_maximum(self._xp, piece, self._codes)
                 self._xp.less_equal(piece.top, 0, out=piece.flags)
                 mark_unanswered(self._xp, piece)
                 if self._has_extras:
                     self._xp.sum(piece.planes, 0, out=piece.total)
                 self._keep(piece, window)
+                if self._votes is not None and self._dissent is not None:
+                    votes = self._shared_planes(self._votes, window, down.is_shared)
+                    self._judge(piece, window, votes, self._dissent)
+
+    def _judge(self, piece: Piece, window: Window, votes: Array, held: Array) -> None:
+        """Keep how many of the tiles that answered a piece named other classes than it got."""
+        shares, counts = dissent(self._xp, piece.best, self._codes, votes)
+        held[window.row - self._row : window.row_stop - self._row, window.cols] = shares
+        shared, disputed = counts.reshape(2, -1).sum(1).tolist()
+        self.shared, self.disputed = self.shared + shared, self.disputed + disputed
 
     @property
     def _has_extras(self) -> bool:
@@ -160,14 +190,14 @@ class Mosaic:
         if self._probabilities is not None:
             self._probabilities[(slice(None), *place)] = piece.planes
 
-    def _sums(self, window: Window, is_row_shared: bool) -> Array:
-        """(K, H, W) view of the sums of a window whose rows, or else whose columns, tiles share."""
+    def _shared_planes(self, held: tuple[Array, Array], window: Window, is_row_shared: bool) -> Array:
+        """(K, H, W) view of what is held of a window whose rows, or else whose columns, tiles share."""
         rows, cols = self._seams
         if is_row_shared:
             row = rows.shared_before(window.row) - rows.shared_before(self._row)
-            return self._row_sums[:, row : row + window.height, window.cols]
+            return held[0][:, row : row + window.height, window.cols]
         row, col = rows.own_before(window.row) - rows.own_before(self._row), cols.shared_before(window.col)
-        return self._col_sums[:, row : row + window.height, col : col + window.width]
+        return held[1][:, row : row + window.height, col : col + window.width]
 
     def _release(self, stop: int) -> Iterator[Rows]:
         while self._row < stop:
@@ -179,24 +209,28 @@ class Mosaic:
 
     def _rows(self, count: int) -> Rows:
         best = self._arrays.fetch(self._best[:count])
-        confidence, probabilities = (
+        confidence, probabilities, seams = (
             None if held is None else self._arrays.fetch(held[..., :count, :])
-            for held in (self._confidence, self._probabilities)
+            for held in (self._confidence, self._probabilities, self._dissent)
         )
         labels = best if self._labels_of is None else np.take(self._labels_of, best)
-        return Rows(self._row, labels, confidence, probabilities, best != NO_ANSWER)
+        return Rows(self._row, labels, confidence, probabilities, best != NO_ANSWER, seams)
 
     def _forget(self, count: int) -> None:
         """Move all that is held up by ``count`` rows of the scene."""
         rows = self._seams[0]
         shared = rows.shared_before(self._row + count) - rows.shared_before(self._row)
-        _move_up(self._row_sums, shared, 0)
-        _move_up(self._col_sums, count - shared, 0)
+        for held in (self._sums, self._votes):
+            if held is not None:
+                _move_up(held[0], shared, 0)
+                _move_up(held[1], count - shared, 0)
         self._best = self._renewed(self._best, count, NO_ANSWER, "uint8")
         if self._confidence is not None:
             self._confidence = self._renewed(self._confidence, count, 0, "float32")
         if self._probabilities is not None:
             self._probabilities = self._renewed(self._probabilities, count, 0, "float32")
+        if self._dissent is not None:
+            self._dissent = self._renewed(self._dissent, count, 0, "float32")
 
     def _renewed(self, held: Array, count: int, empty: int, dtype: str) -> Array:
         """A new array without the first ``count`` of the rows of (..., H, W), which now belong to who took them."""
@@ -212,6 +246,10 @@ def _codes(legend: Legend) -> tuple[Sequence[int], LabelArray | None]:
     labels = np.full(256, legend.nodata, np.uint8)
     labels[: len(legend.values)] = legend.values
     return range(len(legend.values)), labels
+
+
+def _two(arrays: Arrays, shapes: tuple[tuple[int, ...], tuple[int, ...]], dtype: str) -> tuple[Array, Array]:
+    return arrays.full(shapes[0], 0, dtype), arrays.full(shapes[1], 0, dtype)
 
 
 def _regions(rows: Sequence[Part], cols: Sequence[Part]) -> Iterator[tuple[Part, Part]]:

@@ -135,6 +135,34 @@ def weighted_softmax(xp: Any, piece: Piece, temperature: float, row_weights: Arr
     xp.multiply(piece.planes, piece.total, out=piece.planes)
 
 
+def add_votes(piece: Piece, codes: Sequence[int], votes: Array) -> None:
+    """Count for (K, H, W) uint8 ``votes`` the class that ``best`` names, where the piece is valid."""
+    for plane, code in zip(votes, codes, strict=True):
+        is_named = piece.best == code
+        plane += is_named if piece.valid is None else is_named & piece.valid
+
+
+def dissent(xp: Any, best: Array, codes: Sequence[int], votes: Array) -> tuple[Array, Array]:
+    """Compare votes with what came out of them.
+
+    Args:
+        xp: What computes.
+        best: (H, W) uint8, code of the class that each pixel got.
+        codes: Of each of the K classes.
+        votes: (K, H, W) uint8, how many tiles named each class.
+
+    Returns:
+        (H, W) float32, share of the votes for other classes, 0 where there are none; and (2, H, W) bool: where several
+        tiles voted, and where these named different classes.
+    """
+    answers, lost = votes.sum(0), votes.sum(0)
+    for plane, code in zip(votes, codes, strict=True):
+        lost -= plane * (best == code)
+    several = answers > 1
+    divided = several & (xp.amax(votes, 0) < answers)
+    return lost / xp.clip(answers, 1, None), xp.stack([several, divided])
+
+
 def mark_unanswered(xp: Any, piece: Piece) -> None:
     """Set ``best`` to ``NO_ANSWER`` where ``flags`` is set; these are used up."""
     flags = piece.flags.view(xp.uint8)

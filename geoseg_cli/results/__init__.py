@@ -5,6 +5,7 @@
     geotiff   write_geotiff: the work raster becomes a plain tiled GeoTIFF, compared in the same way
     maps      MapWriter: the rasters of one run; the label map is cleaned on the way
     commit    OutputTransaction: nothing has its final name before everything is on the disk
+    composite_file   CompositeWriter: classes and the count of observations, two bands of one file
     areas     class_areas: pixels, share and hectares of every class
     beside    write_sidecars: attribute table, QGIS style and STAC item, all from one MapDescription
     verify    verify_map: is a map, with what lies beside it, still what was written?
@@ -20,5 +21,6 @@
 ``attribute_table``, ``qgis_style``, ``stac`` and ``footprint`` are what ``beside`` writes. ``map_file`` opens finished
 maps, ``provenance`` puts their tags into words. ``workfolder``, ``sidecars`` and ``storage`` serve these: where an
 output is made, what would override it, and what to tell the user when the disk refuses. ``entropy``
-is one of the rasters of ``maps``.
+is one of the rasters of ``maps``. ``raster_pool`` reads many rasters in turn; ``extra_samples`` keeps GDAL from
+taking a count for transparency.
 """

@@ -8,7 +8,7 @@ map, j those of the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.bundle import Bundle
 from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import InputError
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.areas import ClassArea, pixel_areas_m2
-from geoseg_cli.results.sample_counts import SampleCounts
+from geoseg_cli.results.sample_counts import Accuracy, Origin, SampleCounts
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,6 +33,12 @@ NOTE_OF_PIXELS = (
     "Error-adjusted after Olofsson et al. (2014), from all pixels of evaluation images: they were not drawn at random"
     " from this map, and neighbours are alike, so the areas are an indication and the intervals are too narrow."
 )
+NOTE_OF_CARD = (
+    "Error-adjusted after Olofsson et al. (2014), from the confusion matrix in the bundle's card. It describes other"
+    " places than this map, without threshold or cleaning, and neighbouring pixels are alike: the areas are an"
+    " indication, the intervals too narrow."
+)
+NOTES: Mapping[Origin, str] = {"places": NOTE, "pixels": NOTE_OF_PIXELS, "card": NOTE_OF_CARD}
 
 Z_95 = 1.96
 """Half the width of a 95 % interval in standard errors, as the paper has it."""
@@ -91,16 +98,18 @@ class AdjustedAreas:
         return asdict(self) | {"classes": [asdict(one) for one in self.classes]}
 
 
-def samples_of(path: Path, legend: Legend, grid: Grid) -> SampleCounts:
+def samples_of(accuracy: Accuracy, bundle: Bundle, legend: Legend, grid: Grid) -> SampleCounts:
     """Sampled places for a map that is not there yet.
 
     Raises:
         InputMissingError: There is no such file.
         InputError: It does not fit the map's legend, or the map will have no areas.
+        ModelError: The bundle's card is asked for, and has none.
+        UsageError: It has, but for other classes.
     """
     if pixel_areas_m2(grid) is None:
         raise _placeless()
-    return SampleCounts.read(path, legend)
+    return SampleCounts.read(accuracy, legend) if isinstance(accuracy, Path) else SampleCounts.of_card(bundle, legend)
 
 
 def adjusted_areas(areas: Sequence[ClassArea], samples: SampleCounts) -> AdjustedAreas:
@@ -142,7 +151,7 @@ def adjusted_areas(areas: Sequence[ClassArea], samples: SampleCounts) -> Adjuste
         )
         for k, area in enumerate(areas)
     )
-    note = NOTE if samples.are_places else NOTE_OF_PIXELS
+    note = NOTES[samples.origin] + (f" Counted on: {samples.data}" if samples.data else "")
     overall_error = float(np.sqrt((weight**2 * hit_spread).sum()))  # equation 5
     return AdjustedAreas(classes, float((weight * hits).sum()), Z_95 * overall_error, samples.source, note)
 

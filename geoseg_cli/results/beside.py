@@ -11,19 +11,22 @@ from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.description import MapDescription
 from geoseg_cli.results.qgis_style import qgis_style
 from geoseg_cli.results.sidecars import Sidecar, sidecar_paths
-from geoseg_cli.results.stac import Asset, stac_item
+from geoseg_cli.results.stac import Asset, VectorAsset, stac_item
 from geoseg_cli.results.storage import storage_trouble
 
 
 def write_sidecars(
-    description: MapDescription, assets: Sequence[Asset], source: Path | str, transaction: OutputTransaction
+    description: MapDescription,
+    assets: Sequence[Asset | VectorAsset],
+    source: Path | str | None,
+    transaction: OutputTransaction,
 ) -> None:
     """Describe a map where the transaction will publish it; its sidecars must be among the targets.
 
     Args:
         description: The map.
-        assets: The finished rasters of the run, the map itself first.
-        source: The scene: path or address.
+        assets: The finished files of the run, the map itself first.
+        source: The scene: path or address; None for a map of many.
         transaction: Publishes the map.
 
     Raises:

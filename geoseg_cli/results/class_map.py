@@ -17,6 +17,7 @@ from geoseg_cli.catalog import NODATA, LandClass, Legend, legends
 from geoseg_cli.errors import InputError, InputMissingError, ModelError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.results.components import LabelArray, Strip
+from geoseg_cli.results.description import COUNTS_TAG
 from geoseg_cli.results.storage import storage_trouble
 
 STRIP_PX = 512
@@ -25,7 +26,7 @@ STRIP_PX = 512
 
 @dataclass(frozen=True, slots=True)
 class ByteRaster:
-    """A GeoTIFF with one band of uint8.
+    """A GeoTIFF with one band of uint8; a composite's count of observations beside it is left alone.
 
     Attributes:
         path: The file.
@@ -33,6 +34,7 @@ class ByteRaster:
         nodata: Value of pixels without an answer; None where the file names none.
         scale: Meaning of one step of a value.
         tags: Its default-domain metadata.
+        band: Description of its band; empty where it has none.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class ByteRaster:
     nodata: int | None
     scale: float
     tags: Mapping[str, str]
+    band: str = ""
 
     @classmethod
     def open(cls, path: Path) -> ByteRaster:
@@ -55,12 +58,12 @@ class ByteRaster:
             with _opened(path) as file:
                 nodata = None if file.nodata is None else int(file.nodata)
                 shape, grid = (file.count, *file.dtypes), Grid(file.crs, file.transform, file.height, file.width)
-                scale, tags = file.scales[0], file.tags()
+                scale, tags, bands = file.scales[0], file.tags(), file.descriptions
         except RasterioIOError as error:
             raise InputError(f"{path} cannot be read as a GeoTIFF: {error}", "give a map that geoseg wrote") from error
-        if shape != (1, "uint8"):
+        if shape != (1, "uint8") and not (shape == (2, "uint8", "uint8") and COUNTS_TAG in tags):
             raise InputError(f"{path} has {shape[0]} bands of {shape[1]}, not one of uint8", "give a map of classes")
-        return cls(path, grid, nodata, scale, tags)
+        return cls(path, grid, nodata, scale, tags, bands[0] or "")
 
     def strips(self) -> Iterator[Strip]:
         """Its rows from top to bottom.

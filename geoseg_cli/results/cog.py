@@ -9,6 +9,7 @@ import rasterio.shutil
 
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.creation_options import check_creation_options
+from geoseg_cli.results.extra_samples import mark_no_alpha
 from geoseg_cli.results.raster import BLOCK_PX, WorkRaster
 from geoseg_cli.results.read_back import can_have_overviews, check_written
 from geoseg_cli.results.storage import storage_trouble
@@ -53,6 +54,8 @@ def write_cog(work: WorkRaster, out: Path, options: Mapping[str, str] | None = N
         chosen["OVERVIEWS"] = "NONE"
     with storage_trouble(work.target):
         rasterio.shutil.copy(work.path, out.absolute(), driver="COG", **chosen)
+        if work.spec.palette and work.spec.bands == 2:
+            mark_no_alpha(out)
     check_cog(out, work)
 
 

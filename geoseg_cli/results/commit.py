@@ -9,21 +9,33 @@ What is guaranteed:
 - A process killed in the middle of ``commit()`` can leave some targets new and others old, and targets, old or new,
   without some of their sidecars, but never a new target beside an old one's sidecar: those go first, and new ones
   come after the file that they describe. Only a rename is atomic; the next run for the same targets puts that right.
-- A work folder left by a killed process is removed by the next run for the same target on the same machine.
+- While a run works no other one works on any of its targets (``results/lock.py`` says where that holds).
+- A work folder left by a killed process is removed by the next run for the same target on the same machine, or taken
+  over by one that makes the same (``adopt``): it goes on from the rows that ``results/checkpoint.py`` finds whole.
+- Work that has a checkpoint stays where a run is interrupted, by a signal or the keyboard, before its targets are
+  published. Any other end of a run leaves no work folder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from geoseg_cli.errors import AccessError, OutputError, StorageError, UsageError
+from geoseg_cli.results.checkpoint import entries_in, key_in
+from geoseg_cli.results.lock import OutputLock
 from geoseg_cli.results.sidecars import described_by_geoseg, sidecars
 from geoseg_cli.results.storage import free_bytes, storage_trouble
-from geoseg_cli.results.workfolder import WorkFolder, remove_dead_work
+from geoseg_cli.results.workfolder import WorkFolder, dead_work, remove_dead_work
+
+_log = logging.getLogger(__name__)
+
+_PERMISSIONS = 0o777
 
 
 class OutputTransaction:
@@ -54,9 +66,10 @@ class OutputTransaction:
         self._overwrite = overwrite
         self._inputs = tuple(Path(path).absolute() for path in inputs)
         self._folders: dict[Path, WorkFolder] = {}
+        self._lock = OutputLock(self.targets)
 
-    def __enter__(self) -> OutputTransaction:
-        """Check everything that can be checked before work starts, and remove what killed runs left behind.
+    def check(self) -> None:
+        """Check everything that can be checked before work starts; nothing is touched.
 
         Raises:
             UsageError: Two targets are the same file, or one is an input.
@@ -66,14 +79,77 @@ class OutputTransaction:
         _check_distinct(self.targets, self._inputs)
         for target in self.targets:
             _check_target(target, self._overwrite)
-        for target in self.targets:
-            remove_dead_work(target)
+
+    def __enter__(self) -> OutputTransaction:
+        """Check, lock the targets, and remove what killed runs left behind; what can be gone on with stays so far.
+
+        Raises:
+            UsageError, OutputError, AccessError: As ``check``.
+            BusyError: Another run works on one of the targets.
+        """
+        self.check()
+        self._lock.__enter__()
+        try:
+            self.check()  # the run that held the lock until now may have published
+            for target in self.targets:
+                remove_dead_work(target, keep_resumable=True)
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            if kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit):
+                self._leave_resumable()
+            self._discard()
+        finally:
+            self._lock.release()
+
+    def adopt(self, key: str | None) -> Path | None:
+        """Take over the work folder of a killed run for the same first target, where its checkpoint has this key.
+
+        Work of another key is removed.
+
+        Args:
+            key: What the work is for: everything that decides the pixels; None to begin anew.
+
+        Returns:
+            The checkpoint file, in the folder whose ``scratch`` files are those of the dead run; None where there is no
+            such work.
+
+        Raises:
+            AccessError, StorageError: The folder cannot be taken.
+        """
+        target = self.targets[0]
+        assert not self._folders, "work is adopted before any other is begun"
+        dead = dead_work(target)
+        same = next((one for one in dead if key is not None and key_in(one.checkpoint) == key), None)
+        if same is not None:
+            folder = self._folders[target.parent] = WorkFolder.beside(target)
+            folder.take(same, target)
+        elif key is not None and dead:
+            _log.info("%s: starts anew, what an earlier run left was made of another input, model or option", target)
+        remove_dead_work(target)
+        return None if same is None else self.checkpoint()
+
+    def disown(self) -> None:
+        """Throw adopted work away, which turned out to be of no use."""
         self._discard()
+
+    def checkpoint(self) -> Path:
+        """Where the work for the first target says how far it is; once it has an entry an interrupt keeps the work."""
+        return self._folder(self.targets[0]).checkpoint
+
+    def _leave_resumable(self) -> None:
+        folder = self._folders.get(self.targets[0].parent)
+        with contextlib.suppress(OSError):  # else it goes with the others
+            if folder is None or next(entries_in(folder.checkpoint), None) is None:
+                return
+            folder.leave(self.targets[0])
+            del self._folders[self.targets[0].parent]
 
     def path(self, target: Path) -> Path:
         """Where to write what ``commit()`` will publish as ``target``.
@@ -144,6 +220,7 @@ class OutputTransaction:
         """The work folder beside a target, made when it is first needed: until then there is nothing to remove."""
         folder = self._folders.get(target.parent)
         if folder is None:
+            remove_dead_work(target)
             # Noted before it is made: a signal between the two must find the note.
             folder = self._folders[target.parent] = WorkFolder.beside(target)
             folder.make(target)
@@ -169,6 +246,7 @@ class _Publication:
         self._folders = folders
         self._overwrite = overwrite
         self._moved: list[tuple[Path, Path]] = []
+        self._modes: dict[Path, int] = {}
         self._created: list[tuple[Path, tuple[int, int]]] = []
 
     def clear_sidecars(self, target: Path, keep: Sequence[Path]) -> None:
@@ -187,8 +265,10 @@ class _Publication:
         with storage_trouble(target):
             if self._overwrite and os.path.lexists(target):
                 self._keep_link(target)
+                self._take_mode(target, new)
                 os.replace(new, target)
                 return
+            self._take_mode(target, new)
             status = os.stat(new)
             self._created.append((target, (status.st_dev, status.st_ino)))
             if self._overwrite:
@@ -218,9 +298,19 @@ class _Publication:
 
     def _aside(self, original: Path) -> Path:
         """A place for an old file; noted before it is used, so that an interrupt finds the note."""
+        with contextlib.suppress(OSError):
+            status = os.lstat(original)
+            if stat.S_ISREG(status.st_mode):
+                self._modes[original] = stat.S_IMODE(status.st_mode) & _PERMISSIONS
         aside = self._folders[original.parent].aside(str(len(self._moved)))
         self._moved.append((aside, original))
         return aside
+
+    def _take_mode(self, target: Path, new: Path) -> None:
+        """What replaces a file may be read and written by whom the old one allowed; its owner is who runs geoseg."""
+        if target in self._modes:
+            with contextlib.suppress(OSError, NotImplementedError):  # a disk that knows no modes
+                os.chmod(new, self._modes[target])
 
     def _keep_link(self, target: Path) -> None:
         with contextlib.suppress(OSError, NotImplementedError):  # no hard links here: then without a way back
@@ -259,6 +349,10 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 def _check_target(target: Path, overwrite: bool) -> None:
     folder = target.parent
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{target}: GDAL cannot write to a name that is not UTF-8", "choose another name") from error
     if not folder.is_dir():
         raise OutputError(f"{target}: there is no folder {folder}", f"make it first: mkdir -p {folder}")
     try:

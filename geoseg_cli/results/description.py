@@ -17,6 +17,11 @@ ACQUIRED_TAG = "GEOSEG_ACQUIRED"
 CLEANING_TAG, FORMAT_TAG = "GEOSEG_CLEANING", "GEOSEG_FORMAT"
 """What was done to the finished map, as JSON; what the file is, where it is no COG. Absent otherwise."""
 
+COMPOSITE_TAG, COUNTS_TAG = "GEOSEG_COMPOSITE", "GEOSEG_COUNTS_SHA256"
+"""Of a map that was made from maps: how, as JSON; the hash of its second band, clear observations."""
+FIRST_TAG, LAST_TAG = "GEOSEG_ACQUIRED_FIRST", "GEOSEG_ACQUIRED_LAST"
+"""When the first and the last of its scenes were taken, where all maps tell."""
+
 CLOUD_CLASSES = frozenset(
     {"cloud", "thick_cloud", "thin_cloud", "cloud_medium_probability", "cloud_high_probability", "thin_cirrus"}
 )
@@ -69,6 +74,12 @@ class MapDescription:
         """When the scene was taken, as its metadata state; None where they do not."""
         stated = self.tags.get(ACQUIRED_TAG)
         return datetime.fromisoformat(stated) if stated else None
+
+    @property
+    def acquired_between(self) -> tuple[datetime, datetime] | None:
+        """When the first and the last scene of a composite were taken; None where that is not known."""
+        first, last = self.tags.get(FIRST_TAG), self.tags.get(LAST_TAG)
+        return (datetime.fromisoformat(first), datetime.fromisoformat(last)) if first and last else None
 
     @property
     def cloud_percent(self) -> float | None:

@@ -16,7 +16,7 @@ from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import GeosegError, InputError, InputMissingError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.results.areas import ClassCounts, class_areas
-from geoseg_cli.results.description import PIXELS_TAG, MapDescription, legend_from_tags
+from geoseg_cli.results.description import COUNTS_TAG, PIXELS_TAG, MapDescription, legend_from_tags
 from geoseg_cli.results.raster import BLOCK_PX
 from geoseg_cli.results.storage import storage_trouble
 
@@ -79,8 +79,9 @@ def map_legend(path: Path, file: Any) -> Legend:
     """
     if PIXELS_TAG not in file.tags():
         raise _not_ours(path, f"it has no tag {PIXELS_TAG}")
-    if file.dtypes != ("uint8",) or file.nodata is None or not 0 <= file.nodata <= 255:
-        raise _not_ours(path, "it is not one band of uint8 with a nodata number")
+    bands = 2 if COUNTS_TAG in file.tags() else 1
+    if file.dtypes != ("uint8",) * bands or file.nodata is None or not 0 <= file.nodata <= 255:
+        raise _not_ours(path, "it does not hold classes as uint8 with a nodata number")
     try:
         legend = legend_from_tags(file.tags(), int(file.nodata))
     except GeosegError as error:

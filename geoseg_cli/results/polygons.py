@@ -25,15 +25,22 @@ from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.components import NONE, Components, Numbers, component_strips, find_components
 from geoseg_cli.results.mean_confidence import MeanConfidence
 from geoseg_cli.results.outlines import GeometryArray, Outlines, OutlineTracer
+from geoseg_cli.results.parquet_file import Columns
 from geoseg_cli.results.sieve import merge_small
 from geoseg_cli.results.simplify import Simplification
 from geoseg_cli.results.storage import READ_BACK_HINT
-from geoseg_cli.results.vector_file import Columns, VectorFormat, VectorWriter, format_of
+from geoseg_cli.results.vector_file import VectorFormat, Writer, format_of, vector_writer
 
 FloatArray = npt.NDArray[np.float64]
 
 MAX_STRAIGHT_PX = 100
 """Longest line that becomes a straight one in longitude and latitude: of 1 km at 10 m, which errs by 2 cm."""
+SAME_RUN = (
+    "GEOSEG_MODEL_SHA256", "GEOSEG_INPUT", "GEOSEG_INPUT_BYTES", "GEOSEG_BANDS", "GEOSEG_RADIOMETRY", "GEOSEG_GSD",
+    "GEOSEG_TILE", "GEOSEG_OVERLAP", "GEOSEG_BLEND", "GEOSEG_TTA", "GEOSEG_CLOUD_THRESHOLD",
+    "GEOSEG_CLOUD_MODEL_SHA256",
+)  # fmt: skip
+"""Tags that a map and its confidence have in common."""
 _FINEST_PX = 4096
 """Points between corners lie on 1/4096 px, the same ones for both neighbours whatever the rounding."""
 
@@ -106,7 +113,7 @@ def write_polygons(path: Path, out: Path, options: PolygonOptions | None = None)
 
     Args:
         path: The map: a GeoTIFF of classes.
-        out: A .gpkg, .fgb or .geojson file.
+        out: A .gpkg, .fgb, .geojson or .parquet file.
         options: How; defaults when None.
 
     Raises:
@@ -116,12 +123,39 @@ def write_polygons(path: Path, out: Path, options: PolygonOptions | None = None)
     run = _Run(ClassMap.open(path, options.legend), options, out)
     inputs = [path, *([options.confidence] if options.confidence else [])]
     with OutputTransaction([out], options.overwrite, inputs) as transaction:
-        writer = VectorWriter(
-            transaction.scratch("gathered.gpkg"), transaction.path(out), out, run.form, run.map.raster.grid
-        )
-        report = run.write(writer)
+        report = run.write(vector_writer(transaction, out, run.form, run.map.raster.grid))
+        if not report.polygons:
+            raise InputError(f"{path} has no pixel of {run.wanted}", "choose other --classes, or another map")
         transaction.commit()
     return report
+
+
+def add_polygons(path: Path, out: Path, options: PolygonOptions, transaction: OutputTransaction) -> PolygonReport:
+    """Write the polygons of a map that the same transaction will publish; a map without a class has none.
+
+    Args:
+        path: Where the map lies now.
+        out: As for :func:`write_polygons`; one of the transaction's targets.
+        options: How.
+        transaction: Publishes both.
+
+    Raises:
+        GeosegError: Anything that a user can do something about.
+    """
+    run = _Run(ClassMap.open(path), options, out)
+    return run.write(vector_writer(transaction, out, run.form, run.map.raster.grid))
+
+
+def refuse_bad_polygons(out: Path, grid: Grid, options: PolygonOptions) -> None:
+    """Refuse what cannot be written of any map on a grid, before there is one.
+
+    Raises:
+        UsageError: The file's ending, a number, or a package that is not installed.
+        GridError: The grid does not tell what the options or the format need.
+    """
+    format_of(out, grid)
+    _least_units(grid, options.min_area_ha)
+    _simplification(grid, options.simplify_m)
 
 
 class _Run:
@@ -133,12 +167,17 @@ class _Run:
         self.form: VectorFormat = format_of(out, grid)
         self._chosen = _chosen_values(class_map.legend, options.classes)
         self._row_units, self._unit_m2 = _pixel_units(grid)
-        self._least = self._least_units()
+        self._least = _least_units(grid, options.min_area_ha)
         self._simplification = _simplification(grid, options.simplify_m)
-        self._confidence = _opened_confidence(options.confidence, grid)
+        self._confidence = _opened_confidence(options.confidence, class_map.raster)
         self._means: MeanConfidence | None = None
 
-    def write(self, writer: VectorWriter) -> PolygonReport:
+    @property
+    def wanted(self) -> str:
+        """Names of the classes that are written."""
+        return ", ".join(one.name for one in self.map.legend.classes if one.value in self._chosen)
+
+    def write(self, writer: Writer) -> PolygonReport:
         """Find the parts of the map, trace them, write them and read them back."""
         nodata = self.map.legend.nodata
         found = find_components(self.map.strips, nodata, self._row_units, self._least)
@@ -147,10 +186,7 @@ class _Run:
         for outlines in self._simplification.applied(features) if self._simplification else features:
             writer.write(self._on_map(outlines.polygons), self._columns(components, outlines.components))
         if not writer.features:
-            raise InputError(
-                f"{self.map.raster.path} has no pixel of {_words(self.map.legend, self._chosen)}",
-                "choose other --classes, or another map",
-            )
+            writer.write(np.empty(0, object), self._columns(components, np.empty(0, np.int64)))
         tags = self.map.raster.tags
         writer.finish({name: text for name, text in tags.items() if name.startswith("GEOSEG_")})
         classes = self._classes(components)
@@ -158,19 +194,6 @@ class _Run:
         return PolygonReport(
             self._out, writer.features, writer.points, len(found.values) - len(components.values), classes
         )
-
-    def _least_units(self) -> int:
-        """Smallest size of a component that stays, in units of ``_row_units``; 0 keeps all."""
-        if self._options.min_area_ha is None:
-            return 0
-        if self._unit_m2 is None:
-            raise GridError(
-                f"{self.map.raster.path} does not say how large its pixels are, so --min-area means nothing",
-                "leave out --min-area",
-            )
-        if not self._options.min_area_ha > 0:
-            raise UsageError(f"--min-area {self._options.min_area_ha:g} is no area", "give hectares above 0")
-        return int(min(self._options.min_area_ha * M2_PER_HECTARE / self._unit_m2, 2.0**62))
 
     def _traced(self, components: Components) -> Iterator[Outlines]:
         """Outlines in pixels of the components that were chosen; their confidence is summed on the way."""
@@ -226,7 +249,7 @@ class _Run:
             found.append(ClassPolygons(one.value, one.name, one.title, int(mine.sum()), pixels, hectares))
         return tuple(found)
 
-    def _check(self, writer: VectorWriter, classes: tuple[ClassPolygons, ...]) -> None:
+    def _check(self, writer: Writer, classes: tuple[ClassPolygons, ...]) -> None:
         """Compare what the file holds with the map.
 
         Raises:
@@ -267,6 +290,20 @@ def _pixel_units(grid: Grid) -> tuple[Numbers, float | None]:
     return np.rint(row_m2 / unit_m2).astype(np.int64), unit_m2
 
 
+def _least_units(grid: Grid, min_area_ha: float | None) -> int:
+    """Smallest size of a component that stays, in the units of ``_pixel_units``; 0 keeps all."""
+    if min_area_ha is None:
+        return 0
+    unit_m2 = _pixel_units(grid)[1]
+    if unit_m2 is None:
+        raise GridError(
+            "the map does not say how large its pixels are, so --min-area means nothing", "leave out --min-area"
+        )
+    if not min_area_ha > 0:
+        raise UsageError(f"--min-area {min_area_ha:g} is no area", "give hectares above 0")
+    return int(min(min_area_ha * M2_PER_HECTARE / unit_m2, 2.0**62))
+
+
 def _simplification(grid: Grid, tolerance_m: float | None) -> Simplification | None:
     if tolerance_m is None:
         return None
@@ -278,16 +315,17 @@ def _simplification(grid: Grid, tolerance_m: float | None) -> Simplification | N
     return Simplification(tolerance_m, *steps_m)
 
 
-def _opened_confidence(path: Path | None, grid: Grid) -> ByteRaster | None:
+def _opened_confidence(path: Path | None, class_map: ByteRaster) -> ByteRaster | None:
+    """The confidence of a map, once nothing speaks against it being that."""
     if path is None:
         return None
-    raster = ByteRaster.open(path)
-    if raster.grid != grid:
-        raise InputError(
-            f"{path} has other pixels than the map", "give the confidence that was written together with the map"
-        )
+    raster, remedy = ByteRaster.open(path), "give the confidence that was written together with the map"
+    if raster.grid != class_map.grid:
+        raise InputError(f"{path} has other pixels than the map", remedy)
+    if raster.band != "confidence" or raster.scale == 1:
+        raise InputError(f"{path} is no raster of confidence that geoseg wrote", remedy)
+    # A map of another origin says none of this.
+    other = [name for name in SAME_RUN if name in class_map.tags and raster.tags.get(name) != class_map.tags[name]]
+    if other:
+        raise InputError(f"{path} is the confidence of another map, which differs in {', '.join(other)}", remedy)
     return raster
-
-
-def _words(legend: Legend, values: tuple[int, ...]) -> str:
-    return ", ".join(one.name for one in legend.classes if one.value in values)

@@ -1,8 +1,10 @@
-"""The work raster: rows of pixels arrive top to bottom and leave as full blocks, with checksums on the way."""
+"""The work raster: rows of pixels arrive top to bottom, and every full row of blocks gets its checksum."""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,14 +22,12 @@ from geoseg_cli.catalog import NODATA
 from geoseg_cli.errors import GridError, StorageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.results.areas import ClassCounts, LabelArray
+from geoseg_cli.results.block_file import BLOCK_PX as BLOCK_PX
+from geoseg_cli.results.block_file import BlockFile, PixelArray
 from geoseg_cli.results.storage import READ_BACK_HINT, storage_trouble
 
-PixelArray = npt.NDArray[np.uint8]
 Palette = Mapping[int, tuple[int, int, int, int]]
 OverviewResampling = Literal["NEAREST", "MODE", "AVERAGE"]
-
-BLOCK_PX = 512
-"""Side of the blocks of the work raster, and the number of rows that share a checksum."""
 
 WORK_OPTIONS: Mapping[str, Any] = {
     "driver": "GTiff",
@@ -36,8 +36,9 @@ WORK_OPTIONS: Mapping[str, Any] = {
     "blockxsize": BLOCK_PX,
     "blockysize": BLOCK_PX,
     "interleave": "band",
-    "compress": "DEFLATE",
-    "zlevel": 1,
+    "compress": "NONE",
+    # The file is filled with nodata when it is made, so its disk space is taken then, not in the middle of a run.
+    "sparse_ok": False,
     "bigtiff": "IF_SAFER",
     # Stated, because GDAL_NUM_THREADS would fill in otherwise: with threads a full disk raises nothing at all.
     "num_threads": 1,
@@ -53,7 +54,8 @@ class RasterSpec:
         bands: Number of bands, all uint8.
         descriptions: One name per band, or none at all.
         nodata: Value of pixels without an answer.
-        palette: Value -> (red, green, blue, alpha), for one band of classes; GeoTIFF keeps no alpha but nodata's.
+        palette: Value -> (red, green, blue, alpha) of the first band, which holds classes; GeoTIFF keeps no alpha but
+            nodata's, and no palette beside more than one further band.
         tags: Default-domain metadata; other domains do not survive the way into a COG.
         scale, offset: Physical value = scale x pixel + offset, the same for all bands.
         overview_resampling: ``NEAREST`` or ``MODE`` for classes, ``AVERAGE`` for probabilities.
@@ -72,8 +74,8 @@ class RasterSpec:
     def __post_init__(self) -> None:
         if self.descriptions and len(self.descriptions) != self.bands:
             raise ValueError(f"{len(self.descriptions)} descriptions for {self.bands} bands")
-        if self.palette is not None and (self.bands != 1 or self.overview_resampling == "AVERAGE"):
-            raise ValueError("a palette belongs to one band of classes, which cannot be averaged")
+        if self.palette is not None and (self.bands > 2 or self.overview_resampling == "AVERAGE"):
+            raise ValueError("a palette belongs to a band of classes, with one more at most, which cannot be averaged")
 
     @property
     def block_rows(self) -> int:
@@ -88,11 +90,13 @@ class RasterSpec:
     def worst_case_bytes(self) -> int:
         """Disk space that writing can need at once if nothing compresses.
 
-        Work raster (1), COG with overviews (4/3), the COG driver's own overview file (1/3), and 5 % on top. Cleaning
-        needs two work rasters (2), but the first is gone before the COG is begun; a plain GeoTIFF needs no third file.
+        Work raster (1, whole blocks), COG with overviews (4/3), the COG driver's own overview file (1/3), and 5 % on
+        top. Cleaning needs two work rasters; a plain GeoTIFF needs no third file.
         """
         pixels = self.bands * self.grid.height * self.grid.width
-        return int(pixels * (1 + 4 / 3 + 1 / 3) * 1.05) + 1_000_000
+        sides = (-(-side // BLOCK_PX) * BLOCK_PX for side in (self.grid.height, self.grid.width))
+        work = self.bands * math.prod(sides)
+        return int((work + pixels * (4 / 3 + 1 / 3)) * 1.05) + 1_000_000
 
 
 def software_tags(software: str, moment: datetime) -> dict[str, str]:
@@ -115,39 +119,51 @@ def software_tags(software: str, moment: datetime) -> dict[str, str]:
 class WorkRaster:
     """A plain tiled GeoTIFF that is written once, from top to bottom; input of ``write_cog`` and ``write_geotiff``.
 
-    It holds one row of blocks: O(bands x width x 512) bytes. Pixels that were never written read as nodata,
-    because a killed run must not look like a map of class 0. Not thread-safe: one thread writes.
+    In memory it holds one band of a row of blocks: O(width x 512) bytes. Pixels that were never written read as
+    nodata, because a killed run must not look like a map of class 0. Not thread-safe: one thread writes.
 
     Attributes:
-        path: The file, which should be new.
+        path: The file.
         spec: What it holds.
         target: The output that error messages name.
-        counts: Pixels and ground area per value of the first band.
+        counts: Pixels and ground area per value of the first band, of all full rows of blocks.
         checksums: (bands, block rows) CRC-32 of the pixels handed in, row-major within a block row.
         present: (bands, 256) bool, the values that occur.
     """
 
-    def __init__(self, path: Path, spec: RasterSpec, target: Path | None = None) -> None:
-        """Create the file.
+    def __init__(self, path: Path, spec: RasterSpec, target: Path | None = None, *, again: bool = False) -> None:
+        """Create the file, or go on with one.
+
+        Args:
+            path: The file.
+            spec: What it holds.
+            target: The output that error messages name; None for the file itself.
+            again: Whether the file is there, left by a process that was killed; ``restore`` then takes its rows.
 
         Raises:
             GridError: The CRS cannot be stored in a GeoTIFF.
-            AccessError, StorageError: The file cannot be created.
+            AccessError, StorageError: The file cannot be created, or is none of ours.
         """
         self.path, self.spec, self.target = path.absolute(), spec, target or path
         self.counts = ClassCounts(spec.grid)
         self.checksums: npt.NDArray[np.uint32] = np.zeros((spec.bands, spec.block_rows), np.uint32)
         self.present: npt.NDArray[np.bool_] = np.zeros((spec.bands, 256), bool)
-        self._buffer: PixelArray = np.empty((spec.bands, BLOCK_PX, spec.grid.width), np.uint8)
+        # Areas are sums of float64: made of whole rows of blocks, they do not depend on how rows arrive.
+        self._labels: LabelArray = np.empty((BLOCK_PX, spec.grid.width), np.uint8)
         self._rows = 0
+        self._tags: dict[str, str] = {}
         _check_crs_fits(spec.grid, self.target)
         with storage_trouble(self.target):
-            # Stated, because GDAL takes three bands of bytes for colours and a fourth for their transparency.
-            colors = {"photometric": "MINISBLACK", "alpha": "NO"} if spec.bands > 1 else {}
-            self._file = rasterio.open(
-                self.path, "w", count=spec.bands, nodata=spec.nodata, **spec.grid.profile(), **WORK_OPTIONS, **colors
-            )
-            _describe(self._file, spec)
+            if not again:
+                _create(self.path, spec)
+            self._file = BlockFile(self.path)
+            if self._file.shape != (spec.bands, spec.grid.height, spec.grid.width):
+                raise StorageError(f"{self.target}: its work file is of another shape", READ_BACK_HINT)
+
+    @property
+    def rows(self) -> int:
+        """How many rows have been handed in."""
+        return self._rows
 
     @property
     def is_complete(self) -> bool:
@@ -155,7 +171,7 @@ class WorkRaster:
         return self._rows == self.spec.grid.height
 
     def write(self, row: int, pixels: PixelArray) -> None:
-        """Take the next rows.
+        """Take the next rows; once this returns they outlive the process, though not the machine.
 
         Args:
             row: Row of the grid that ``pixels[:, 0]`` is; it must be the one after the last row so far.
@@ -166,33 +182,48 @@ class WorkRaster:
             AccessError, StorageError: The disk does not take them.
         """
         self._check(row, pixels)
-        done = 0
-        while done < pixels.shape[1]:
-            filled = self._rows % BLOCK_PX
-            taken = min(BLOCK_PX - filled, pixels.shape[1] - done)
-            self._buffer[:, filled : filled + taken] = pixels[:, done : done + taken]
-            self._rows += taken
-            done += taken
-            if self._rows % BLOCK_PX == 0 or self.is_complete:
-                self._flush((self._rows - 1) // BLOCK_PX)
+        with storage_trouble(self.target):
+            self._file.write(row, pixels)
+        self._count(pixels)
+
+    def stored(self, row: int, height: int) -> PixelArray:
+        """(B,h,W) uint8 that the file holds in these rows.
+
+        Raises:
+            AccessError, StorageError: It cannot be read.
+        """
+        with storage_trouble(self.target, "read back"):
+            return self._file.read(row, height)
+
+    def restore(self, row: int, pixels: PixelArray) -> None:
+        """As ``write`` for rows that the file holds already."""
+        self._check(row, pixels)
+        self._count(pixels)
+
+    def sync(self) -> None:
+        """Wait until the rows so far would outlive a loss of power."""
+        with storage_trouble(self.target):
+            os.fsync(self._file.fileno())
 
     def add_tags(self, tags: Mapping[str, str]) -> None:
         """Add metadata that is known only after the pixels."""
-        with storage_trouble(self.target):
-            self._file.update_tags(**tags)
+        self._tags.update(tags)
 
     def close(self) -> None:
         """Finish the file.
 
         Raises:
             RuntimeError: Rows are missing: a mistake of ours.
-            AccessError, StorageError: The disk does not take what was still in memory.
+            AccessError, StorageError: The disk does not take the metadata.
         """
+        self.abandon()
         if not self.is_complete:
-            self.abandon()
             raise RuntimeError(f"{self.path}: {self._rows} of {self.spec.grid.height} rows were written")
-        with storage_trouble(self.target):
-            self._file.close()
+        tags = {**self.spec.tags, **self._tags}
+        alone = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+        with storage_trouble(self.target), alone, rasterio.open(self.path, "r+", driver="GTiff") as file:
+            # All of them: a run that goes on with this file may have another time stamp than the one that made it.
+            file.update_tags(**tags)
 
     def strips(self) -> Iterator[tuple[int, LabelArray]]:
         """Rows of the first band of the closed file, a block row at a time, compared with what was handed in.
@@ -219,7 +250,7 @@ class WorkRaster:
                     yield window.row, labels
 
     def abandon(self) -> None:
-        """Close an unfinished file; what it holds is of no use."""
+        """Close the file as it is."""
         with contextlib.suppress(Exception):  # the trouble that led here is the one to report
             self._file.close()
 
@@ -246,17 +277,25 @@ class WorkRaster:
             # GDAL would wrap 300 to 44 without a word.
             raise ValueError(f"pixels are {pixels.dtype}, not uint8")
 
-    def _flush(self, index: int) -> None:
-        window = self.spec.block_row(index)
-        block = self._buffer[:, : window.height]
-        for band, plane in enumerate(block):
-            self.checksums[band, index] = zlib.crc32(np.ascontiguousarray(plane).data)
-            if band:
-                self.present[band] |= _values_in(plane)
-        self.counts.add(window.row, block[0])
-        self.present[0] = self.counts.pixels > 0
-        with storage_trouble(self.target):
-            self._file.write(block, window=window.to_rasterio())
+    def _count(self, pixels: PixelArray) -> None:
+        done, height = 0, pixels.shape[1]
+        while done < height:
+            index, filled = divmod(self._rows, BLOCK_PX)
+            taken = min(BLOCK_PX - filled, height - done)
+            block = pixels[:, done : done + taken]
+            for band, plane in enumerate(block):
+                self.checksums[band, index] = zlib.crc32(
+                    np.ascontiguousarray(plane).data, int(self.checksums[band, index])
+                )
+                if band:
+                    self.present[band] |= _values_in(plane)
+            self._labels[filled : filled + taken] = block[0]
+            self._rows += taken
+            done += taken
+            if self._rows % BLOCK_PX == 0 or self.is_complete:
+                window = self.spec.block_row(index)
+                self.counts.add(window.row, self._labels[: window.height])
+                self.present[0] = self.counts.pixels > 0
 
 
 def _values_in(plane: PixelArray) -> npt.NDArray[np.bool_]:
@@ -264,6 +303,14 @@ def _values_in(plane: PixelArray) -> npt.NDArray[np.bool_]:
     for line in plane:  # row by row: indexing converts to int64, eight times the memory
         found[line] = True
     return found
+
+
+def _create(path: Path, spec: RasterSpec) -> None:
+    # Stated, because GDAL takes three bands of bytes for colours and a fourth for their transparency.
+    colors = {"photometric": "MINISBLACK", "alpha": "NO"} if spec.bands > 1 and not spec.palette else {}
+    options = {**spec.grid.profile(), **WORK_OPTIONS, **colors}
+    with rasterio.open(path, "w", count=spec.bands, nodata=spec.nodata, **options) as file:
+        _describe(file, spec)
 
 
 def _describe(file: Any, spec: RasterSpec) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.enums import ColorInterp
 
 from geoseg_cli.errors import StorageError
 from geoseg_cli.grid import Grid, Window
@@ -71,6 +72,7 @@ def _check_structure(file: Any, work: WorkRaster, layout: str | None) -> None:
         "scale": (file.scales, file.offsets) == ((spec.scale,) * spec.bands, (spec.offset,) * spec.bands),
         "descriptions": not spec.descriptions or file.descriptions == spec.descriptions,
         "palette": spec.palette is None or _has_colors(file, spec),
+        "colour interpretation": ColorInterp.alpha not in file.colorinterp,
         "tags": _kept(spec.tags).items() <= _kept(file.tags()).items(),
         "overviews": bool(file.overviews(1)) or not needs_overviews,
     }

@@ -9,14 +9,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.catalog import Legend
-from geoseg_cli.errors import InputError, InputMissingError
+from geoseg_cli.bundle import Bundle
+from geoseg_cli.catalog import Legend, find_mapping
+from geoseg_cli.errors import InputError, InputMissingError, ModelError
 
 MAX_BYTES = 10_000_000
+
+Origin = Literal["places", "pixels", "card"]
+FROM_CARD: Final = "card"
+"""What stands in place of a file for the table in the bundle's card."""
+
+Accuracy = Path | Literal["card"]
+
 _MAP_WORDS, _REFERENCE_WORDS = ("map", "mapped", "predicted"), ("reference", "true", "truth")
 
 
@@ -28,13 +37,16 @@ class SampleCounts:
         values: (K) class values.
         counts: (K, K) int64, ``counts[i, j]`` places that the map calls ``values[i]`` and that are ``values[j]``.
         source: Where they are from, for messages.
-        are_places: Whether they are places that were drawn at random; otherwise all pixels of some images.
+        origin: ``places`` that were drawn at random, all ``pixels`` of some images, or those of other places that a
+            bundle's ``card`` counts.
+        data: What they show, where a card tells.
     """
 
     values: tuple[int, ...]
     counts: npt.NDArray[np.int64]
     source: str
-    are_places: bool = True
+    origin: Origin = "places"
+    data: str = ""
 
     @classmethod
     def read(cls, path: Path, legend: Legend) -> SampleCounts:
@@ -48,6 +60,31 @@ class SampleCounts:
         if path.suffix.lower() == ".json":
             return cls._of_report(text, path, legend)
         return cls._of_csv(text, path, legend)
+
+    @classmethod
+    def of_card(cls, bundle: Bundle, legend: Legend) -> SampleCounts:
+        """What a bundle's card counts, for a map of its classes or of those that they can be turned into.
+
+        Raises:
+            ModelError: The card has no such table.
+            UsageError: The map's classes are not made of the bundle's.
+        """
+        confusion, values = bundle.card.extras.confusion, bundle.legend.values
+        if confusion is None:
+            raise ModelError(
+                f"the card of {bundle.name} has no confusion matrix",
+                "give a table of your own, --accuracy FILE.csv, or the report of geoseg evaluate --json",
+            )
+        became = {value: value for value in values}
+        if legend.name != bundle.legend.name:
+            became = find_mapping(bundle.legend.name, legend.name).table()
+        place = {value: number for number, value in enumerate(legend.values)}
+        counts = np.zeros((len(place), len(place)), np.int64)
+        for value, row in zip(values, confusion.counts, strict=True):
+            for true, count in zip(values, row, strict=True):
+                if became[value] in place and became[true] in place:
+                    counts[place[became[value]], place[became[true]]] += count
+        return cls(legend.values, counts, f"the card of {bundle.name}", "card", confusion.data)
 
     @classmethod
     def _of_csv(cls, text: str, path: Path, legend: Legend) -> SampleCounts:
@@ -82,7 +119,7 @@ class SampleCounts:
             raise _unusable(path, "its table does not fit its classes")
         counts = np.zeros((len(legend.classes), len(legend.classes)), np.int64)
         counts[np.ix_(numbers, numbers)] = table.T
-        return cls(legend.values, counts, str(path), are_places=False)
+        return cls(legend.values, counts, str(path), origin="pixels")
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,7 @@ from geoseg_cli.bundle import sha256_of
 from geoseg_cli.grid import Grid
 from geoseg_cli.printable import printable
 from geoseg_cli.results.creation_options import RasterFormat
-from geoseg_cli.results.description import CLEANING_TAG, PIXELS_TAG, MapDescription
+from geoseg_cli.results.description import CLEANING_TAG, COMPOSITE_TAG, PIXELS_TAG, MapDescription
 from geoseg_cli.results.footprint import footprint
 from geoseg_cli.results.raster import RasterSpec
 
@@ -58,23 +58,41 @@ class Asset:
         format: What the file is.
     """
 
-    kind: Literal["labels", "probabilities", "confidence", "entropy"]
+    kind: Literal["labels", "probabilities", "confidence", "entropy", "seams"]
     target: Path
     file: Path
     spec: RasterSpec
     format: RasterFormat = "cog"
 
 
-def stac_item(description: MapDescription, assets: Sequence[Asset], source: Path | str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class VectorAsset:
+    """Polygons of the map.
+
+    Attributes:
+        target: Where they will lie.
+        file: Where they lie now.
+        media_type: What the file is.
+    """
+
+    target: Path
+    file: Path
+    media_type: str
+    kind: Literal["polygons"] = "polygons"
+
+
+def stac_item(
+    description: MapDescription, assets: Sequence[Asset | VectorAsset], source: Path | str | None
+) -> dict[str, Any]:
     """The catalogue entry of a map.
 
     Args:
         description: The map.
-        assets: The rasters of the run, the map itself first.
-        source: The scene: its address, or its path, which is written only where it is near the map.
+        assets: What the run wrote, the map itself first.
+        source: The scene: its address, or its path, which is written only where it is near the map; None for none.
 
     Raises:
-        OSError: A raster cannot be read.
+        OSError: A file cannot be read.
     """
     folder = assets[0].target.parent
     place = footprint(description.grid)
@@ -121,16 +139,22 @@ def checksum(path: Path) -> str:
 def lineage(description: MapDescription) -> str:
     """How the map was made, for a person."""
     tags = description.tags
-    text = (
-        f"{tags['GEOSEG_MODEL']} (sha256 {tags['GEOSEG_MODEL_SHA256']}) on {tags['GEOSEG_INPUT']}; "
-        f"engine {tags['GEOSEG_ENGINE']} on {tags['GEOSEG_DEVICE']}, {tags['GEOSEG_PRECISION']}; "
-        "counts and percentages are of pixels with an answer"
-    )
+    text = f"{_origin(tags)}; counts and percentages are of pixels with an answer"
     if CLEANING_TAG in tags:
         text += f"; cleaned: {tags[CLEANING_TAG]}"
     if description.cloud_percent is not None:
         text += "; cloud cover counts thick and thin cloud, not shadow"
     return printable(text)
+
+
+def _origin(tags: Mapping[str, str]) -> str:
+    """What the map was made from, and by what."""
+    model = f"{tags['GEOSEG_MODEL']} (sha256 {tags['GEOSEG_MODEL_SHA256']})" if "GEOSEG_MODEL" in tags else ""
+    if COMPOSITE_TAG in tags:
+        made_by = f" of {model}" if model else ""
+        return f"{tags['GEOSEG_INPUT']}{made_by} (sha256 of their list {tags['GEOSEG_COMPOSITE_SHA256']})"
+    engine = f"engine {tags['GEOSEG_ENGINE']} on {tags['GEOSEG_DEVICE']}, {tags['GEOSEG_PRECISION']}"
+    return f"{model} on {tags['GEOSEG_INPUT']}; {engine}"
 
 
 def class_objects(description: MapDescription) -> list[dict[str, Any]]:
@@ -154,6 +178,9 @@ def times(description: MapDescription) -> dict[str, Any]:
     created = rfc3339(description.written)
     if description.acquired is not None:
         return {"datetime": rfc3339(description.acquired), "created": created}
+    if description.acquired_between is not None:
+        first, last = map(rfc3339, description.acquired_between)
+        return {"datetime": None, "start_datetime": first, "end_datetime": last, "created": created}
     # The specification wants an interval where there is no moment; this one holds every scene.
     return {"datetime": None, "start_datetime": rfc3339(EARLIEST), "end_datetime": created, "created": created}
 
@@ -173,19 +200,24 @@ def projection(grid: Grid) -> dict[str, Any]:
     return {**named, **fields, "proj:bbox": [min(x), min(y), max(x), max(y)]}
 
 
-def _links(description: MapDescription, source: Path | str, folder: Path) -> list[dict[str, Any]]:
-    href = source if isinstance(source, str) else near_href(source, folder)
+def _links(description: MapDescription, source: Path | str | None, folder: Path) -> list[dict[str, Any]]:
+    href = near_href(source, folder) if isinstance(source, Path) else source
     if isinstance(source, Path) and not os.path.exists(source):
         href = None  # an array in memory, or the common part of several files' names
     tags = description.tags
     links = [{"rel": "derived_from", "href": href, "title": tags["GEOSEG_INPUT"]}] if href else []
+    if "GEOSEG_MODEL" not in tags:
+        return links
     # RFC 6920: a name for content wherever it lies, since bundles have no address.
     digest = base64.urlsafe_b64encode(bytes.fromhex(tags["GEOSEG_MODEL_SHA256"])).decode().rstrip("=")
     title = f"network of bundle {printable(tags['GEOSEG_MODEL'])}"
     return [*links, {"rel": "describedby", "href": f"ni:///sha-256;{digest}", "title": title}]
 
 
-def _asset(description: MapDescription, asset: Asset, href: str) -> dict[str, Any]:
+def _asset(description: MapDescription, asset: Asset | VectorAsset, href: str) -> dict[str, Any]:
+    file = {"file:size": asset.file.stat().st_size, "file:checksum": checksum(asset.file)}
+    if isinstance(asset, VectorAsset):
+        return {"href": href, "type": asset.media_type, "roles": ["data"], **file}
     spec = asset.spec
     steps = description.grid.gsd_m()
     resolution = {"spatial_resolution": round(sum(steps) / 2, 3)} if steps else {}
@@ -206,8 +238,7 @@ def _asset(description: MapDescription, asset: Asset, href: str) -> dict[str, An
         "bands": [{"name": name, **number} for name in spec.descriptions],
         # What clients of STAC before 1.1 look for.
         "raster:bands": [{**number, "sampling": "area", **resolution, **scaled} for _ in spec.descriptions],
-        "file:size": asset.file.stat().st_size,
-        "file:checksum": checksum(asset.file),
+        **file,
     }
 
 

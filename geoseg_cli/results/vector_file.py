@@ -1,4 +1,4 @@
-"""Batches of polygons with attributes -> GeoPackage, FlatGeobuf or GeoJSON.
+"""Batches of polygons with attributes -> GeoPackage, FlatGeobuf, GeoJSON or, by ``parquet_file``, GeoParquet.
 
 Features are gathered in a plain GeoPackage and copied into the file that was asked for by GDAL, which streams them:
 memory is O(batch), but for FlatGeobuf, whose driver keeps some 40 bytes per feature for the index.
@@ -19,11 +19,11 @@ import shapely
 
 from geoseg_cli.errors import GridError, StorageError, UsageError
 from geoseg_cli.grid import Grid
+from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.parquet_file import Columns, ParquetWriter, arrow_module
 from geoseg_cli.results.storage import READ_BACK_HINT, storage_trouble
 
-Columns = Mapping[str, npt.NDArray[Any]]
-
-LAYER = "polygons"
+LAYER, PARQUET = "polygons", "Parquet"
 BATCH_FEATURES = 50_000
 
 
@@ -34,19 +34,22 @@ class VectorFormat:
     Attributes:
         driver: GDAL's name.
         layer_options: GDAL's layer creation options.
+        media_type: What a catalogue calls it.
         is_lon_lat: Whether its coordinates are always longitude and latitude.
     """
 
     driver: str
     layer_options: Mapping[str, str]
+    media_type: str
     is_lon_lat: bool = False
 
 
 FORMATS: Mapping[str, VectorFormat] = {
-    ".gpkg": VectorFormat("GPKG", {}),
-    ".fgb": VectorFormat("FlatGeobuf", {}),
+    ".gpkg": VectorFormat("GPKG", {}, "application/geopackage+sqlite3"),
+    ".fgb": VectorFormat("FlatGeobuf", {}, "application/vnd.flatgeobuf"),
+    ".parquet": VectorFormat(PARQUET, {}, "application/vnd.apache.parquet"),
     # RFC 7946: WGS 84, seven decimals, split at the antimeridian, outer rings counter-clockwise.
-    ".geojson": VectorFormat("GeoJSON", {"RFC7946": "YES"}, is_lon_lat=True),
+    ".geojson": VectorFormat("GeoJSON", {"RFC7946": "YES"}, "application/geo+json", is_lon_lat=True),
 }
 
 
@@ -58,17 +61,27 @@ def format_of(out: Path, grid: Grid) -> VectorFormat:
         GridError: The format needs a place on Earth, and the map has none.
     """
     ending = out.suffix.lower()
-    if ending in (".parquet", ".geoparquet"):
-        raise UsageError(
-            f"{out}: geoseg does not write GeoParquet",
-            f"write {out.stem}.gpkg and convert it with a GDAL that has Parquet: ogr2ogr {out.name} {out.stem}.gpkg",
-        )
     if ending not in FORMATS:
         raise UsageError(f"{out} is none of {', '.join(FORMATS)}", "give the file one of these endings")
-    _pyogrio()
+    if FORMATS[ending].driver == PARQUET:
+        arrow_module("pyarrow.parquet")
+    else:
+        _pyogrio()
     if FORMATS[ending].is_lon_lat and (grid.crs is None or not (grid.crs.is_geographic or grid.crs.is_projected)):
         raise GridError(f"{out}: GeoJSON is in longitude and latitude, and the map has no CRS", "write .gpkg or .fgb")
     return FORMATS[ending]
+
+
+def media_type_of(out: Path) -> str:
+    """What a catalogue calls a file of a known ending."""
+    return FORMATS[out.suffix.lower()].media_type
+
+
+def vector_writer(transaction: OutputTransaction, out: Path, form: VectorFormat, grid: Grid) -> Writer:
+    """What makes a file of a format where the transaction will publish it as ``out``."""
+    if form.driver == PARQUET:
+        return ParquetWriter(transaction.path(out), out, grid)
+    return VectorWriter(transaction.scratch("gathered.gpkg"), transaction.path(out), out, form, grid)
 
 
 class VectorWriter:
@@ -159,7 +172,7 @@ class VectorWriter:
                 seen += len(geometry)
                 yield shapely.from_wkb(geometry), dict(zip(meta["fields"], data, strict=True))
             extra = raw.read(self._out, read_geometry=False, skip_features=seen, max_features=1)[3]
-        if seen != self.features or len(extra[0]):
+        if seen != self.features or (len(extra) and len(extra[0])):  # GeoJSON without features has no fields
             raise StorageError(
                 f"{self._target}: {self.features} features were written, {seen} came back", READ_BACK_HINT
             )
@@ -189,3 +202,7 @@ def _pyogrio() -> Any:
         raise UsageError(
             "vector files are written with pyogrio, which is not installed", "pip install 'geoseg[vector]'"
         ) from error
+
+
+Writer = VectorWriter | ParquetWriter
+"""Either; both are used alike."""

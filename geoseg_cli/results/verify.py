@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import rasterio
 
 from geoseg_cli.results.areas import ClassCounts
 from geoseg_cli.results.creation_options import RasterFormat
-from geoseg_cli.results.description import FORMAT_TAG, PIXELS_TAG, MapDescription
+from geoseg_cli.results.description import COUNTS_TAG, FORMAT_TAG, PIXELS_TAG, MapDescription
 from geoseg_cli.results.map_file import opened_map, read_map, row_windows
+from geoseg_cli.results.maps import Kind
 from geoseg_cli.results.raster import BLOCK_PX
 from geoseg_cli.results.read_back import has_tiles
 from geoseg_cli.results.sidecars import sidecar_paths, sidecars
@@ -30,6 +32,12 @@ PROVENANCE = (
 )  # fmt: skip
 """Tags that every map of geoseg has."""
 
+COMPOSITE_PROVENANCE = (
+    "GEOSEG_VERSION", "GEOSEG_INPUT", "GEOSEG_COMPOSITE", "GEOSEG_COMPOSITE_SHA256", "GEOSEG_LEGEND",
+    "TIFFTAG_SOFTWARE", "TIFFTAG_DATETIME",
+)  # fmt: skip
+"""Tags that every map has that was made from maps."""
+
 LEAST_BLOCK_PX = 128
 """Smallest side of a COG's blocks; strips are lower."""
 
@@ -44,6 +52,7 @@ class Verdict:
         problems: What is wrong, by check; empty for a map that is as it was written.
         absent: Sidecars that are not there, which is no mistake.
         format: What the file says that it is.
+        kind: ``labels`` for a class map, or which of the further rasters of a run it is.
     """
 
     path: Path
@@ -51,6 +60,7 @@ class Verdict:
     problems: Mapping[str, Problems]
     absent: tuple[str, ...]
     format: RasterFormat = "cog"
+    kind: Kind = "labels"
 
     @property
     def is_intact(self) -> bool:
@@ -61,6 +71,7 @@ class Verdict:
         """The verdict in plain types."""
         return {
             "map": str(self.path),
+            "kind": self.kind,
             "intact": self.is_intact,
             "format": self.format,
             "checks": list(self.checks),
@@ -85,11 +96,13 @@ def verify_map(path: Path) -> Verdict:
         with opened_map(path) as file:
             description, counts, digest = read_map(path, file)
             found = {
-                "structure": _structure(file, _format(description)),
+                "structure": structure(file, _format(description)),
                 "provenance": _provenance(description),
                 "legend": _palette(file, description),
                 "pixels": _pixels(description, counts, digest),
             }
+            if COUNTS_TAG in description.tags:
+                found["counts"] = _counts(file, description)
             levels = len(file.overviews(1))
         found["overviews"] = tuple(text for level in range(levels) for text in _overview(path, level, description))
     found["neighbours"] = _neighbours(path)
@@ -108,7 +121,8 @@ def _format(description: MapDescription) -> RasterFormat:
     return "gtiff" if description.tags.get(FORMAT_TAG) == "gtiff" else "cog"
 
 
-def _structure(file: Any, raster_format: RasterFormat) -> Problems:
+def structure(file: Any, raster_format: RasterFormat) -> Problems:
+    """What is wrong with how an open file is laid out."""
     found = []
     if raster_format == "cog" and file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
         found.append("it is no cloud-optimized GeoTIFF, or was one before it was edited")
@@ -121,11 +135,19 @@ def _structure(file: Any, raster_format: RasterFormat) -> Problems:
     return tuple(found)
 
 
+def missing_provenance(tags: Mapping[str, str]) -> Problems:
+    """Tags that every raster of geoseg has, and this one has not."""
+    wanted = COMPOSITE_PROVENANCE if COUNTS_TAG in tags else PROVENANCE
+    return tuple(f"the tag {name} is missing" for name in wanted if name not in tags)
+
+
 def _provenance(description: MapDescription) -> Problems:
-    found = [f"the tag {name} is missing" for name in PROVENANCE if name not in description.tags]
+    tags = description.tags
+    found = list(missing_provenance(tags))
     if not found:
         try:
-            _ = description.written, description.acquired, bytes.fromhex(description.tags["GEOSEG_MODEL_SHA256"])
+            _ = description.written, description.acquired, description.acquired_between
+            _ = bytes.fromhex(tags.get("GEOSEG_MODEL_SHA256", ""))
         except ValueError as error:
             found.append(f"a tag cannot be read: {error}")
     return tuple(found)
@@ -154,6 +176,17 @@ def _pixels(description: MapDescription, counts: ClassCounts, digest: str) -> Pr
         found.append(f"their SHA-256 is {digest[:16]}..., {PIXELS_TAG} says {stated[:16]}...")
     strange = _strange(np.flatnonzero(counts.pixels).tolist(), description)
     return (*found, *([f"values {strange} are no classes of the legend"] if strange else []))
+
+
+def _counts(file: Any, description: MapDescription) -> Problems:
+    """The second band of a composite against its hash."""
+    digest = hashlib.sha256()
+    for window in row_windows(file.height, file.width):
+        digest.update(file.read(2, window=window.to_rasterio()).tobytes())
+    stated = description.tags[COUNTS_TAG]
+    if digest.hexdigest() == stated:
+        return ()
+    return (f"their SHA-256 is {digest.hexdigest()[:16]}..., {COUNTS_TAG} says {stated[:16]}...",)
 
 
 def _overview(path: Path, level: int, description: MapDescription) -> Problems:

@@ -7,6 +7,7 @@ with open_scene(path, bundle.input_spec, SceneOptions()) as scene:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class SceneOptions:
         bands: Names of the file's bands in file order, ``-`` for a band to skip; None to take the file's.
         radiometry: ``auto``, ``reflectance``, ``dn`` or ``dn-1000``.
         nodata: The number that means nothing, NaN included; None for none; ``"auto"`` for what the file says.
-        max_bytes: Largest uncompressed size that is opened; None for a guard against absurd files.
+        max_pixels: Largest rows x columns of a file that is opened; None for a guard against absurd files.
         drop: Common names of optional bands to read the scene without, as if it lacked them.
         fill: Bands that the scene lacks, and the reflectance to read everywhere instead.
         sensor: Name in ``data/sensors.toml``: whose the band names are, or, where the file names none and has as many
@@ -62,6 +63,7 @@ class SceneOptions:
             number is then read as the average of the training data.
         saturated: Whether pixels count in which a band holds the largest number of its integer type.
         allow_network: Whether addresses may be read.
+        sidecars: Whether ``.aux.xml`` and world files beside a GeoTIFF or JPEG 2000 file say what it lacks.
         drivers: GDAL drivers to allow beyond the safe ones: ``VRT``.
         require_crs: Whether a scene without a coordinate reference system is refused.
     """
@@ -69,7 +71,7 @@ class SceneOptions:
     bands: tuple[str, ...] | None = None
     radiometry: str = "auto"
     nodata: float | Literal["auto"] | None = "auto"
-    max_bytes: int | None = None
+    max_pixels: int | None = None
     drop: tuple[str, ...] = ()
     fill: tuple[tuple[str, float], ...] = ()
     sensor: str | None = None
@@ -78,6 +80,7 @@ class SceneOptions:
     allow_network: bool = False
     drivers: tuple[str, ...] = ()
     require_crs: bool = False
+    sidecars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,10 @@ class Source(Protocol):
     @property
     def number_bytes(self) -> int:
         """Bytes of each number that ``read`` gives."""
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes per pixel that ``read`` takes beside what it gives."""
 
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive pixel rows."""
@@ -203,8 +210,8 @@ class Scene:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes that a pixel of :meth:`read` takes, its validity included."""
-        return self.source.number_bytes * len(self.bands.held_names) + 1
+        """Bytes that a pixel of :meth:`read` takes, its validity and what reading it takes included."""
+        return self.source.number_bytes * len(self.bands.held_names) + 1 + self.source.working_bytes
 
     def size_in_cache(self, rows: int = 1) -> int:
         """Bytes of GDAL's block cache with which ``rows`` successive rows are decoded only once."""
@@ -268,14 +275,15 @@ def open_scene(
         _refuse_missing_crs(scene.grid, scene.path, options)
         return scene
     from geoseg_cli.scenes.layouts import find_product
-    from geoseg_cli.scenes.stack import Stack, Validity, open_stack
+    from geoseg_cli.scenes.parts import Validity
+    from geoseg_cli.scenes.stack import Stack, open_stack
 
     path = path if is_remote(str(path)) else path.absolute()
     product = find_product(path, options)
     match = match_product(product, input_spec, options)
     rules = Validity(options.nodata, options.valid, options.saturated)
     shared = beside.source if beside is not None and isinstance(beside.source, Stack) else None
-    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_bytes, shared)
+    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_pixels, shared)
     try:
         _refuse_missing_crs(stack.grid, product.path, options)
         identities = {member: FileIdentity.of(member) for member in product.members}
@@ -394,12 +402,48 @@ def check_resolution(
     return tuple(warnings)
 
 
+class _Cache:
+    """GDAL's block cache, which all threads share: as large as all of their shares together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shares: list[int] = []
+        self._before: Any = None
+
+    @contextmanager
+    def share(self, size_bytes: int) -> Iterator[None]:
+        from rasterio._env import get_gdal_config  # rasterio.Env would give back what another thread still needs
+
+        with self._lock:
+            if not self._shares:
+                self._before = get_gdal_config("GDAL_CACHEMAX", normalize=False)
+            self._shares.append(size_bytes)
+            self._resize()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._shares.remove(size_bytes)
+                self._resize()
+
+    def _resize(self) -> None:
+        from rasterio._env import set_gdal_config
+
+        set_gdal_config("GDAL_CACHEMAX", sum(self._shares) if self._shares else self._before, normalize=False)
+
+
+_CACHE = _Cache()
+
+
 @contextmanager
 def block_cache(size_bytes: int) -> Iterator[None]:
-    """Give GDAL's block cache a size; without it GDAL takes 5 % of the machine's memory."""
+    """Give GDAL's block cache a size; without it GDAL takes 5 % of the machine's memory.
+
+    Runs in several threads add up.
+    """
     import rasterio
     from rasterio.session import DummySession
 
     # Without a session of ours rasterio would look for credentials in the environment.
-    with rasterio.Env(session=DummySession(), GDAL_CACHEMAX=size_bytes):
+    with rasterio.Env(session=DummySession()), _CACHE.share(size_bytes):
         yield

@@ -22,8 +22,8 @@ from geoseg_cli.errors import GridError, InputError, RadiometryError, UsageError
 from geoseg_cli.grid import Grid
 from geoseg_cli.scenes.bands import known_names
 from geoseg_cli.scenes.network import is_remote, redacted
+from geoseg_cli.scenes.parts import Validity
 from geoseg_cli.scenes.raster_file import can_hold
-from geoseg_cli.scenes.stack import Validity
 
 if TYPE_CHECKING:
     from xarray import DataArray

@@ -38,11 +38,11 @@ from geoseg_cli.scenes.array_metadata import (
 )
 from geoseg_cli.scenes.bands import BandMatch
 from geoseg_cli.scenes.integrity import FileIdentity
+from geoseg_cli.scenes.parts import Validity
 from geoseg_cli.scenes.product import Layer, Product
 from geoseg_cli.scenes.radiometry import Evidence, decide_radiometry, refuse_rendered
 from geoseg_cli.scenes.raster_file import BlockShape, grid_warnings, valid_numbers
 from geoseg_cli.scenes.sample import sample_windows
-from geoseg_cli.scenes.stack import Validity
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -144,6 +144,11 @@ class ArraySource:
         """Bytes of each number that :meth:`read` gives."""
         return max(self._array.dtype.itemsize, 4 if self._rules.combine == "any" else 1)
 
+    @property
+    def working_bytes(self) -> int:
+        """Bytes per pixel that :meth:`read` takes beside what it gives: the validity of each band."""
+        return len(self._places)
+
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows: arrays of rioxarray are read through it."""
         block_rows = -(-(rows - 1) // self.block_shape.height) + 1
@@ -189,7 +194,7 @@ def open_array(
     where = name_of_array(ordered)
     packed, unpacked = packings(ordered)
     refuse_rendered(where, (ordered.dtype.name,), packed.says_something)
-    _refuse_giants(ordered, options.max_bytes)
+    _refuse_giants(ordered, options.max_pixels)
     grid, warnings = grid_of_array(ordered)
     source_file = file_below(ordered)
     layers = tuple(Layer(name, str(where)) for name in band_names(ordered))
@@ -232,9 +237,10 @@ def _block_shape(array: DataArray) -> BlockShape:
     return BlockShape(min(int(stated[y]), array.shape[1]), min(int(stated[x]), array.shape[2]))
 
 
-def _refuse_giants(array: DataArray, max_bytes: int | None) -> None:
-    if max_bytes is not None and array.nbytes > max_bytes:
+def _refuse_giants(array: DataArray, max_pixels: int | None) -> None:
+    _, height, width = array.shape
+    if max_pixels is not None and height * width > max_pixels:
         raise InputError(
-            f"{name_of_array(array)} holds {array.nbytes} bytes; up to {max_bytes} are accepted",
-            "cut it with .isel(...), or raise SceneOptions.max_bytes",
+            f"{name_of_array(array)} has {height} x {width} px; up to {max_pixels} pixels are accepted",
+            f"cut it with .isel(...), or raise SceneOptions.max_pixels to {height * width}",
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
-from geoseg_cli.errors import InputError
+from geoseg_cli.errors import InputError, StorageError
 from geoseg_cli.scenes.band_files import read_metadata
 from geoseg_cli.scenes.product import Driver, Layer, Product
 from geoseg_cli.scenes.sentinel2_metadata import (
@@ -50,11 +50,13 @@ def find(path: Path) -> Product | None:
         A layer for each band of which an image is there; None where ``path`` is something else.
 
     Raises:
+        StorageError: ``tileInfo.json`` is damaged.
         InputError: No image is there, the files disagree about the product, or an image leads out of the folder.
         RadiometryError: ``product_metadata.xml`` contradicts itself.
     """
     folder = path.parent if path.name in _NAMES else path
-    tile, product = (_table(folder / name) for name in (_TILE_INFO, _PRODUCT_INFO))
+    tile = _table(folder / _TILE_INFO)
+    product = _table(folder / _PRODUCT_INFO, is_sure=bool(tile))
     is_tile = isinstance(tile.get("utmZone"), int) and isinstance(tile.get("gridSquare"), str)
     if not is_tile:
         _refuse_product_folder(folder, product)
@@ -86,14 +88,24 @@ def _described(path: Path, folder: Path, files: dict[str, tuple[Path, Driver]], 
     )
 
 
-def _table(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty where it is not there, or holds something else."""
+def _table(path: Path, is_sure: bool = True) -> dict[str, Any]:
+    """What a JSON file holds; empty where it is not there, or holds something else.
+
+    Args:
+        path: Of the file.
+        is_sure: Whether its name alone tells that it belongs to a tile.
+
+    Raises:
+        StorageError: It is no JSON, and surely should be.
+    """
     if not os.path.isfile(path):
         return {}
     try:
         held = json.loads(read_metadata(path))
-    except (ValueError, RecursionError):
-        return {}
+    except (ValueError, RecursionError) as error:
+        if not is_sure:
+            return {}
+        raise StorageError(f"{path} is damaged: it is no JSON ({str(error)[:80]})", _AGAIN) from error
     return held if isinstance(held, dict) else {}
 
 

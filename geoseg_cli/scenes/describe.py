@@ -25,10 +25,11 @@ from geoseg_cli.scenes import SceneOptions, check_resolution, gather_evidence, m
 from geoseg_cli.scenes.bands import SKIP, BandMatch, fitting_sensors, known_names, named_by_sensor
 from geoseg_cli.scenes.layouts import find_product
 from geoseg_cli.scenes.network import is_remote
+from geoseg_cli.scenes.parts import Validity
 from geoseg_cli.scenes.product import Product
 from geoseg_cli.scenes.radiometry import Radiometry, decide_radiometry
 from geoseg_cli.scenes.resample import Gsd, choose_gsd, resampled_grid
-from geoseg_cli.scenes.stack import Stack, Validity, open_stack
+from geoseg_cli.scenes.stack import Stack, open_stack
 
 _FINEST_M = 1e-3
 """Finer than any pixel: asks for the grid of the finest band."""
@@ -275,7 +276,7 @@ def _wanting(bands: tuple[str, ...]) -> InputSpec:
 @contextmanager
 def _opened(product: Product, match: BandMatch, gsd_m: float, options: SceneOptions) -> Iterator[Stack]:
     rules = Validity(options.nodata, options.valid, options.saturated)
-    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_bytes)
+    stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_pixels)
     try:
         yield stack
     finally:

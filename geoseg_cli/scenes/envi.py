@@ -68,13 +68,13 @@ def data_file(path: Path) -> Path | None:
     return found[0]
 
 
-def find(path: Path, data: Path, max_bytes: int | None = None) -> Product:
+def find(path: Path, data: Path, max_pixels: int | None = None) -> Product:
     """Describe an ENVI file.
 
     Args:
         path: What the user gave: the data or the header.
         data: What :func:`data_file` says.
-        max_bytes: Largest uncompressed size that is opened.
+        max_pixels: Largest rows x columns that is opened.
 
     Raises:
         InputError: Two headers belong to it, or a mask beside it would be read with it.
@@ -93,7 +93,7 @@ def find(path: Path, data: Path, max_bytes: int | None = None) -> Product:
             )
     text = read_metadata(headers[0]).decode("latin-1")
     _refuse_short(data, headers[0].name, text)
-    product = single_file.find(data, "ENVI", max_bytes)
+    product = single_file.find(data, "ENVI", max_pixels)
     known = [_own_name(layer.name) for layer in product.layers]
     told = named_by_wavelength(known, _wavelengths_nm(text, len(known)))
     layers = tuple(replace(layer, name=name or layer.name) for layer, name in zip(product.layers, told, strict=True))

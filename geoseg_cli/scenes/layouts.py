@@ -21,6 +21,7 @@ from geoseg_cli.scenes import (
     safe,
     single_file,
     stac_item,
+    zip_member,
 )
 from geoseg_cli.scenes.integrity import first_bytes, is_folder, is_jpeg2000, is_tiff
 from geoseg_cli.scenes.product import Driver, Product
@@ -54,20 +55,22 @@ def find_product(path: Path, options: SceneOptions) -> Product:
     """
     if network.is_remote(address := str(path)):
         return _remote(address, options)
+    if (found := zip_member.find(path, options.max_pixels)) is not None:
+        return found
     if is_folder(path):
         return _first(_FOLDERS, path) or _unknown_folder(path)
     if not path.exists() and (found := hls.find(path)) is not None:
         return found  # the prefix that the files of a scene share
     head = first_bytes(path, _HEAD_BYTES)
     if is_tiff(head):
-        return planetscope.find(path) or single_file.find(path, max_bytes=options.max_bytes)
+        return planetscope.find(path) or single_file.find(path, "GTiff", options.max_pixels, options.sidecars)
     if is_jpeg2000(head):
-        return single_file.find(path, "JP2OpenJPEG", options.max_bytes)
+        return single_file.find(path, "JP2OpenJPEG", options.max_pixels, options.sidecars)
     if (data := envi.data_file(path)) is not None:
-        return envi.find(path, data, options.max_bytes)
+        return envi.find(path, data, options.max_pixels)
     if (found := _by_content(path, head, options)) is not None:
         return found
-    return single_file.find(path, max_bytes=options.max_bytes)  # says what it is instead
+    return single_file.find(path, max_pixels=options.max_pixels)  # says what it is instead
 
 
 def _by_content(path: Path, head: bytes, options: SceneOptions) -> Product | None:
@@ -79,7 +82,7 @@ def _by_content(path: Path, head: bytes, options: SceneOptions) -> Product | Non
                 f"{path} is a GDAL virtual raster: it can make GDAL read any other file",
                 "if you made it yourself, add --allow-driver VRT; or make a file of it with gdal_translate",
             )
-        return single_file.find(path, "VRT", options.max_bytes)
+        return single_file.find(path, "VRT", options.max_pixels)
     if text.startswith(b"{"):
         return landsat.find(path) or aws_tile.find(path) or stac_item.find(path, options.allow_network)
     if text.startswith((b"<", b"PK", b"GROUP", b"\xef\xbb\xbf")):
@@ -95,7 +98,7 @@ def _remote(address: str, options: SceneOptions) -> Product:
         return found
     name = network.gdal_name(address, options.allow_network)
     driver: Driver = "JP2OpenJPEG" if name.split("?", 1)[0].lower().endswith(".jp2") else "GTiff"
-    return single_file.find(name, driver, options.max_bytes)
+    return single_file.find(name, driver, options.max_pixels)
 
 
 def _first(finders: tuple[Find, ...], path: Path) -> Product | None:

@@ -49,8 +49,10 @@ def refuse_network(address: str, is_allowed: bool) -> None:
         InputError: They are not.
     """
     if not is_allowed:
+        # A path makes one slash of two.
+        whole = re.sub(r"^([a-z0-9]+):/{1,2}", r"\1://", address)
         raise InputError(
-            f"{redacted(address)} lies on a network", "add --allow-network, or download it and give the file"
+            f"{redacted(whole)} lies on a network", "add --allow-network, or download it and give the file"
         )
 
 

@@ -8,10 +8,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from geoseg_cli.scenes.sidecars import Sidecars
 
 Driver = Literal["GTiff", "JP2OpenJPEG", "ENVI", "VRT", "netCDF", "Zarr"]
 """GDAL drivers that may be asked for; the driver is never left for GDAL to guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandMask:
+    """A file of the product whose bands tell, each by any number but 0, which pixels of one band are lost.
+
+    Attributes:
+        file: What GDAL opens.
+        driver: With which driver.
+        lost: Its bands, from 1, of what is lost in any case.
+        saturated: Its bands of what is lost where the user says that saturated numbers are.
+        reason: What decides, as a part of a sentence.
+    """
+
+    file: str
+    driver: Driver
+    lost: tuple[int, ...]
+    saturated: tuple[int, ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +46,8 @@ class Layer:
         driver: With which driver.
         number: Band number in that file, from 1.
         nodata: Number that means nothing; None where every number means something, ``"file"`` for what the file says.
+        mask: What the product itself says of the file's pixels; None where it says nothing of this band alone.
+        sidecars: What lies beside the file, where the user wants it to count.
     """
 
     name: str
@@ -31,6 +55,8 @@ class Layer:
     driver: Driver = "GTiff"
     number: int = 1
     nodata: float | Literal["file"] | None = "file"
+    mask: BandMask | None = None
+    sidecars: Sidecars | None = None
 
 
 @dataclass(frozen=True, slots=True)

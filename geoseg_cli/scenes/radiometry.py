@@ -279,7 +279,10 @@ def _doubts(decided: Radiometry, evidence: Evidence, sample: npt.NDArray[Any]) -
     """What a sample of the numbers says against a decision; it never decides."""
     overridden = _overridden(decided, evidence)
     if sample.shape[1] == 0:
-        return overridden
+        return (
+            *overridden,
+            "no valid pixel in a sample of the scene: is it empty, or is --nodata a number of its data?",
+        )
     doubts = [*overridden, *_offset_doubts(decided, evidence, sample)]
     empty = float((sample == 0).all(axis=0).mean())
     if empty > _UNTAGGED_FILL:
@@ -308,7 +311,10 @@ def _overridden(decided: Radiometry, evidence: Evidence) -> tuple[str, ...]:
 
 def _offset_doubts(decided: Radiometry, evidence: Evidence, sample: npt.NDArray[Any]) -> list[str]:
     """Doubts about the +1000 of Sentinel-2; hardly a scene has no band with pixels darker than 900 DN."""
-    if not np.allclose(decided.scale, DN_SCALE, rtol=1e-3):
+    is_defined = (
+        evidence.stated is not None and evidence.stated.rung == "product"
+    )  # and no product of Sentinel-2 itself
+    if is_defined or not np.allclose(decided.scale, DN_SCALE, rtol=1e-3):
         return []
     darkest = float(np.quantile(sample, 0.001, axis=1).min())
     if not any(decided.offset) and darkest >= _DARK_DN:

@@ -7,7 +7,6 @@ GDAL read another one. What GDAL raises becomes an error that names the file, th
 from __future__ import annotations
 
 import math
-import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from geoseg_cli.scenes.archive import verify_member
 from geoseg_cli.scenes.integrity import refuse_others, refuse_others_than
 from geoseg_cli.scenes.network import GDAL_OPTIONS, is_remote, network_error, redacted
 from geoseg_cli.scenes.product import Driver
+from geoseg_cli.scenes.sidecars import ignored_sidecars
 
 BoolArray = npt.NDArray[np.bool_]
 Nodata = float | Literal["auto"] | None
@@ -73,6 +73,7 @@ class RasterFile:
         nodata_reason: Where validity comes from, as a sentence.
         block_shape: Pixels that are stored together.
         warnings: What the user should know.
+        decodes_beside: Whether blocks are decoded beside each other, in as many threads as :meth:`limit_threads` says.
     """
 
     def __init__(self, dataset: Any, path: Path, nodata: Nodata, says: str = "--nodata") -> None:
@@ -87,19 +88,28 @@ class RasterFile:
         self.offsets: tuple[float, ...] = tuple(dataset.offsets)
         self.nodata, self.nodata_reason = _nodata(dataset, nodata, says)
         self.block_shape = BlockShape(*dataset.block_shapes[0])
-        self.warnings = (*grid_warnings(self.grid), *_ignored_sidecars(path))
+        self.warnings = (*grid_warnings(self.grid), *ignored_sidecars(path))
         self._alpha = _alpha_band(dataset)
         flags = dataset.mask_flag_enums[0]
         self._is_masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         if self._alpha or self._is_masked:
             self.nodata_reason += ", and the alpha band" if self._alpha else ", and the mask band"
-        self._is_pixel_interleaved = dataset.interleaving == Interleaving.pixel
+        # GDAL decodes blocks of JPEG 2000 beside each other, with a thread for each core unless it is told otherwise.
+        self.decodes_beside = dataset.driver == "JP2OpenJPEG"
+        self._threads: int | None = None
+        # GDAL 3.10 looks for it in all boxes of a JPEG 2000 file, for ever where one has a crafted length; all bands of
+        # such a block are decoded together anyway.
+        self._is_pixel_interleaved = self.decodes_beside or dataset.interleaving == Interleaving.pixel
 
     def share(self) -> RasterFile:
         """The same open file for one more user, who closes it as well: what one decodes is in GDAL's cache for all."""
         with self._lock:
             self._users += 1
         return self
+
+    def limit_threads(self, count: int) -> None:
+        """Let GDAL decode blocks with at most ``count`` threads; counts before the first read."""
+        self._threads = count
 
     def warped(self, grid: Grid) -> RasterFile:
         """The file on another grid: each pixel is the stored one in which its centre lies, invalid outside.
@@ -184,7 +194,7 @@ class RasterFile:
         """(P, H, W) stored numbers, and what the file's own mask says of them, (H, W), where it has one."""
         assert window.intersection(self.grid.window) == window, f"{window} leaves the grid"
         where = window.to_rasterio()
-        with self._lock, _gdal(), _read_errors(self.path, window):
+        with self._lock, _gdal(threads=self._threads), _read_errors(self.path, window):
             pixels = read_bands(self._dataset, numbers, window, out)
             # GDAL's masks honour alpha only in files of 2 or 4 bands without nodata, so it is read as a band.
             # An RGB photometric tag declares any fourth band an alpha band, also near infrared.
@@ -208,14 +218,14 @@ class RasterFile:
         return block_rows * block.height * block_cols * block.width * pixel_bytes
 
 
-def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = None) -> RasterFile:
+def open_geotiff(path: Path, nodata: Nodata = "auto", max_pixels: int | None = None) -> RasterFile:
     """Open a GeoTIFF.
 
     Args:
         path: A file.
         nodata: The number that means nothing; None for "every number means something", ``"auto"`` for what
             the file says.
-        max_bytes: Largest uncompressed size; None for :data:`MAX_BYTES` and :data:`MAX_INFLATION`.
+        max_pixels: Largest rows x columns; None for :data:`MAX_BYTES` and :data:`MAX_INFLATION`.
 
     Raises:
         InputMissingError: There is no such file.
@@ -224,18 +234,18 @@ def open_geotiff(path: Path, nodata: Nodata = "auto", max_bytes: int | None = No
         GridError: It lies on no map grid.
         StorageError: It is truncated or damaged.
     """
-    return open_raster(str(path.absolute()), "GTiff", nodata, max_bytes)
+    return open_raster(str(path.absolute()), "GTiff", nodata, max_pixels)
 
 
 def open_raster(
-    name: str, driver: Driver, nodata: Nodata = "auto", max_bytes: int | None = None, says: str = "--nodata"
+    name: str, driver: Driver, nodata: Nodata = "auto", max_pixels: int | None = None, says: str = "--nodata"
 ) -> RasterFile:
     """Open a file of a product.
 
     Args:
         name: What GDAL opens: an absolute path, or ``/vsizip/ARCHIVE/MEMBER``.
         driver: The only driver that may open it.
-        nodata, max_bytes: As of :func:`open_geotiff`.
+        nodata, max_pixels: As of :func:`open_geotiff`.
         says: Who says what ``nodata`` is, where it is a number.
 
     Raises:
@@ -245,20 +255,20 @@ def open_raster(
     if name.startswith("/vsizip/"):
         verify_member(name)
     if name.startswith("/vsi"):
-        return _open(name, driver, None, (nodata, says), max_bytes)
+        return _open(name, driver, None, (nodata, says), max_pixels)
     path = path.absolute()
     size_bytes = refuse_others(path) if driver == "GTiff" else refuse_others_than(path, driver)
-    return _open(str(path), driver, size_bytes, (nodata, says), max_bytes)
+    return _open(str(path), driver, size_bytes, (nodata, says), max_pixels)
 
 
 def _open(
-    name: str, driver: Driver, size_bytes: int | None, nodata: tuple[Nodata, str], max_bytes: int | None
+    name: str, driver: Driver, size_bytes: int | None, nodata: tuple[Nodata, str], max_pixels: int | None
 ) -> RasterFile:
     path = Path(redacted(name))
     with _gdal(driver), _open_errors(path):
         dataset = rasterio.open(name, driver=driver, sharing=False)
         try:
-            _refuse_giants(dataset, path, size_bytes, max_bytes)
+            _refuse_giants(dataset, path, size_bytes, max_pixels)
             return RasterFile(dataset, path, *nodata)
         except BaseException:
             dataset.close()
@@ -366,7 +376,7 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
 
 
 @contextmanager
-def _gdal(driver: str = "GTiff") -> Iterator[None]:
+def _gdal(driver: str = "GTiff", threads: int | None = None) -> Iterator[None]:
     """GDAL with nothing but the named file: no siblings, no credentials, warnings to rasterio's logger.
 
     An ENVI file is nothing without its header, which lies beside it. What GDAL may fetch is decided before; here are
@@ -374,6 +384,8 @@ def _gdal(driver: str = "GTiff") -> Iterator[None]:
     """
     siblings = "TRUE" if driver == "ENVI" else "EMPTY_DIR"
     options = {"GDAL_DISABLE_READDIR_ON_OPEN": siblings, "GDAL_PAM_ENABLED": "NO", **GDAL_OPTIONS}
+    if threads is not None:
+        options["GDAL_NUM_THREADS"] = str(threads)
     with rasterio.Env(session=DummySession(), **options):
         yield
 
@@ -410,7 +422,7 @@ def _read_errors(path: Path, window: Window) -> Iterator[None]:
         ) from error
 
 
-def _refuse_giants(dataset: Any, path: Path, size_bytes: int | None, max_bytes: int | None) -> None:
+def _refuse_giants(dataset: Any, path: Path, size_bytes: int | None, max_pixels: int | None) -> None:
     """A file of some kilobytes can declare terabytes; a plan for it would fill the disk.
 
     ``size_bytes`` is None where nobody knows it, as inside an archive.
@@ -418,16 +430,16 @@ def _refuse_giants(dataset: Any, path: Path, size_bytes: int | None, max_bytes: 
     pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
     declared = dataset.height * dataset.width * pixel_bytes
     inflated = MAX_BYTES if size_bytes is None else max(GIB, MAX_INFLATION * size_bytes)
-    limit = max_bytes if max_bytes is not None else min(MAX_BYTES, inflated)
-    if declared > limit:
-        stored = "" if size_bytes is None else f" in a file of {size_bytes / GIB:.3g} GiB"
-        raise InputError(
-            f"{path} declares {dataset.height} x {dataset.width} px x {dataset.count} bands ="
-            f" {declared / GIB:.1f} GiB{stored};"
-            f" up to {limit / GIB:.3g} GiB are accepted",
-            f"if the file is right, allow it: --max-scene {math.ceil(declared / GIB)}G (from Python"
-            f" SceneOptions.max_bytes={declared}), or cut it with gdal_translate -srcwin",
-        )
+    limit, count_px = min(MAX_BYTES, inflated), dataset.height * dataset.width
+    if declared <= limit if max_pixels is None else count_px <= max_pixels:
+        return
+    stored = "" if size_bytes is None else f" in a file of {size_bytes / GIB:.3g} GiB"
+    accepted = f"{limit / GIB:.3g} GiB" if max_pixels is None else f"{max_pixels} pixels (--max-pixels)"
+    raise InputError(
+        f"{path} declares {dataset.height} x {dataset.width} px x {dataset.count} bands ="
+        f" {declared / GIB:.1f} GiB{stored}; up to {accepted} are accepted",
+        f"if the file is right, add --max-pixels {count_px}, or cut it with gdal_translate -srcwin",
+    )
 
 
 def _grid(dataset: Any, path: Path) -> Grid:
@@ -488,14 +500,3 @@ def grid_warnings(grid: Grid) -> tuple[str, ...]:
     if grid.transform.determinant > 0:
         return ("the scene is stored upside down (south-up): the model sees it mirrored",)
     return ()
-
-
-def _ignored_sidecars(path: Path) -> tuple[str, ...]:
-    """Files beside the scene that GDAL would have read with it; they can come from anyone and are not read."""
-    endings = (".aux.xml", ".msk")
-    # os.path.exists says no where Path.exists raises: to names that are too long.
-    found = [path.name + ending for ending in endings if os.path.exists(path.with_name(path.name + ending))]
-    found += [name for name in (path.stem + ".tfw", path.stem + ".tifw") if os.path.exists(path.with_name(name))]
-    if not found:
-        return ()
-    return (f"{', '.join(found)} beside the scene is not read; gdal_translate makes one file of them",)

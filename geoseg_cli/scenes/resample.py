@@ -198,6 +198,12 @@ class Resampled:
         """Bytes of each number that :meth:`read` gives: those of float32."""
         return 4
 
+    @property
+    def working_bytes(self) -> int:
+        """Bytes per shown pixel that reading the stored ones takes beside what it gives, rounded up."""
+        stored = self._rows.stored * self._cols.stored
+        return -(-self._source.working_bytes * stored // (self._rows.shown * self._cols.shown))
+
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows of shown pixels."""
         return self._source.bytes_in_cache(min(self._rows.stored, rows * self._rows.stored // self._rows.shown + 2))
@@ -239,8 +245,10 @@ class Resampled:
         if rows.probabilities is not None:
             probabilities = np.stack([np.where(valid, plane[places], np.float32(0)) for plane in rows.probabilities])
         labels = np.where(valid, rows.labels[places], np.uint8(nodata))
-        confidence = None if rows.confidence is None else only_where(valid, rows.confidence[places])
-        return Rows(start, labels, confidence, probabilities, valid)
+        confidence, seams = (
+            None if plane is None else only_where(valid, plane[places]) for plane in (rows.confidence, rows.seams)
+        )
+        return Rows(start, labels, confidence, probabilities, valid, seams)
 
     def _stored_validity(self, start: int, stop: int) -> BoolArray:
         """(stop - start, W) bool of the source; remembered from reading, or else read again."""

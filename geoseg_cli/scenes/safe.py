@@ -20,6 +20,7 @@ from geoseg_cli.errors import InputError, InputMissingError, StorageError
 from geoseg_cli.scenes.archive import Archive, list_archive, refuse_unsafe
 from geoseg_cli.scenes.integrity import FileIdentity
 from geoseg_cli.scenes.product import Driver, Layer, Product
+from geoseg_cli.scenes.safe_masks import GRANULE_METADATA, band_mask, listed_masks
 from geoseg_cli.scenes.sentinel2_metadata import (
     BAND_IDS,
     Level,
@@ -76,6 +77,18 @@ class _Folder:
         self._refuse_escape(self.metadata)
         return read_xml(self.metadata)
 
+    def read_further(self, name: str) -> Element | None:
+        """Another XML file of the product, by its path in it; None where it is not there.
+
+        Raises:
+            InputError: It leads out of the product, or is no XML that may be read.
+        """
+        path = self.root / name
+        if not os.path.isfile(path):
+            return None
+        self._refuse_escape(path)
+        return read_xml(path)
+
     def image(self, stem: str) -> _Image | None:
         """The image of a name without its ending; None where there is none.
 
@@ -118,6 +131,13 @@ class _Zip:
         refuse_unsafe(self.archive)
         name = self.prefix + self.metadata.name
         return parse_xml(self.archive.read(name, MAX_XML_BYTES), str(self.metadata))
+
+    def read_further(self, name: str) -> Element | None:
+        """As of a folder."""
+        name = self.prefix + name
+        if name not in self.archive.names:
+            return None
+        return parse_xml(self.archive.read(name, MAX_XML_BYTES), f"{self.archive.path}/{name}")
 
     def image(self, stem: str) -> _Image | None:
         """The image of a name without its ending; None where there is none.
@@ -229,8 +249,19 @@ def _describe(path: Path, files: _Files) -> Product:
     if not bands:
         raise InputError(_no_images(path, listed, files), f"{_AGAIN}, with its images")
     nodata: float | Literal["file"] = "file" if listed.nodata is None else listed.nodata
-    layers = tuple(Layer(band, images[band][1].file, images[band][1].driver, nodata=nodata) for band in bands)
-    members = (images[band][1].member for band in (*bands, *(["SCL"] if "SCL" in images else [])))
+    masks, absent = _masks(listed, bands, files)
+    layers = tuple(
+        Layer(
+            band,
+            images[band][1].file,
+            images[band][1].driver,
+            nodata=nodata,
+            mask=band_mask(masks[band].file, masks[band].driver) if band in masks else None,
+        )
+        for band in bands
+    )
+    held = [images[band][1] for band in (*bands, *(["SCL"] if "SCL" in images else []))]
+    members = (image.member for image in (*held, *masks.values()))
     first = () if files.kind == "zip" else (files.metadata,)
     return Product(
         f"Sentinel-2 {listed.level} SAFE {files.kind}",
@@ -241,8 +272,23 @@ def _describe(path: Path, files: _Files) -> Product:
         scene_classification(images["SCL"][1].file, images["SCL"][1].driver) if "SCL" in images else None,
         tuple(dict.fromkeys((*first, *members))),
         listed.name,
-        _warnings(listed, images),
+        (*_warnings(listed, images), *absent),
     )
+
+
+def _masks(listed: _Listed, bands: Sequence[str], files: _Files) -> tuple[dict[str, _Image], tuple[str, ...]]:
+    """Quality masks of the bands that are there, and what to say of those that are listed and are not."""
+    granules = {"/".join(stem.split("/")[:2]) for sizes in listed.stems.values() for stem in sizes.values()}
+    name = f"{granules.pop()}/{GRANULE_METADATA}"
+    root = files.read_further(name)
+    if root is None:
+        return {}, ()
+    stems = {band: stem for band, stem in listed_masks(root, name).items() if band in bands}
+    found = {band: image for band, stem in stems.items() if (image := files.image(stem)) is not None}
+    absent = [band for band in stems if band not in found]
+    if not absent:
+        return found, ()
+    return found, (f"the product lists quality masks (MSK_QUALIT) of {', '.join(absent)} that are not there",)
 
 
 def _finest(stems: Mapping[int, str], files: _Files) -> tuple[int, _Image] | None:

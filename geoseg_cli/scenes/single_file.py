@@ -8,27 +8,35 @@ from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.product import Driver, Layer, Product
 from geoseg_cli.scenes.radiometry import refuse_rendered
 from geoseg_cli.scenes.raster_file import RasterFile, open_raster, vrt_sources
+from geoseg_cli.scenes.sidecars import read_sidecars, supplement
 
 _TITLES: dict[Driver, str] = {"GTiff": "GeoTIFF", "JP2OpenJPEG": "JPEG 2000 file", "ENVI": "ENVI file", "VRT": "VRT"}
 
 
-def find(path: Path | str, driver: Driver = "GTiff", max_bytes: int | None = None) -> Product:
+def find(
+    path: Path | str, driver: Driver = "GTiff", max_pixels: int | None = None, with_sidecars: bool = False
+) -> Product:
     """Describe a raster file.
 
     Args:
         path: Absolute path of a file, or what GDAL calls one on a network.
         driver: What it is to be read with.
-        max_bytes: Largest uncompressed size that is opened.
+        max_pixels: Largest rows x columns that is opened.
+        with_sidecars: Whether files beside it count for what it does not say itself.
 
     Raises:
         GeosegError: It cannot be opened, or was rendered for the eye.
     """
-    file = open_raster(str(path), driver, "auto", max_bytes)
+    file = open_raster(str(path), driver, "auto", max_pixels)
     try:
-        members = _members(path, driver)
+        sidecars = read_sidecars(Path(path)) if with_sidecars else None
+        if sidecars is not None:
+            supplement(file, sidecars, with_nodata=True)
+        members = (*_members(path, driver), *(sidecars.files if sidecars else ()))
         refuse_rendered(Path(path), file.dtypes, _has_tags(file))
         layers = tuple(
-            Layer(name or "", str(path), driver, number) for number, name in enumerate(file.descriptions, start=1)
+            Layer(name or "", str(path), driver, number, sidecars=sidecars)
+            for number, name in enumerate(file.descriptions, start=1)
         )
         return Product(_TITLES.get(driver, driver), Path(redacted(str(path))), layers, members=members)
     finally:

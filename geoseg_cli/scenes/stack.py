@@ -1,113 +1,31 @@
 """Reads the bands of a product from one file or many, of one pixel size or several, as one stack.
 
-The grid is that of the band whose pixels are nearest to the model's. Coarser bands are repeated, finer ones averaged:
-a pixel's value never depends on the window that is read.
+The grid is that of the band whose pixels are nearest to the model's. Files are read beside each other, each through
+its own handle; what is read does not depend on how many at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.errors import GridError, InputError
-from geoseg_cli.grid import Grid, Window
-from geoseg_cli.scenes.product import Driver, Layer, Product, Quality
-from geoseg_cli.scenes.raster_file import Nodata, RasterFile, open_raster
+from geoseg_cli.ahead import usable_cores
+from geoseg_cli.errors import InputError
+from geoseg_cli.grid import Window
+from geoseg_cli.scenes.file_threads import FileThreads, share_cores
+from geoseg_cli.scenes.parts import MaskPart, Part, Validity, nearest_grid, nested
+from geoseg_cli.scenes.product import BandMask, Driver, Layer, Product, Quality
+from geoseg_cli.scenes.raster_file import Nodata, RasterFile, grid_warnings, open_raster
 from geoseg_cli.scenes.sample import sample_windows
+from geoseg_cli.scenes.sidecars import Sidecars, ignored_sidecars, supplement
 
 BoolArray = npt.NDArray[np.bool_]
-
-_TOLERANCE_PX = 1e-3
-_MOST_DRIFT_PX = 0.01
-"""By how much pixels that nest may be off at the far end of the scene; coordinates are rounded to far less."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """What the user says about pixels that mean nothing; see ``SceneOptions``.
-
-    Attributes:
-        nodata: The number that means nothing; ``"auto"`` for what layers and files say.
-        combine: ``all`` bands must mean something, or ``any`` of them.
-        keeps_saturated: Whether the largest number of an integer type means something.
-    """
-
-    nodata: Nodata = "auto"
-    combine: Literal["all", "any"] = "all"
-    keeps_saturated: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Bands of the stack that one file holds.
-
-    Attributes:
-        file: The open file.
-        numbers: Band numbers in the file, from 1.
-        places: Where these bands stand in the stack, from 0; empty for a quality band.
-        enlarge: Rows of the stack per row of the file; 1 where the file is finer.
-        shrink: Rows of the file per row of the stack; 1 where the file is coarser.
-    """
-
-    file: RasterFile
-    numbers: tuple[int, ...]
-    places: tuple[int, ...]
-    enlarge: int = 1
-    shrink: int = 1
-
-    def window(self, window: Window) -> Window:
-        """Pixels of the file that a window of the stack needs."""
-        row, col = (start * self.shrink // self.enlarge for start in (window.row, window.col))
-        stop = [-(-end * self.shrink // self.enlarge) for end in (window.row_stop, window.col_stop)]
-        return Window(row, col, stop[0] - row, stop[1] - col)
-
-    def rows(self, rows: int) -> int:
-        """Most rows of the file that ``rows`` successive rows of the stack touch."""
-        return rows * self.shrink if self.enlarge == 1 else (rows - 2) // self.enlarge + 2 if rows > 1 else 1
-
-    def fit(self, pixels: npt.NDArray[Any], window: Window, is_mask: bool = False) -> npt.NDArray[Any]:
-        """Bring (..., h, w) of the file to the (..., H, W) of a window of the stack."""
-        if self.shrink > 1:
-            blocks = pixels.reshape(*pixels.shape[:-2], window.height, self.shrink, window.width, self.shrink)
-            return np.asarray(blocks.all(axis=(-3, -1)) if is_mask else _averaged(blocks))
-        if self.enlarge > 1:
-            row, col = window.row % self.enlarge, window.col % self.enlarge
-            large = pixels.repeat(self.enlarge, axis=-2).repeat(self.enlarge, axis=-1)
-            return large[..., row : row + window.height, col : col + window.width]
-        return pixels
-
-    def read(self, window: Window, rules: Validity) -> tuple[npt.NDArray[Any], BoolArray]:
-        """(p, H, W) numbers of this file's bands and (H, W) validity in a window of the stack.
-
-        Where any valid band is enough, the numbers are float32 with NaN for those that mean nothing.
-        """
-        where = self.window(window)
-        if rules.combine == "all":
-            pixels, valid = self.file.read(self.numbers, where, rules.keeps_saturated)
-            return self.fit(pixels, window), self.fit(valid, window, is_mask=True)
-        pixels, each = self.file.read_each(self.numbers, where, rules.keeps_saturated)
-        fitted = self.fit(np.where(each, pixels, np.float32(np.nan)).astype(np.float32), window)
-        return fitted, np.isfinite(fitted).any(axis=0)
-
-    def dtype(self, rules: Validity) -> np.dtype[Any]:
-        """Of the numbers that :meth:`read` gives."""
-        is_computed = rules.combine == "any" or self.shrink > 1
-        return np.dtype(np.float32) if is_computed else self.file.dtype_of(self.numbers)
-
-    def read_into(self, pixels: npt.NDArray[Any], window: Window, rules: Validity) -> BoolArray:
-        """Fill this file's places of the stack's (P, H, W); returns (H, W) validity."""
-        first, last = self.places[0], self.places[-1]
-        is_as_stored = self.enlarge == self.shrink == 1 and rules.combine == "all"
-        if is_as_stored and last - first + 1 == len(self.places) and pixels.dtype == self.dtype(rules):
-            target = pixels[first : last + 1]
-            return self.file.read(self.numbers, window, rules.keeps_saturated, target)[1]
-        pixels[list(self.places)], valid = self.read(window, rules)
-        return valid
 
 
 class _FileKey(NamedTuple):
@@ -117,6 +35,7 @@ class _FileKey(NamedTuple):
     driver: Driver
     nodata: Nodata
     says: str = "--nodata"
+    sidecars: Sidecars | None = None
 
 
 class Stack:
@@ -134,13 +53,15 @@ class Stack:
 
     def __init__(
         self,
-        parts: Sequence[_Part],
-        quality: tuple[Quality, _Part] | None,
+        parts: Sequence[Part],
+        quality: tuple[Quality, Part] | None,
         count: int,
         rules: Validity,
         files: Mapping[_FileKey, RasterFile],
     ) -> None:
         self._parts, self._quality, self._rules, self._files = tuple(parts), quality, rules, files
+        self._all = (*parts, *([quality[1]] if quality else []))
+        self._threads = FileThreads(_share_cores(self._all))
         reference = next(part for part in parts if part.enlarge == part.shrink == 1)
         self.grid, self.block_shape = reference.file.grid, reference.file.block_shape
         kinds = {part.dtype(rules) for part in parts}
@@ -151,6 +72,8 @@ class Stack:
         self.nodata_reason = "; ".join(dict.fromkeys(part.file.nodata_reason for part in parts))
         if quality:
             self.nodata_reason += f"; {quality[0].reason}"
+        masks = [part.mask for part in parts if part.mask is not None]
+        self.nodata_reason += "".join(dict.fromkeys(f"; {mask.reason}" for mask in masks))
         if rules.combine == "any":
             self.nodata_reason += "; valid where any band is (--valid any)"
         if not rules.keeps_saturated:
@@ -170,13 +93,22 @@ class Stack:
             StorageError: A file is truncated or damaged there.
         """
         pixels = np.empty((len(self.dtypes), window.height, window.width), self._dtype)
-        first, *others = self._parts
-        valid = first.read_into(pixels, window, self._rules)
-        join = np.logical_and if self._rules.combine == "all" else np.logical_or
-        for part in others:
-            join(valid, part.read_into(pixels, window, self._rules), out=valid)
+        needs_all = self._rules.combine == "all"
+        valid = np.full(pixels.shape[1:], needs_all)
+        kept = np.ones(valid.shape if self._quality else (0, 0), np.bool_)
+        lock = threading.Lock()
+
+        def read(part: Part) -> None:
+            if not part.places:
+                kept[:] = self._kept(window)
+                return
+            known = part.read_into(pixels, window, self._rules)
+            with lock:
+                (np.logical_and if needs_all else np.logical_or)(valid, known, out=valid)
+
+        self._threads.each(read, self._all)
         if self._quality:
-            valid &= self._kept(window)
+            valid &= kept
         return pixels, valid
 
     def _kept(self, window: Window) -> BoolArray:
@@ -199,8 +131,7 @@ class Stack:
         pixels = np.empty((len(self.dtypes), height, width), self._dtype)
         valid = np.ones((height, width), np.bool_)
         for part in self._parts:
-            out = np.empty((len(part.numbers), height, width), part.file.dtype_of(part.numbers))
-            numbers, known = part.file.read(part.numbers, part.window(window), self._rules.keeps_saturated, out)
+            numbers, known = part.read_small(window, (height, width), self._rules)
             pixels[list(part.places)] = numbers
             valid &= known
         if self._quality:
@@ -215,11 +146,17 @@ class Stack:
 
     def bytes_in_cache(self, rows: int) -> int:
         """Bytes that GDAL's block cache needs for ``rows`` successive rows of the stack."""
-        parts = [*self._parts, *([self._quality[1]] if self._quality else [])]
-        return sum(part.file.bytes_in_cache(part.numbers, part.rows(rows)) for part in parts)
+        return sum(part.bytes_in_cache(rows) for part in self._all)
+
+    @property
+    def working_bytes(self) -> int:
+        """Bytes per pixel that :meth:`read` takes beside what it gives, while as many files as may be are read."""
+        each = sorted((part.working_bytes(self._rules) for part in self._all), reverse=True)
+        return 1 + sum(each[: self._threads.count])
 
     def close(self) -> None:
-        """Close all files."""
+        """End the threads and close all files."""
+        self._threads.close()
         for file in self._files.values():
             file.close()
 
@@ -234,7 +171,7 @@ def open_stack(
     numbers: Sequence[int],
     gsd_m: float,
     rules: Validity | None = None,
-    max_bytes: int | None = None,
+    max_pixels: int | None = None,
     beside: Stack | None = None,
 ) -> Stack:
     """Open the bands of a product that are wanted, and its quality band.
@@ -244,7 +181,7 @@ def open_stack(
         numbers: Numbers of the wanted layers, from 1, in the order of the stack.
         gsd_m: Pixel size that the model was trained on, in metres: the band that comes nearest gives the grid.
         rules: What the user says about pixels that mean nothing.
-        max_bytes: Largest uncompressed size of one file that is opened.
+        max_pixels: Largest rows x columns of one file that is opened.
         beside: Another stack of the product, whose open files are used where both need one.
 
     Raises:
@@ -257,28 +194,59 @@ def open_stack(
         layer = product.layers[number - 1]
         groups.setdefault((layer.file, layer.driver), []).append(place)
     with ExitStack() as stack:
-        parts, files = [], {}
+        files: dict[_FileKey, RasterFile] = {}
+
+        def opened(key: _FileKey) -> RasterFile:
+            if key not in files:
+                files[key] = _open_file(key, max_pixels, shared)
+                stack.callback(files[key].close)
+            return files[key]
+
+        parts = []
         for places in groups.values():
             layers = [product.layers[numbers[place] - 1] for place in places]
-            key = _key(layers[0], rules.nodata)
-            file = files[key] = _open_file(key, max_bytes, shared)
-            stack.callback(file.close)
+            file = opened(_key(layers[0], rules.nodata))
             _refuse_absent_bands(file, layers, product)
-            parts.append(_Part(file, tuple(layer.number for layer in layers), tuple(places)))
-        grid = _nearest_grid([part.file.grid for part in parts], gsd_m)
-        fitted = [_nested(part, grid, product) for part in parts]
+            part = Part(file, tuple(layer.number for layer in layers), tuple(places))
+            mask = layers[0].mask
+            parts.append(part if mask is None else _masked(part, mask, opened(_mask_key(mask)), product))
+        grid = nearest_grid([part.file.grid for part in parts], gsd_m)
+        fitted = [nested(part, grid, str(product.path)) for part in parts]
         quality = None
         if product.quality is not None:
-            key = _key(product.quality.layer, None)
-            if key not in files:
-                files[key] = _open_file(key, max_bytes, shared)
-                stack.callback(files[key].close)
-            file = files[key]
-            _refuse_unfit_quality(file, product.quality, product)
-            quality = (product.quality, _nested(_Part(file, (product.quality.layer.number,), ()), grid, product))
+            file = opened(_key(product.quality.layer, None))
+            _refuse_unfit_quality(file, product.quality.layer.number, product)
+            part = Part(file, (product.quality.layer.number,), ())
+            quality = (product.quality, nested(part, grid, str(product.path)))
         made = Stack(fitted, quality, len(numbers), rules, files)
         stack.pop_all()
         return made
+
+
+def _share_cores(parts: Sequence[Part]) -> int:
+    """Files to read at a time, once each knows how many threads it may decode with."""
+    decodes_beside = any(part.file.decodes_beside for part in parts)
+    readers, decoders = share_cores(len(parts), usable_cores(), decodes_beside)
+    if readers > 1:
+        for part in parts:
+            part.limit_threads(decoders)
+    return readers
+
+
+def _masked(part: Part, mask: BandMask, file: RasterFile, product: Product) -> Part:
+    """The part with what the product itself says of its pixels.
+
+    Raises:
+        GeosegError: The mask has too few bands, none of whole numbers, or does not lie on the part's pixels.
+    """
+    numbers = (*mask.lost, *mask.saturated)
+    _refuse_unfit_quality(file, max(numbers), product)
+    on_file = nested(Part(file, numbers, ()), part.file.grid, str(product.path))
+    return replace(part, mask=MaskPart(on_file, mask.lost, mask.saturated, mask.reason))
+
+
+def _mask_key(mask: BandMask) -> _FileKey:
+    return _FileKey(mask.file, mask.driver, None)
 
 
 def _is_lost(quality: Quality, values: npt.NDArray[Any]) -> BoolArray:
@@ -289,19 +257,7 @@ def _is_lost(quality: Quality, values: npt.NDArray[Any]) -> BoolArray:
     return lost
 
 
-def _averaged(blocks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(..., H, W) averages of (..., H, n, W, n); NaN takes no part, and is what a block of nothing else becomes."""
-    average = np.asarray(blocks.mean(axis=(-3, -1), dtype=np.float32))
-    holes = np.isnan(average)
-    if holes.any():
-        numbers = np.moveaxis(blocks, -3, -2)[holes].reshape(np.count_nonzero(holes), -1)
-        known = ~np.isnan(numbers)
-        total = np.where(known, numbers, 0).sum(axis=1, dtype=np.float32)
-        average[holes] = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
-    return average
-
-
-def _in_order(parts: Sequence[_Part], count: int, value: Any) -> tuple[Any, ...]:
+def _in_order(parts: Sequence[Part], count: int, value: Any) -> tuple[Any, ...]:
     """One value per band of the stack."""
     found: list[Any] = [None] * count
     for part in parts:
@@ -313,14 +269,18 @@ def _in_order(parts: Sequence[_Part], count: int, value: Any) -> tuple[Any, ...]
 def _key(layer: Layer, nodata: Nodata) -> _FileKey:
     """The file of a layer and how it is read."""
     if nodata != "auto" or layer.nodata == "file":
-        return _FileKey(layer.file, layer.driver, nodata)
+        return _FileKey(layer.file, layer.driver, nodata, sidecars=layer.sidecars)
     return _FileKey(layer.file, layer.driver, layer.nodata, "the product's nodata")
 
 
-def _open_file(key: _FileKey, max_bytes: int | None, shared: Mapping[_FileKey, RasterFile]) -> RasterFile:
+def _open_file(key: _FileKey, max_pixels: int | None, shared: Mapping[_FileKey, RasterFile]) -> RasterFile:
     if key in shared:
         return shared[key].share()
-    return open_raster(key.name, key.driver, key.nodata, max_bytes, key.says)
+    file = open_raster(key.name, key.driver, key.nodata, max_pixels, key.says)
+    if key.sidecars is not None:
+        supplement(file, key.sidecars, with_nodata=key.nodata == "auto")
+        file.warnings = (*grid_warnings(file.grid), *ignored_sidecars(file.path, key.sidecars.files))
+    return file
 
 
 def _refuse_absent_bands(file: RasterFile, layers: Sequence[Layer], product: Product) -> None:
@@ -333,65 +293,15 @@ def _refuse_absent_bands(file: RasterFile, layers: Sequence[Layer], product: Pro
         )
 
 
-def _refuse_unfit_quality(file: RasterFile, quality: Quality, product: Product) -> None:
+def _refuse_unfit_quality(file: RasterFile, number: int, product: Product) -> None:
     """Refuse a quality band without the whole numbers whose bits or values tell what is lost."""
-    if quality.layer.number > len(file.dtypes) or np.dtype(file.dtypes[quality.layer.number - 1]).kind not in "iu":
+    if number > len(file.dtypes):
+        raise InputError(
+            f"{product.path}: the quality band {file.path.name} has {len(file.dtypes)} bands, it needs {number}",
+            "download the product again, or take this file out of it",
+        )
+    if np.dtype(file.dtypes[number - 1]).kind not in "iu":
         raise InputError(
             f"{product.path}: the quality band {file.path.name} holds {file.dtypes[0]} numbers, it needs whole ones",
             "download the product again, or take this file out of it",
         )
-
-
-def _nearest_grid(grids: Sequence[Grid], gsd_m: float) -> Grid:
-    """The grid whose pixels are nearest to ``gsd_m``; of two the finer, without a CRS the one with most pixels."""
-
-    def distance(grid: Grid) -> tuple[float, int]:
-        steps = grid.gsd_m()
-        size = 1.0 if steps is None else max(max(step, gsd_m) / min(step, gsd_m) for step in steps)
-        return round(size, 3), -grid.height * grid.width
-
-    return min(grids, key=distance)
-
-
-def _nested(part: _Part, grid: Grid, product: Product) -> _Part:
-    """The part with its ratio to the grid.
-
-    Raises:
-        GridError: Its pixels do not nest with those of the grid.
-    """
-    own = part.file.grid
-    if own == grid:
-        return part
-    for enlarge, shrink in _ratios(own, grid):
-        scaled = grid.transform @ grid.transform.scale(enlarge / shrink)
-        near = [abs(a - b) for a, b in zip(own.transform, scaled, strict=True)]
-        step = max(abs(own.transform.a), abs(own.transform.b), abs(own.transform.e))
-        # A difference of the pixels' sides adds up over all of them.
-        drift = max(near[0], near[1], near[3], near[4]) * max(own.height, own.width)
-        is_near = max(near[2], near[5]) <= 0.5 * step * _TOLERANCE_PX and drift <= step * _MOST_DRIFT_PX
-        covers = all(
-            ours * enlarge >= theirs * shrink for ours, theirs in ((own.height, grid.height), (own.width, grid.width))
-        )
-        if own.crs == grid.crs and is_near and covers:
-            return _Part(part.file, part.numbers, part.places, enlarge, shrink)
-    raise GridError(
-        f"{product.path}: {part.file.path.name} does not lie on the grid of the other bands: {_grid_words(own)},"
-        f" they have {_grid_words(grid)}",
-        "bring all bands to one grid: gdalwarp -te LEFT BOTTOM RIGHT TOP -tr X Y FILE",
-    )
-
-
-def _ratios(own: Grid, grid: Grid) -> Iterator[tuple[int, int]]:
-    """How many rows of the grid a row of a file may be, as (enlarge, shrink)."""
-    if not grid.height or not own.height:
-        return
-    size = abs(own.transform.determinant / grid.transform.determinant) ** 0.5
-    yield (max(1, round(size)), 1) if size >= 1 else (1, max(1, round(1 / size)))
-
-
-def _grid_words(grid: Grid) -> str:
-    code = grid.crs.to_string() if grid.crs else "no CRS"
-    step = abs(grid.transform.a) or abs(grid.transform.b)
-    return (
-        f"{grid.height} x {grid.width} px of {step:g} from ({grid.transform.c:g}, {grid.transform.f:g}) in {code[:40]}"
-    )

@@ -16,9 +16,10 @@ from affine import Affine
 from rasterio.crs import CRS
 from typer.testing import CliRunner
 
+from geoseg_cli.bundle import find_bundle
 from geoseg_cli.catalog import legends
 from geoseg_cli.cli import areas, polygons
-from geoseg_cli.errors import UsageError
+from geoseg_cli.errors import InputError, UsageError
 
 app = typer.Typer()
 app.command("polygons")(polygons.command)
@@ -101,3 +102,33 @@ def test_their_help_loads_nothing_heavy() -> None:
         "print(*{'torch', 'rasterio', 'numpy', 'shapely', 'pyogrio', 'pyproj'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_the_card_of_the_bundle_that_made_a_map_adjusts_its_areas(cloud_map: Path) -> None:
+    card = find_bundle("cloud-lale").card
+    with rasterio.open(cloud_map, "r+") as file:
+        file.update_tags(
+            GEOSEG_LEGEND="cloudsen12", GEOSEG_MODEL=card.id, GEOSEG_MODEL_SHA256=card.assets["weights"].checksum[4:]
+        )
+    done = run("areas", cloud_map, "--accuracy", "card", "--json")
+    adjusted = json.loads(done.stdout)["adjusted"]
+    assert card.extras.confusion is not None
+    (hit, *_), *_ = counts = np.array(card.extras.confusion.counts)
+    assert adjusted["classes"][0]["users_accuracy"] == pytest.approx(hit / counts[0].sum())
+    assert "other places than this map" in adjusted["note"]
+    assert card.extras.confusion.data in adjusted["note"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({}, "does not say which bundle"),
+        ({"GEOSEG_MODEL": "cloud-lale", "GEOSEG_MODEL_SHA256": "00"}, "other weights"),
+    ],
+)
+def test_a_map_of_unknown_origin_has_no_card(cloud_map: Path, tags: dict[str, str], words: str) -> None:
+    with rasterio.open(cloud_map, "r+") as file:
+        file.update_tags(**tags)
+    done = run("areas", cloud_map, "--accuracy", "card")
+    assert isinstance(done.exception, InputError)
+    assert words in done.exception.message

@@ -19,9 +19,9 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geoseg_cli.batch.naming import place_and_stem
 from geoseg_cli.catalog import sensors
-from geoseg_cli.cli.request import Request
-from geoseg_cli.cli.scene_paths import place_and_stem
+from geoseg_cli.cli.request import ONE_FILE, Request
 from geoseg_cli.errors import InputError, InputMissingError, UsageError
 from geoseg_cli.job import PredictOptions
 from geoseg_cli.scenes import SceneOptions
@@ -48,8 +48,13 @@ def everything_in(folder: Path) -> set[str]:
 
 def request(*scenes: Path, **more: Any) -> Request:
     given = dict.fromkeys(("bounds", "bounds_crs", "model", "bands", "sensor", "area", "output", "out_dir"))
-    given |= dict.fromkeys(("probabilities", "confidence", "entropy")) | {"crop": False, "scenes": list(scenes), **more}
-    return Request.of(given, task="cloud", default_model="x", suffix="cloudmask", folders=True)
+    given["overwrite"] = False
+    given |= dict.fromkeys(ONE_FILE) | {"crop": False, "scenes": list(scenes), **more}
+    return Request.of(given, task="cloud", default_model="x", suffix="cloudmask")
+
+
+def scenes_of(asked: Request) -> list[Path]:
+    return [task.scene for task in asked.tasks()]
 
 
 @pytest.mark.parametrize("form", ["folder", "metadata", "zip", "granule"])
@@ -153,8 +158,8 @@ def test_a_folder_of_scenes_holds_files_products_and_zips_but_no_outputs(tmp_pat
     packed = zip_folder(root, folder / "packed.zip")
     make_landsat(folder / "landsat")
     (folder / "empty.SAFE").mkdir()
-    names = {path.name for path in request(folder).scenes()}
-    assert names == {"a.tif", "b.jp2", root.name, packed.name, "landsat", "empty.SAFE"}
+    names = {path.name for path in scenes_of(request(folder))}
+    assert names == {"a.tif", "b.jp2", root.name, packed.name, "landsat", "empty.SAFE", "deeper.tif"}
 
 
 @pytest.mark.parametrize("kind", ["safe", "landsat", "bands", "hls"])
@@ -169,7 +174,7 @@ def test_a_folder_that_is_a_product_is_one_scene(tmp_path: Path, kind: str) -> N
         prefix = "HLS.S30.T10TEM.2023123T190911.v2.0." if kind == "hls" else "T31UFS_20230625_"
         for band in ("B03", "B04"):
             write_band(folder / f"{prefix}{band}.tif", plane)
-    assert request(folder).scenes() == [folder]
+    assert scenes_of(request(folder)) == [folder]
 
 
 def test_a_folder_of_scenes_of_many_bands_is_no_product(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_a_folder_of_scenes_of_many_bands_is_no_product(tmp_path: Path) -> None:
         profile = {"crs": "EPSG:32631", "transform": Affine(10, 0, 0, 0, -10, 0), "driver": "GTiff", "count": 2}
         with rasterio.open(tmp_path / name, "w", height=4, width=4, dtype="uint16", **profile) as file:
             file.write(pixels)
-    assert [path.name for path in request(tmp_path).scenes()] == ["one_B04.tif", "two_B04.tif"]
+    assert [path.name for path in scenes_of(request(tmp_path))] == ["one_B04.tif", "two_B04.tif"]
 
 
 def test_a_product_that_cannot_be_read_is_named_and_not_taken_apart(run: Run, tmp_path: Path, model: Path) -> None:
@@ -193,23 +198,23 @@ def test_a_product_that_cannot_be_read_is_named_and_not_taken_apart(run: Run, tm
 
 def test_an_empty_folder_names_what_it_could_hold(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="no GeoTIFF") as caught:
-        request(tmp_path).scenes()
+        scenes_of(request(tmp_path))
     assert "SAFE" in caught.value.hint
 
 
-@pytest.mark.parametrize("option", ["output", "probabilities", "confidence", "entropy"])
+@pytest.mark.parametrize("option", ONE_FILE)
 def test_one_file_name_for_a_folder_of_several_scenes_is_refused(tmp_path: Path, option: str) -> None:
     for name in ("a.tif", "b.tif"):
         random_scene(tmp_path / name, 4, 4)
     with pytest.raises(UsageError, match=f"--{option}"):
-        request(tmp_path, **{option: Path("x.tif")}).scenes()
+        scenes_of(request(tmp_path, **{option: Path("x.tif")}))
 
 
 def test_a_product_and_its_zip_do_not_overwrite_each_others_map(tmp_path: Path) -> None:
     root = make_safe(tmp_path)
     zip_folder(root, tmp_path / f"{SAFE_STEM}.zip")
     with pytest.raises(UsageError, match="both be written"):
-        request(tmp_path).scenes()
+        scenes_of(request(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -281,13 +286,13 @@ def test_every_reading_option_reaches_the_library(options_of: Any) -> None:
         *("--gsd", "12.5", "--bounds", "1 2 3 4", "--bounds-crs", "EPSG:4326", "--crop", "--sensor", "Landsat-8"),
         *("--fill", "swir16=0.25", "--fill", "B5 = 0", "--valid", "any", "--saturated", "nodata"),
         *("--allow-network", "--allow-driver", "VRT", "--nodata", "none", "--bands", "red, -", "--radiometry", "dn"),
-        *("--require-crs", "--max-scene", "100G"),
+        *("--require-crs", "--max-pixels", "1000", "--sidecars"),
     )
     assert found == PredictOptions(
         scene=SceneOptions(
             bands=("red", "-"), radiometry="dn", nodata=None, fill=(("swir16", 0.25), ("b5", 0.0)),
             sensor="landsat-8", valid="any", saturated=False, allow_network=True, drivers=("VRT",), require_crs=True,
-            max_bytes=100 * 2**30,
+            max_pixels=1000, sidecars=True,
         ),
         gsd=12.5, bounds=(1, 2, 3, 4), bounds_crs="EPSG:4326", crop=True,
     )  # fmt: skip

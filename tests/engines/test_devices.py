@@ -13,7 +13,6 @@ from geoseg_cli.engines.devices import (
     probe_cuda,
     resolve_device,
     resolve_devices,
-    usable_cores,
 )
 from geoseg_cli.errors import EngineError, UsageError
 
@@ -160,7 +159,3 @@ def test_training_takes_one_device() -> None:
 
 def test_the_number_of_a_device_is_read_from_its_name() -> None:
     assert device_number("cuda:12") == 12
-
-
-def test_at_least_one_core_is_usable() -> None:
-    assert usable_cores() >= 1

@@ -19,6 +19,7 @@ from tests.engines.pixelwise import (
     Pixelwise,
     draw_network,
     draw_pixels,
+    first_pixel_alone,
     make_graph,
     write_pixelwise_bundle,
 )
@@ -131,6 +132,20 @@ def test_weights_in_another_file_are_refused_before_the_runtime_reads_them(
     monkeypatch.setattr(onnxruntime, "InferenceSession", None)
     with pytest.raises(ModelError, match="other files"):
         OnnxEngine(write_pixelwise_bundle(tmp_path, onnx=model.SerializeToString()))
+
+
+def test_an_answer_of_another_size_is_refused_and_not_spread_over_the_tile(tmp_path: Path, network: Pixelwise) -> None:
+    bundle = write_pixelwise_bundle(tmp_path / "b", network, onnx=first_pixel_alone(network))
+    with pytest.raises(ModelError, match=r"answers \[1, 4, 1, 1\] where \[1, 4, 8, 8\] is wanted") as caught:
+        OnnxEngine(bundle).run(draw_pixels(1, 3, 8, 8))
+    assert caught.value.exit_code == 78
+
+
+def test_names_in_the_graph_that_are_no_text_are_refused(tmp_path: Path, network: Pixelwise) -> None:
+    content = make_graph(network).SerializeToString().replace(b"height", b"he\xb1ght")
+    bundle = write_pixelwise_bundle(tmp_path / "b", network, onnx=content)
+    with pytest.raises(ModelError, match="no text"):
+        OnnxEngine(bundle)
 
 
 def test_pixels_that_the_graph_cannot_take_end_with_69(pixelwise: Bundle) -> None:

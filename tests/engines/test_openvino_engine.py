@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.bundle import Bundle, find_bundle
-from geoseg_cli.engines.devices import CudaProbe, usable_cores
+from geoseg_cli.engines.devices import CudaProbe
 from geoseg_cli.engines.golden import check_golden, read_golden
 from geoseg_cli.errors import EngineError, ModelError
 from tests.engines.pixelwise import (
@@ -20,6 +21,7 @@ from tests.engines.pixelwise import (
     Pixelwise,
     draw_network,
     draw_pixels,
+    first_pixel_alone,
     make_graph,
     write_pixelwise_bundle,
 )
@@ -234,6 +236,14 @@ def test_pixels_that_the_graph_cannot_take_end_with_69_and_the_engine_still_runs
         engine.run(draw_pixels(1, CHANNELS + 1, 8, 8))
     pixels = draw_pixels(2, CHANNELS, 8, 8)
     np.testing.assert_allclose(engine.run(pixels), network.answer(pixels), atol=1e-5)
+
+
+def test_an_answer_of_another_size_is_refused_and_not_left_as_the_memory_was(
+    tmp_path: Path, network: Pixelwise
+) -> None:
+    bundle = write_pixelwise_bundle(tmp_path / "b", network, onnx=first_pixel_alone(network))
+    with pytest.raises(EngineError, match="the answer to a tile of"):
+        OpenVinoEngine(bundle).run(draw_pixels(1, CHANNELS, 8, 8))
 
 
 def test_a_closed_engine_runs_no_more(pixelwise: Bundle) -> None:

@@ -173,15 +173,16 @@ ROWS = (
     Failure(
         20, "The scene is huge",
         "Memory grows with the width of the scene and not with its height. A small file that declares a huge scene is"
-        " refused unless --max-scene allows it.",
+        " refused unless --max-pixels allows it.",
         (
             Case("declared", "sparse file of 100,000 x 100,000 px", lambda f: sparse(f, HUGE_PX), code=65,
-                 message=("100000 x 100000 px",), remedy=("--max-scene 19G",)),
+                 message=("100000 x 100000 px",), remedy=("--max-pixels 10000000000",)),
             Case("higher", "16,384 rows of 512 px, compared with 1,024 rows",
                  lambda f: write_red(f / "scene.tif", draw(16_384, 512), compress="deflate", tiled=True),
                  ("--tile", "256", "--overlap", "16"), run=in_the_memory_of_a_small_one, is_slow=True),
             Case("mapped", "sparse file of 100,000 x 100,000 px with three patches of classes; at most 1.5 GB resident",
-                 lambda f: sparse(f, HUGE_PX, PATCHES), ("--max-scene", "19G", "--tile", "512", "--overlap", "16"),
+                 lambda f: sparse(f, HUGE_PX, PATCHES),
+                 ("--max-pixels", "10000000000", "--tile", "512", "--overlap", "16"),
                  run=within_the_bound, after=patches_are_right_and_the_rest_is_empty, is_slow=True),
         ),
         ("tests/test_mosaic.py::test_memory_is_some_tile_heights_of_rows_whatever_the_height_of_the_scene",
@@ -194,7 +195,8 @@ ROWS = (
                                            "{folder}/out/probabilities.tif"), after=cube_is_a_bigtiff),
          Case("probabilities", "sparse file of 33,000 x 33,000 px, --probabilities without compression: 4.4 GB",
               lambda f: sparse(f, 33_000, ((0, 0), (30_000, 30_000))),
-              ("--max-scene", "3G", "--tile", "512", "--overlap", "16", "--co", "COMPRESS=NONE", "--probabilities",
+              ("--max-pixels", "1089000000", "--tile", "512", "--overlap", "16", "--co", "COMPRESS=NONE",
+               "--probabilities",
                "{folder}/out/probabilities.tif"), after=cube_is_larger_than_4_gb, is_slow=True),),
     ),
 )  # fmt: skip

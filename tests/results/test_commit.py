@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geoseg_cli.errors import AccessError, OutputError, StorageError, UsageError
+from geoseg_cli.errors import AccessError, BusyError, OutputError, StorageError, UsageError
 from geoseg_cli.results import cog as cog_module
 from geoseg_cli.results import commit as commit_module
 from geoseg_cli.results.cog import write_cog
@@ -254,29 +255,32 @@ def test_a_target_that_appears_meanwhile_is_not_overwritten(tmp_path):
     assert state(tmp_path) == {MAP: "theirs"}, "and the other file of the pair is not there either"
 
 
-def _race(folder: Path, barrier: object, name: str) -> None:
+def _race(folder: Path, barrier: object, refused: object, name: str) -> None:
+    barrier.wait()
     try:
         with OutputTransaction([folder / MAP]) as transaction:
             transaction.path(folder / MAP).write_text(name)
-            barrier.wait()
+            for _ in range(7):
+                assert refused.acquire(timeout=60)
             transaction.commit()
-    except OutputError:
-        sys.exit(73)
+    except BusyError as error:
+        refused.release()
+        sys.exit(error.exit_code)
 
 
 @posix
 def test_of_eight_runs_at_once_exactly_one_wins(tmp_path):
     context = get_context("fork")
-    barrier = context.Barrier(8)
-    runs = [context.Process(target=_race, args=(tmp_path, barrier, str(i))) for i in range(8)]
+    barrier, refused = context.Barrier(8), context.Semaphore(0)
+    runs = [context.Process(target=_race, args=(tmp_path, barrier, refused, str(i))) for i in range(8)]
     for run in runs:
         run.start()
     for run in runs:
         run.join(60)
-    assert sorted(run.exitcode for run in runs) == [0] + [73] * 7
+    assert sorted(run.exitcode for run in runs) == [0] + [75] * 7
     winner = next(i for i, run in enumerate(runs) if run.exitcode == 0)
     assert state(tmp_path) == {MAP: str(winner)}
-    assert work_folders(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == [MAP]
 
 
 # Faults at every step: every file operation of a commit fails, is interrupted, or is the process's last
@@ -531,3 +535,26 @@ def test_a_name_that_no_file_system_takes_is_an_output_error(tmp_path):
     target = tmp_path / ("m" * 300 + ".tif")
     with pytest.raises(OutputError, match="too long"), OutputTransaction([target], inputs=[tmp_path / "scene.tif"]):
         pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_a_file_that_replaces_another_one_keeps_its_mode_and_new_ones_follow_the_umask(tmp_path: Path) -> None:
+    out, sidecar, fresh = (tmp_path / name for name in ("map.tif", "map.tif.aux.xml", "new.tif"))
+    for path, mode in ((out, 0o640), (sidecar, 0o600)):
+        path.write_text("old")
+        path.chmod(mode)
+    with OutputTransaction([out, sidecar, fresh], overwrite=True) as transaction:
+        for target in transaction.targets:
+            transaction.path(target).write_text("new")
+        usual = stat.S_IMODE(transaction.path(fresh).stat().st_mode)
+        transaction.commit()
+    assert out.read_text() == sidecar.read_text() == "new"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (out, sidecar, fresh)] == [0o640, 0o600, usual]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
+def test_a_name_that_is_not_utf_8_is_refused_before_work_starts(tmp_path: Path) -> None:
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xffmap.tif"))
+    with pytest.raises(OutputError, match="UTF-8"), OutputTransaction([out]):
+        pass
+    assert not list(tmp_path.iterdir())

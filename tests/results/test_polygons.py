@@ -23,7 +23,7 @@ from geoseg_cli.aoi import load_area
 from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import GridError, InputError, InputMissingError, OutputError, StorageError, UsageError
 from geoseg_cli.grid import Grid
-from geoseg_cli.results import class_map, simplify, vector_file
+from geoseg_cli.results import class_map, parquet_file, simplify, vector_file
 from geoseg_cli.results.areas import ClassCounts, class_areas, pixel_areas_m2
 from geoseg_cli.results.polygons import PolygonOptions, write_polygons
 from geoseg_cli.results.raster import RasterSpec
@@ -226,7 +226,10 @@ def test_the_mean_confidence_of_a_polygon_is_that_of_its_pixels(
     pixels = labels(40, 30)
     steps = np.random.default_rng(1).integers(0, 251, pixels.shape).astype(np.uint8)
     steps[pixels == 255] = 255
-    sure = make_cog(RasterSpec(grid(*pixels.shape), scale=1 / 250, overview_resampling="AVERAGE"), steps[None])
+    sure = make_cog(
+        RasterSpec(grid(*pixels.shape), descriptions=("confidence",), scale=1 / 250, overview_resampling="AVERAGE"),
+        steps[None],
+    )
     sure = sure.rename(tmp_path / "confidence.tif")
     monkeypatch.setattr(class_map, "STRIP_PX", 9)
     out = tmp_path / "out.gpkg"
@@ -329,7 +332,6 @@ def with_writer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "error", "words"),
     [
-        ("out.parquet", PolygonOptions(), UsageError, "GeoParquet"),
         ("out.shp", PolygonOptions(), UsageError, "none of"),
         ("out.gpkg", PolygonOptions(classes=("lava",)), UsageError, "lava"),
         ("out.gpkg", PolygonOptions(simplify_m=0), UsageError, "--simplify"),
@@ -408,3 +410,91 @@ def test_without_the_package_that_writes_vector_files_the_remedy_is_told(
     with pytest.raises(UsageError) as caught:
         write_polygons(source, tmp_path / "out.gpkg")
     assert "pip install" in caught.value.hint
+
+
+@pytest.mark.parametrize("options", [PolygonOptions(), PolygonOptions(simplify_m=25, min_area_ha=0.05)])
+@pytest.mark.parametrize("epsg", [32631, 4326])
+def test_geoparquet_holds_what_a_geopackage_holds(
+    tmp_path: Path,
+    make_map: MakeMap,
+    labels: Callable[..., Labels],
+    monkeypatch: pytest.MonkeyPatch,
+    options: PolygonOptions,
+    epsg: int,
+) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    pytest.importorskip("pyarrow")
+    where = {"crs": CRS.from_epsg(epsg)} | ({"transform": DEGREES} if epsg == 4326 else {})
+    source = make_map(labels(61, 83), **where)
+    monkeypatch.setattr(class_map, "STRIP_PX", 5)
+    monkeypatch.setattr(parquet_file, "GROUP_FEATURES", 7)
+    reports = [write_polygons(source, tmp_path / name, options) for name in ("out.gpkg", "out.parquet")]
+    package, parquet = geopandas.read_file(tmp_path / "out.gpkg"), geopandas.read_parquet(tmp_path / "out.parquet")
+    assert reports[0].classes == reports[1].classes
+    assert len(parquet) == reports[1].polygons > 20
+    assert parquet.crs == package.crs
+    assert parquet.geometry.geom_equals_exact(package.geometry, 0).all()
+    columns = ["value", "name", "title", "pixels", "area_ha"]
+    assert list(parquet.columns) == [*columns, "geometry"]
+    assert parquet[columns].equals(package[columns])
+
+
+def test_the_metadata_of_geoparquet_is_that_of_the_specification(tmp_path: Path, make_map: MakeMap) -> None:
+    """geoparquet.org, version 1.1.0: what a file must say, and what the geometry column may hold."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pixels = np.full((4, 5), 10, np.uint8)
+    for crs in (CRS.from_epsg(32631), None):
+        out = tmp_path / f"{crs is None}.parquet"
+        write_polygons(make_map(pixels, crs=crs), out)
+        with parquet.ParquetFile(out) as file:
+            metadata = {key.decode(): text.decode() for key, text in file.metadata.metadata.items()}
+            geometry = file.read().column("geometry")
+        geo = json.loads(metadata["geo"])
+        column = geo["columns"][geo["primary_column"]]
+        assert (geo["version"], geo["primary_column"], list(geo["columns"])) == ("1.1.0", "geometry", ["geometry"])
+        assert (column["encoding"], column["geometry_types"]) == ("WKB", ["Polygon"])
+        assert column["orientation"] == "counterclockwise"
+        assert (column["crs"] and pyproj.CRS.from_json_dict(column["crs"]).to_epsg()) == (32631 if crs else None)
+        (shape,) = shapely.from_wkb(geometry.to_numpy())
+        assert (shape.geom_type, shape.area, shape.exterior.is_ccw) == ("Polygon", 2000, True)
+        assert metadata["GEOSEG_LEGEND"] == "esa-worldcover"
+
+
+def test_geoparquet_is_read_back_before_it_is_published(
+    tmp_path: Path, make_map: MakeMap, labels: Callable[..., Labels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    source = make_map(labels(20, 20))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    real = parquet_file.ParquetWriter.write
+
+    def forgetful(self: parquet_file.ParquetWriter, shapes: npt.NDArray[Any], columns: dict[str, Any]) -> None:
+        real(self, shapes[:-1], {name: values[:-1] for name, values in columns.items()})
+        self.features += 1
+
+    monkeypatch.setattr(parquet_file.ParquetWriter, "write", forgetful)
+    with pytest.raises(StorageError, match="came back"):
+        write_polygons(source, tmp_path / "out.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("band", "scale", "tags", "words"),
+    [
+        ("confidence", 1 / 250, {"GEOSEG_INPUT": "b.tif"}, "of another map, which differs in GEOSEG_INPUT"),
+        ("confidence", 1 / 250, {}, "of another map, which differs in GEOSEG_INPUT"),
+        ("entropy", 1 / 250, {"GEOSEG_INPUT": "a.tif"}, "no raster of confidence"),
+        ("", 1.0, {"GEOSEG_INPUT": "a.tif"}, "no raster of confidence"),
+    ],
+)
+def test_what_is_not_the_confidence_of_this_map_is_refused(
+    tmp_path: Path, make_cog: Callable[..., Path], grid: Callable[..., Grid], legend: Legend,
+    band: str, scale: float, tags: dict[str, str], words: str,
+) -> None:  # fmt: skip
+    own = {"GEOSEG_CLASSES": json.dumps(legend.stac_classes()), "GEOSEG_INPUT": "a.tif"}
+    pixels = np.full((1, 4, 4), 10, np.uint8)
+    source = make_cog(RasterSpec(grid(4, 4), tags=own), pixels).rename(tmp_path / "own.tif")
+    spec = RasterSpec(grid(4, 4), descriptions=(band,) if band else (), tags=tags, scale=scale)
+    other = make_cog(spec, pixels).rename(tmp_path / "other.tif")
+    with pytest.raises(InputError, match=words):
+        write_polygons(source, tmp_path / "out.gpkg", PolygonOptions(confidence=other))

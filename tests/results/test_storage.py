@@ -76,8 +76,9 @@ from geoseg_cli.errors import StorageError
 from geoseg_cli.results.raster import RasterSpec, WorkRaster
 from affine import Affine
 import numpy as np
-work = WorkRaster(Path({str(tiny_disk / "w.tif")!r}), RasterSpec(Grid(None, Affine(10, 0, 0, 0, -10, 0), 2300, 2300)))
+grid = Grid(None, Affine(10, 0, 0, 0, -10, 0), 2300, 2300)
 try:
+    work = WorkRaster(Path({str(tiny_disk / "w.tif")!r}), RasterSpec(grid))
     work.write(0, np.random.default_rng(0).integers(0, 256, (1, 2300, 2300)).astype(np.uint8))
     work.close()
 except StorageError:

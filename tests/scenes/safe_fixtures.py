@@ -176,3 +176,40 @@ def zip_folder(root: Path, path: Path, method: int = zipfile.ZIP_STORED) -> Path
             if member.is_file():
                 file.write(member, f"{root.name}/{member.relative_to(root).as_posix()}")
     return path
+
+
+def write_masks(
+    root: Path,
+    text: Text,
+    masks: Mapping[str, npt.NDArray[Any]],
+    listed: Iterable[str] | None = None,
+    driver: str = "JP2OpenJPEG",
+) -> None:
+    """Write quality masks of bands, (8, H, W) of 0 and 1, and granule metadata that list them.
+
+    Args:
+        root: Product folder.
+        text: What its metadata say.
+        masks: By band, ``B02``.
+        listed: Bands that the granule metadata list; None for those whose masks are written.
+        driver: What the masks are stored with.
+    """
+    granule = "/".join(text.stem("x").split("/")[:2])
+    names = {band: f"{granule}/QI_DATA/MSK_QUALIT_{band}.jp2" for band in (masks if listed is None else listed)}
+    rows = "".join(
+        f'<MASK_FILENAME bandId="{IDS.index(band)}" type="MSK_QUALIT">{name}</MASK_FILENAME>'
+        f'<MASK_FILENAME bandId="{IDS.index(band)}" type="MSK_DETFOO">{name}</MASK_FILENAME>'
+        for band, name in names.items()
+    )
+    (root / granule).mkdir(parents=True, exist_ok=True)
+    (root / granule / "MTD_TL.xml").write_text(f"<Level><Pixel_Level_QI>{rows}</Pixel_Level_QI></Level>")
+    for band, pixels in masks.items():
+        path = root / names[band]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count, height, width = pixels.shape
+        size_m = 1200 / height
+        shape = {"count": count, "height": height, "width": width, "dtype": "uint8"}
+        grid = {"crs": "EPSG:32631", "transform": Affine(size_m, 0, LEFT_M, 0, -size_m, TOP_M)}
+        lossless = {"QUALITY": "100", "REVERSIBLE": "YES"} if driver == "JP2OpenJPEG" else {}
+        with rasterio.open(path, "w", driver=driver, **shape, **grid, **lossless) as file:
+            file.write(pixels.astype(np.uint8))

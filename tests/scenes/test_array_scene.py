@@ -420,8 +420,8 @@ def test_an_array_without_a_crs_is_refused_where_one_is_required() -> None:
 
 
 def test_an_array_larger_than_allowed_is_refused() -> None:
-    with pytest.raises(InputError, match="288 bytes"):
-        open_array(make_array(), SPEC, SceneOptions(radiometry="dn", max_bytes=100))
+    with pytest.raises(InputError, match=r"px; up to 10 pixels are accepted"):
+        open_array(make_array(), SPEC, SceneOptions(radiometry="dn", max_pixels=10))
 
 
 class Counting(BackendArray):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from geoseg_cli.errors import InputError, RadiometryError
+from geoseg_cli.errors import InputError, RadiometryError, StorageError
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes import SceneOptions, aws_tile, open_scene
 from tests.scenes.product_fixtures import spec_of
@@ -146,7 +146,22 @@ def test_an_image_that_leads_out_of_the_tile_is_refused(tmp_path: Path) -> None:
         aws_tile.find(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"utmZone": "31"}', "\xff", "[" * 100_000])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"utmZone": "31"}'])
 def test_other_files_of_that_name_make_no_tile(tmp_path: Path, text: str) -> None:
     (tmp_path / "tileInfo.json").write_text(text, encoding="latin-1")
     assert aws_tile.find(tmp_path) is None
+
+
+CUT = b'{"utmZone": 31, "gridSq'
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [(b"", "folder"), (b"\0\0\0", "folder"), (b"[" * 100_000, "folder"), (CUT, "folder"), (CUT, "tileInfo.json")],
+    ids=["empty", "zeros", "deep", "cut", "cut, named"],
+)
+def test_damaged_tile_information_is_refused_by_its_name(tmp_path: Path, damage: bytes, named: str) -> None:
+    folder = write_tile(tmp_path / "0", "L1C", native_images("L1C", np.random.default_rng(1)))
+    (folder / "tileInfo.json").write_bytes(damage)
+    with pytest.raises(StorageError, match=r"tileInfo.json is damaged"):
+        open_scene(folder if named == "folder" else folder / named, spec_of(*WANTED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,19 @@ def test_numbers_that_seem_to_carry_the_offset_raise_a_doubt_but_do_not_decide()
     decided = decide_radiometry("auto", shifted)
     assert decided.offset == (0.0, 0.0)
     assert any("--radiometry dn-1000" in text for text in decided.warnings)
+
+
+def test_products_whose_numbers_are_defined_raise_no_doubt_about_an_offset_of_sentinel_2() -> None:
+    bright = np.full((2, 2000), 1000) + np.arange(2000)
+    defined = Claim("product", "as defined", (1e-4, 1e-4), (0.0, 0.0))
+    assert decide_radiometry("auto", replace(evidence(sample=bright), stated=defined)).warnings == ()
+    same = replace(evidence(sample=bright), stated=replace(defined, rung="metadata"))
+    assert any("+1000" in text for text in decide_radiometry("auto", same).warnings)
+
+
+def test_a_sample_without_a_valid_pixel_is_told() -> None:
+    decided = decide_radiometry("dn", evidence(sample=((), ())))
+    assert any(text.startswith("no valid pixel") for text in decided.warnings)
 
 
 def test_numbers_that_seem_to_have_lost_the_offset_raise_a_doubt_but_do_not_decide() -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from geoseg_cli.errors import GridError, InputError, InputMissingError, StorageError
 from geoseg_cli.grid import Window
+from geoseg_cli.scenes.parts import Validity
 from geoseg_cli.scenes.product import Layer, Product, Quality
-from geoseg_cli.scenes.stack import Stack, Validity, open_stack
+from geoseg_cli.scenes.stack import Stack, open_stack
 from tests.conftest import TEN_METRES, write_scene
 
 HEIGHT, WIDTH = 36, 48

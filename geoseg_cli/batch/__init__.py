@@ -1,0 +1,6 @@
+"""Many scenes, one command: which they are, where their maps go, what is done already, and how they are run.
+
+inputs ─▶ SceneUnit ─▶ naming ─▶ SceneTask ─▶ run ─▶ Outcome
+                                                │
+                         identity ─▶ journal ◀──┘   a rerun does what is missing, changed or failed
+"""

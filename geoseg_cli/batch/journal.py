@@ -1,0 +1,246 @@
+"""What became of each scene of a folder: append-only lines of JSON in ``.geoseg/journal-*.jsonl``.
+
+Every process that writes has a file of its own, so lines of several never mix; readers take all of them together, in
+the order of their times. A line counts once it ends in a line feed: what a killed process left behind is skipped.
+
+====================  ==============================================================================
+event                 meaning
+====================  ==============================================================================
+``started``           the scene is being worked on by ``process`` on ``host``
+``publishing``        the finished files have these hashes and are about to get their names
+``done``              they have
+``kept``              a map that was there was looked at and left (``--skip-existing``)
+``failed``            there is no new map, and why
+====================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from geoseg_cli.batch.tasks import SceneTask, shown
+from geoseg_cli.results.storage import storage_trouble
+
+FOLDER = ".geoseg"
+Event = Literal["started", "publishing", "done", "kept", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that was published.
+
+    Attributes:
+        sha256: Of its content, lower-case hex.
+        size_bytes: Its length.
+    """
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line.
+
+    Attributes:
+        event: What happened.
+        time_s: When, in seconds since 1970 of the writer's clock.
+        scene: What messages call the scene.
+        output: Its map, absolute.
+        key: Identity of scene, model and options; empty where it could not be told.
+        files: Published files by absolute path.
+        seconds: How long it took.
+        error: Kind, exit code, message and hint of a failure.
+        process, host: Who wrote the line.
+    """
+
+    event: Event
+    time_s: float
+    scene: str
+    output: Path
+    key: str = ""
+    files: Mapping[Path, StoredFile] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: Mapping[str, Any] = field(default_factory=dict)
+    process: int = 0
+    host: str = ""
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of one output.
+
+    Attributes:
+        last: The newest line.
+        published: The newest line with hashes that a run of ours gave the output; None where none did.
+        hashes: Every hash that each file was ever published with.
+    """
+
+    last: Entry
+    published: Entry | None = None
+    hashes: dict[Path, set[str]] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """Take in a newer line."""
+        self.last = entry
+        if entry.event in ("publishing", "done"):
+            self.published = entry
+            for path, stored in entry.files.items():
+                self.hashes.setdefault(path, set()).add(stored.sha256)
+
+
+class Journal:
+    """The journal of a folder; :meth:`write` may be called by several threads.
+
+    Args:
+        home: The folder; nothing is made in it before the first line is written.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.absolute()
+        self._lock = threading.Lock()
+        self._stream: Any = None
+        self._histories: dict[Path, History] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read everything again: other processes may have written."""
+        histories: dict[Path, History] = {}
+        for entry in sorted(read_entries(self.home), key=lambda entry: entry.time_s):
+            _take(histories, entry)
+        with self._lock:
+            self._histories = histories
+
+    def of(self, output: Path) -> History | None:
+        """What is known of an output; None where nothing is."""
+        with self._lock:
+            return self._histories.get(output)
+
+    def outputs(self) -> list[Path]:
+        """Every output that any line names, sorted."""
+        with self._lock:
+            return sorted(self._histories)
+
+    def write(self, task: SceneTask, event: Event, **fields: Any) -> None:
+        """Append a line and wait until it is on the disk.
+
+        Args:
+            task: The scene.
+            event: What happened.
+            fields: ``key``, ``files``, ``seconds`` and ``error`` of :class:`Entry`.
+
+        Raises:
+            AccessError, StorageError: The folder does not take it.
+        """
+        task = task.for_any_process()
+        entry = Entry(
+            event, time.time(), shown(task.scene), task.output, process=os.getpid(), host=platform.node(), **fields
+        )
+        line = json.dumps(self._fields(entry), allow_nan=False) + "\n"
+        with self._lock, storage_trouble(self.home / FOLDER):
+            if self._stream is None:
+                self._stream = self._open()
+            self._stream.write(line.encode("ascii"))
+            os.fsync(self._stream.fileno())
+            _take(self._histories, entry)
+
+    def close(self) -> None:
+        """Close the file of this process."""
+        with self._lock:
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None
+
+    def _open(self) -> Any:
+        folder = self.home / FOLDER
+        folder.mkdir(exist_ok=True)
+        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}"
+        # Unbuffered: a line reaches the system in one write.
+        stream = open(folder / f"journal-{stamp}.jsonl", "xb", buffering=0)  # noqa: SIM115 - open for the whole run
+        if os.name == "posix":
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return stream
+
+    def _fields(self, entry: Entry) -> dict[str, Any]:
+        files = {
+            self._name(path): {"sha256": stored.sha256, "size": stored.size_bytes}
+            for path, stored in entry.files.items()
+        }
+        known = {
+            "key": entry.key,
+            "files": files,
+            "seconds": round(entry.seconds, 3),
+            "error": dict(entry.error),
+            "process": entry.process,
+            "host": entry.host,
+        }
+        head = {"v": 1, "time": entry.time_s, "event": entry.event, "scene": self._name_of_scene(entry.scene)}
+        return head | {"output": self._name(entry.output)} | {name: value for name, value in known.items() if value}
+
+    def _name(self, path: Path) -> str:
+        """Relative to the folder where it lies below it, so that the whole may be moved."""
+        return path.relative_to(self.home).as_posix() if path.is_relative_to(self.home) else str(path)
+
+    def _name_of_scene(self, scene: str) -> str:
+        return self._name(Path(scene)) if os.path.isabs(scene) else scene
+
+
+def merged(histories: Sequence[History]) -> History | None:
+    """What several journals know of one output; None where none knows it."""
+    if not histories:
+        return None
+    oldest, *others = sorted(histories, key=lambda history: history.last.time_s)
+    found = History(oldest.last, oldest.published, {path: set(known) for path, known in oldest.hashes.items()})
+    for other in others:
+        found.last = other.last
+        if other.published and (found.published is None or other.published.time_s > found.published.time_s):
+            found.published = other.published
+        for path, known in other.hashes.items():
+            found.hashes.setdefault(path, set()).update(known)
+    return found
+
+
+def read_entries(home: Path) -> Iterator[Entry]:
+    """The lines of a folder's journal, file by file; what is torn or not understood is left out."""
+    for path in sorted((home / FOLDER).glob("journal-*.jsonl")):
+        with storage_trouble(path, "read"), open(path, "rb") as stream:
+            for line in stream:
+                entry = _parsed(line, home) if line.endswith(b"\n") else None
+                if entry is not None:
+                    yield entry
+
+
+def _parsed(line: bytes, home: Path) -> Entry | None:
+    try:
+        fields = json.loads(line)
+        if fields["v"] != 1 or fields["event"] not in get_args(Event):
+            return None
+        files = {
+            home / name: StoredFile(str(stored["sha256"]), int(stored["size"]))
+            for name, stored in fields.get("files", {}).items()
+        }
+        return Entry(
+            fields["event"], float(fields["time"]), str(fields["scene"]), home / str(fields["output"]),
+            str(fields.get("key", "")), files, float(fields.get("seconds", 0)), dict(fields.get("error", {})),
+            int(fields.get("process", 0)), str(fields.get("host", "")),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _take(histories: dict[Path, History], entry: Entry) -> None:
+    histories.setdefault(entry.output, History(entry)).add(entry)
