@@ -226,7 +226,7 @@ def only_inside(finished: Iterator[Rows], area: Area, nodata: int) -> Iterator[R
     """
     for rows in finished:
         valid = rows.valid & area.mask(Window(rows.row, 0, *rows.labels.shape))
-        labels = np.where(valid, rows.labels, np.uint8(nodata))
+        labels = np.where(valid, rows.labels, rows.labels.dtype.type(nodata))
         confidence, probabilities, seams = (
             only_where(valid, values) for values in (rows.confidence, rows.probabilities, rows.seams)
         )

@@ -17,6 +17,10 @@ Array = Any
 """An array of whichever module computes: numpy's or a tensor."""
 
 
+PIECE_PX = 32_768
+"""Pixels that numpy works on at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrays:
     """Where arrays live and what computes on them.
@@ -30,7 +34,7 @@ class Arrays:
 
     module: Any = np
     device: Any = "cpu"
-    piece_px: int = 32_768
+    piece_px: int = PIECE_PX
 
     @property
     def are_numpys(self) -> bool:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, ValidationError, model_validator
 
 from geoseg_cli.arrays import NUMPY, Array, Arrays
-from geoseg_cli.catalog import NODATA, LandClass, Legend
+from geoseg_cli.catalog import WIDE_NODATA, LandClass, Legend, usual_nodata
 from geoseg_cli.errors import AccessError, InputMissingError, ModelError
 from geoseg_cli.shipped import CARD_FILE as CARD_FILE
 from geoseg_cli.shipped import bundle_folders as bundle_folders
@@ -217,7 +217,8 @@ class GeosegExtras(_Strict):
         gsd_m: Ground sampling distance that the model was trained for, metres.
         gsd_range_m: Smallest and largest one that much of the training had; such scenes are run as they are stored.
             None stands for 25 % around ``gsd_m``.
-        output_nodata: Raster value of pixels without an answer.
+        output_nodata: Raster value of pixels without an answer; None for 255, or 65535 where a class has a value above
+            254.
         network: Architecture and configuration.
         calibration: What makes confidences mean something; None where nobody looked.
         confusion: How often its classes are right; None where nobody counted.
@@ -231,7 +232,7 @@ class GeosegExtras(_Strict):
     size_multiple: int = Field(ge=1)
     gsd_m: float = Field(gt=0)
     gsd_range_m: tuple[PositiveFloat, PositiveFloat] | None = None
-    output_nodata: int = Field(default=NODATA, ge=0, le=255)
+    output_nodata: int | None = Field(default=None, ge=0, le=WIDE_NODATA)
     network: NetworkConfig
     calibration: ConfidenceCalibration | None = None
     confusion: CardConfusion | None = None
@@ -354,7 +355,8 @@ class ModelCard(_Open):
         """The classes, in the order of the network's outputs."""
         rows = self.properties.outputs[0].classes
         classes = tuple(LandClass(c.value, c.name, c.title, f"#{c.color_hint}") for c in rows)
-        return Legend(self.extras.legend, classes, self.extras.output_nodata)
+        stated = self.extras.output_nodata
+        return Legend(self.extras.legend, classes, usual_nodata(c.value for c in rows) if stated is None else stated)
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,23 @@ Code refers to classes and bands by name; values, colours and wavelengths live i
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from geoseg_cli.errors import ModelError, UsageError
 
-NODATA = 255
-"""Value of pixels that were not computed, in every uint8 raster that geoseg writes."""
+NODATA, WIDE_NODATA = 255, 65_535
+"""Value of pixels that were not computed, in every uint8 raster that geoseg writes, and in class maps of uint16."""
 
+MOST_CLASSES = 65_535
+"""Classes that a raster of uint16 can hold beside nodata."""
 
-MOST_CLASSES = 255
-"""Classes that a raster of uint8 can hold beside nodata."""
+LabelType = Literal["uint8", "uint16"]
+"""What class values are stored as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class LandClass:
     """One class of a raster.
 
     Attributes:
-        value: Value in the raster, 0 to 254.
+        value: Value in the raster, 0 to 254; 0 to 65 534 in a raster of uint16.
         name: STAC-safe name: letters, digits, ``-`` and ``_``.
         title: What a person reads.
         color: ``#RRGGBB``.
@@ -60,16 +63,18 @@ class Legend:
 
     def __post_init__(self) -> None:
         values = [c.value for c in self.classes]
-        misfits = [value for value in (*values, self.nodata) if not 0 <= value <= 255]
+        misfits = [value for value in (*values, self.nodata) if not 0 <= value <= WIDE_NODATA]
         if misfits:
             raise ModelError(
                 f"legend {self.name}: of {len(values)} class values and nodata {self.nodata}, {len(misfits)} do not fit"
-                f" uint8, such as {misfits[0]}: a map holds at most {MOST_CLASSES} classes",
-                "use values 0 to 254 and nodata 255; of more classes, merge some before the export",
+                f" uint16, such as {misfits[0]}: a map holds at most {MOST_CLASSES} classes",
+                f"use values 0 to {WIDE_NODATA - 1} and nodata {WIDE_NODATA}; of more classes, merge some before the"
+                " export",
             )
-        if len(set(values)) != len(values) or self.nodata in values:
+        taken = sorted(value for value, count in Counter([*values, self.nodata]).items() if count > 1)
+        if taken:
             raise ModelError(
-                f"legend {self.name}: class values {values} repeat, or include nodata {self.nodata}",
+                f"legend {self.name}: class values {taken[:10]} repeat, or include nodata {self.nodata}",
                 "give every class its own value and keep nodata apart",
             )
 
@@ -77,6 +82,16 @@ class Legend:
     def values(self) -> tuple[int, ...]:
         """Raster value of each network output."""
         return tuple(c.value for c in self.classes)
+
+    @property
+    def dtype(self) -> LabelType:
+        """What its values and nodata are stored as: uint8 unless one of them needs uint16."""
+        return "uint8" if max((*self.values, self.nodata)) <= NODATA else "uint16"
+
+    @property
+    def value_count(self) -> int:
+        """How many different values a pixel can have, legend or not."""
+        return value_count(self.dtype)
 
     def palette(self) -> dict[int, tuple[int, int, int, int]]:
         """Raster value -> (red, green, blue, alpha), nodata transparent."""
@@ -93,6 +108,16 @@ class Legend:
             {"value": c.value, "name": c.name, "title": c.title, "color_hint": c.color[1:].upper()}
             for c in self.classes
         ]
+
+
+def value_count(dtype: LabelType) -> int:
+    """How many different values a pixel of that type can have."""
+    return {"uint8": NODATA, "uint16": WIDE_NODATA}[dtype] + 1
+
+
+def usual_nodata(values: Iterable[int]) -> int:
+    """Nodata of classes where nobody states one: the last number of the type that their values need beside it."""
+    return NODATA if max(values, default=0) < NODATA else WIDE_NODATA
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,13 +64,13 @@ class CloudMasking:
         shows = clouds.valid & (clouds.labels == self.clear)
         if self.hidden_as == "nodata":
             valid = land.valid & shows
-            labels = np.where(valid, land.labels, np.uint8(self.legend.nodata))
+            labels = np.where(valid, land.labels, land.labels.dtype.type(self.legend.nodata))
             confidence = only_where(valid, land.confidence)
         else:
             is_cloud = clouds.valid & ~shows
             valid = (land.valid & shows) | is_cloud
-            known = np.where(is_cloud, clouds.labels, land.labels)
-            labels = np.where(valid, known, np.uint8(self.legend.nodata))
+            known = np.where(is_cloud, clouds.labels, land.labels).astype(self.legend.dtype, copy=False)
+            labels = np.where(valid, known, known.dtype.type(self.legend.nodata))
             confidence = None
             if land.confidence is not None and clouds.confidence is not None:
                 confidence = only_where(valid, np.where(is_cloud, clouds.confidence, land.confidence))

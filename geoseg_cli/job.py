@@ -174,6 +174,7 @@ class Job:
             row_planes=sum(planes for is_asked, planes in carried if is_asked),
             row_copies=3 if any(change is not None for change in changes) else 2,
             vote_planes=classes if options.seams else 0,
+            label_bytes=1 if self.legend.dtype == "uint8" else 2,
             cleaning_bytes=cleaning_bytes(options.cleaning, grid.height, grid.width),
         )
         limit = options.max_memory_bytes or fair_share_bytes()

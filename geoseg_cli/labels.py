@@ -10,14 +10,12 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 
-from geoseg_cli.catalog import NODATA
+from geoseg_cli.catalog import usual_nodata
 from geoseg_cli.errors import AccessError, GridError, InputError, InputMissingError
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.rows import LabelArray
 from geoseg_cli.scenes.raster_file import RasterFile, open_geotiff
-
-LabelArray = npt.NDArray[np.uint8]
 
 IMAGES_FOLDER, LABELS_FOLDER, LABEL_STEM = "images", "labels", "_label"
 PLACES_FILE = "places.csv"
@@ -94,9 +92,8 @@ class LabelFile:
     """
 
     def __init__(self, path: Path, grid: Grid, values: Sequence[int], ignore: Sequence[int] = ()) -> None:
-        assert NODATA not in values
-        self.path, self.values = path, tuple(values)
-        self._ignore = (*ignore, NODATA)
+        self.path, self.values, self.unknown = path, tuple(values), usual_nodata(values)
+        self._ignore, self._dtype = (*ignore, self.unknown), np.min_scalar_type(self.unknown)
         self._file = open_geotiff(path)
         try:
             refuse_other_kinds(self._file)
@@ -110,7 +107,8 @@ class LabelFile:
         """Read a window.
 
         Returns:
-            (H, W) uint8 class values; 255 where the file has its nodata value, a mask, 255 or an ignored value.
+            (H, W) class values; ``unknown`` where the file has its nodata value, a mask, ``unknown`` or an ignored
+            value.
 
         Raises:
             InputError: There are values that are no class of the legend.
@@ -130,7 +128,7 @@ class LabelFile:
         pixels = 0
         for window in self._strips():
             labels, strangers = self._read(window)
-            pixels += int(np.count_nonzero(labels != NODATA))
+            pixels += int(np.count_nonzero(labels != self.unknown))
             unknown += strangers
         self._refuse_unknown(unknown)
         return pixels
@@ -153,7 +151,7 @@ class LabelFile:
         known = known & ~np.isin(stored, self._ignore)
         strange = known & ~np.isin(stored, self.values)
         values, counts = np.unique(stored[strange], return_counts=True)
-        labels = np.where(known & ~strange, stored, NODATA).astype(np.uint8)
+        labels: LabelArray = np.where(known & ~strange, stored, self.unknown).astype(self._dtype)
         return labels, Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def _strips(self) -> Iterator[Window]:
@@ -172,8 +170,8 @@ class LabelFile:
         raise InputError(
             f"{self.path}: {named}{rest} are no classes of the legend, whose values are"
             f" {', '.join(map(str, self.values))}",
-            f"if nothing is known of these pixels, say so: --ignore {listed}, or store 255 or the file's nodata value;"
-            " otherwise give them the legend's values",
+            f"if nothing is known of these pixels, say so: --ignore {listed}, or store {self.unknown} or the file's"
+            " nodata value; otherwise give them the legend's values",
         )
 
 
@@ -190,7 +188,8 @@ def read_labels(
         ignore: Further values that mean that nothing is known.
 
     Returns:
-        (H, W) uint8 class values; 255 where the file has its nodata value, a mask, 255 or an ignored value.
+        (H, W) class values; 255 where the file has its nodata value, a mask, 255 or an ignored value. uint8, or uint16
+        with 65535 for 255 where a value is above 254.
 
     Raises:
         GridError: Its CRS, transform or size is not the image's.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from geoseg_cli.arrays import PIECE_PX
 from geoseg_cli.errors import UsageError
 
 MIB = 2**20
@@ -31,6 +32,9 @@ NETWORK_BYTES_PER_PX = 1_000
 """Working memory of a network per pixel of each tile that it runs at a time; 240 (LALE, ONNX Runtime) to 960
 (ChromaFormer, torch) were measured for the shipped bundles."""
 
+JUDGED_BYTES_PER_PX = 40
+"""What comparing votes with the label takes per pixel that is worked on at once: four sums of 8 bytes, and flags."""
+
 CLEANING = "cleaning, afterwards"
 STAYS = ("network", "blending", "what rows carry beside labels", "block cache")
 """Parts that are still taken while the finished map is cleaned."""
@@ -49,13 +53,14 @@ class Load:
         stored_bytes: Bytes per pixel of the bands that are read, with their validity.
         channels: Planes of the network's input.
         classes: Planes of its answer.
-        output_bands: Planes of uint8 that are written.
+        output_bands: Planes that are written.
         output_width: Columns of the outputs.
         cache_bytes: Block cache with which no block is decoded twice.
         tiles_at_once: Tiles that the engine runs at the same time, however many it gets together.
         row_planes: Planes of float32 that rows carry beside their labels: probabilities, confidence, seams.
         row_copies: How many of each there are at once, with the one that the mosaic holds.
         vote_planes: Planes of uint8 with which the mosaic counts what tiles named.
+        label_bytes: Of a class value that is written.
         cleaning_bytes: What is taken to clean the finished map.
     """
 
@@ -72,6 +77,7 @@ class Load:
     row_planes: int = 0
     row_copies: int = 2
     vote_planes: int = 0
+    label_bytes: int = 1
     cleaning_bytes: int = 0
 
 
@@ -102,21 +108,24 @@ class MemoryPlan:
         tile_px = one_tile_px * self.batch
         # Beside those that wait one is being made and one is being used.
         held = self.waiting + 2
+        beside = self._beside_labels(strip_px)
+        written_px = (load.tile_height + 512) * load.output_width
         return {
             "two strips of the scene": 2 * strip_px * load.stored_bytes,
             "batches": held * tile_px * (4 * load.channels + 1),
             "answers": held * tile_px * 4 * load.classes,
             "network": one_tile_px * min(self.batch, load.tiles_at_once) * NETWORK_BYTES_PER_PX,
-            "blending": strip_px * (4 * load.classes + 5),
-            **({"what rows carry beside labels": strip_px * self._beside_labels()} if self._beside_labels() else {}),
-            "rows being written": (load.tile_height + 512) * load.output_width * (load.output_bands + 6),
+            "blending": 4 * load.classes * (strip_px + min(strip_px, PIECE_PX)) + 5 * load.label_bytes * strip_px,
+            **({"what rows carry beside labels": beside} if beside else {}),
+            "rows being written": written_px * (load.output_bands + 6 * load.label_bytes),
             "block cache": self.cache_bytes,
             **({CLEANING: load.cleaning_bytes} if load.cleaning_bytes else {}),
         }
 
-    def _beside_labels(self) -> int:
-        """Bytes per pixel of a strip."""
-        return 4 * self.load.row_planes * self.load.row_copies + self.load.vote_planes
+    def _beside_labels(self, strip_px: int) -> int:
+        load = self.load
+        counting = JUDGED_BYTES_PER_PX * min(strip_px, PIECE_PX) if load.vote_planes else 0
+        return strip_px * (4 * load.row_planes * load.row_copies + load.vote_planes) + counting
 
     @property
     def total_bytes(self) -> int:

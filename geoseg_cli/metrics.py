@@ -155,16 +155,16 @@ class Confusion:
 
 
 def confusion(
-    truth: npt.NDArray[np.uint8],
-    predicted: npt.NDArray[np.uint8],
+    truth: npt.NDArray[np.uint8 | np.uint16],
+    predicted: npt.NDArray[np.uint8 | np.uint16],
     values: Sequence[int],
     ignore: int = NODATA,
 ) -> Confusion:
     """Count pixels by true and predicted class.
 
     Args:
-        truth: Any shape, uint8 class values; ``ignore`` and values outside ``values`` are not counted.
-        predicted: The same shape, uint8 class values.
+        truth: Any shape, class values; ``ignore`` and values outside ``values`` are not counted.
+        predicted: The same shape, class values.
         values: The classes.
         ignore: Value of pixels without a known truth.
 
@@ -174,7 +174,7 @@ def confusion(
     assert truth.shape == predicted.shape
     assert ignore not in values
     size = len(values)
-    place = np.full(256, size, np.intp)
+    place = np.full(max(int(np.iinfo(one.dtype).max) for one in (truth, predicted)) + 1, size, np.intp)
     place[list(values)] = np.arange(size)
     # One bin per pair, the last row and column for everything outside the classes.
     pairs = place[truth.ravel()] * (size + 1) + place[predicted.ravel()]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-LabelArray = npt.NDArray[np.uint8]
+LabelArray = npt.NDArray[np.uint8 | np.uint16]
+"""Class values: uint8, or uint16 where the legend needs it."""
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -23,7 +24,7 @@ class Rows:
 
     Attributes:
         row: First row in the scene.
-        labels: (H, W) uint8 legend values; the legend's nodata where there is no answer.
+        labels: (H, W) legend values, of the legend's dtype; the legend's nodata where there is no answer.
         confidence: (H, W) float32, probability of the label, 0 to 1; 0 where there is no answer; None unless asked
             for.
         probabilities: (K, H, W) float32 that sum to 1 over K, 0 where there is no answer; None unless asked for.
@@ -56,6 +57,13 @@ class SeamCounts:
     def share(self) -> float | None:
         """Disputed pixels per shared one; None where none was shared."""
         return self.disputed / self.shared if self.shared else None
+
+
+def is_one_of(labels: LabelArray, values: Sequence[int]) -> BoolArray:
+    """Where labels of any shape are one of some values."""
+    wanted = np.zeros(np.iinfo(labels.dtype).max + 1, bool)
+    wanted[list(values)] = True
+    return wanted[labels]
 
 
 def only_where(valid: BoolArray, values: FloatArray | None) -> FloatArray | None:

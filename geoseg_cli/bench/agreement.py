@@ -83,8 +83,8 @@ def compare_maps(reference: Path, judged: Path, legend: Legend, seams: Seams | N
     with LabelFile(reference, grid, legend.values) as right, LabelFile(judged, grid, legend.values) as other:
         for window in _strips(grid):
             truth, found, is_near = right.read(window), other.read(window), seams.near(window)
-            table += confusion(truth, found, legend.values)
-            near += confusion(truth[is_near], found[is_near], legend.values)
+            table += confusion(truth, found, legend.values, right.unknown)
+            near += confusion(truth[is_near], found[is_near], legend.values, right.unknown)
     lowest = _lowest_iou(table, legend)
     return Agreement(table.pixels, _share(table), near.pixels, _share(near), *lowest)
 

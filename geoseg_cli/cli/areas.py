@@ -30,7 +30,7 @@ def command(map: Map, accuracy: Accuracy = None, legend: LegendName = None, json
 
     opened = ClassMap.open(map, legend)
     samples = _samples(accuracy, opened)
-    counts = ClassCounts(opened.raster.grid)
+    counts = ClassCounts(opened.raster.grid, opened.legend.dtype)
     for row, labels in opened.strips():
         counts.add(row, labels)
     areas = class_areas(counts, opened.legend)

@@ -13,7 +13,7 @@ from geoseg_cli.catalog import Legend
 from geoseg_cli.composite.votes import MOST_MAPS, ranks_of
 from geoseg_cli.errors import GridError, InputError, InputMissingError, UsageError
 from geoseg_cli.grid import Grid
-from geoseg_cli.results.class_map import ByteRaster
+from geoseg_cli.results.class_map import LabelRaster
 from geoseg_cli.results.description import ACQUIRED_TAG, CLOUD_CLASSES, COUNTS_TAG, PIXELS_TAG
 from geoseg_cli.results.map_file import OwnMap, opened_map
 from geoseg_cli.results.stac import rfc3339
@@ -182,6 +182,14 @@ def _opened(path: Path) -> tuple[MapInput, OwnMap]:
     return MapInput(path, tags[PIXELS_TAG], tags.get("GEOSEG_INPUT", ""), model, moment), own
 
 
+def _refuse_wide(path: Path, legend: Legend) -> None:
+    if legend.dtype != "uint8":
+        raise InputError(
+            f"{path} holds classes as {legend.dtype}, composites are made of maps in uint8",
+            "use a bundle of at most 255 classes with values up to 254",
+        )
+
+
 def _moment(text: str | None) -> str | None:
     try:
         return rfc3339(datetime.fromisoformat(text)) if text else None
@@ -199,6 +207,7 @@ def _common(opened: Sequence[tuple[MapInput, OwnMap]]) -> tuple[Grid, OwnMap]:
     most = max(kinds.values())
     example, right = next((one, own) for one, own in opened if kinds[_key(own.grid)] == most)
     for one, own in opened:
+        _refuse_wide(one.path, own.legend)
         _refuse_other_grid(one.path, own.grid, example.path, right.grid)
         if _counted(own.legend).stac_classes() != _counted(right.legend).stac_classes():
             raise InputError(
@@ -247,7 +256,7 @@ def _counted(legend: Legend) -> Legend:
 
 def _confidence(one: MapInput, suffix: str, grid: Grid) -> Path:
     path = beside(one.path, suffix)
-    _refuse_other_grid(path, ByteRaster.open(path).grid, one.path, grid)
+    _refuse_other_grid(path, LabelRaster.open(path).grid, one.path, grid)
     return path
 
 
@@ -288,6 +297,7 @@ def _with_masks(
             )
         with opened_map(path) as file:
             own = OwnMap.of(path, file)
+        _refuse_wide(path, own.legend)
         _refuse_other_grid(path, own.grid, one.path, grid)
         if not _is_mask(own.legend) or (legend is not None and own.legend.stac_classes() != legend.stac_classes()):
             raise InputError(f"{path} ({own.legend.name}) is no cloud mask like the others", "use masks of one schema")

@@ -48,7 +48,9 @@
         const labels = await inflated(bytesOf(this.facts.labels));
         const scene = this.facts.scene ? await loadedImage(this.facts.scene) : null;
         if (!this.wanted) return;
-        this.labels = labels;
+        // Two bytes a pixel, the lower first, where a legend needs them.
+        const isWide = labels.length > this.facts.width * this.facts.height;
+        this.labels = isWide ? new Uint16Array(labels.buffer) : labels;
         this.scene = scene;
         this.paint();
         this.section.dataset.state = "ready";
@@ -68,7 +70,7 @@
     paint() {
       if (!this.labels) return;
       const { width, height } = this.facts;
-      const colours = new Uint32Array(256);
+      const colours = new Uint32Array(65536);
       for (const [value, red, green, blue] of this.facts.classes) {
         const box = this.boxes.find((one) => Number(one.value) === value);
         if (box.checked) colours[value] = new Uint32Array(new Uint8Array([red, green, blue, 255]).buffer)[0];

@@ -14,11 +14,12 @@ import numpy as np
 
 from geoseg_cli.errors import InputError, UsageError
 from geoseg_cli.evaluate.classes import ReferenceOptions
-from geoseg_cli.evaluate.map_counts import UnitArray, UnitCounts
+from geoseg_cli.evaluate.map_counts import UnitArray, UnitCounts, table_columns
 from geoseg_cli.evaluate.map_report import MapReport
 from geoseg_cli.evaluate.rasters import MapFile, RasterReference
 from geoseg_cli.evaluate.shapes import ShapeReference
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.memory import free_memory_bytes
 from geoseg_cli.scenes import block_cache
 from geoseg_cli.shape_file import SUFFIXES as SHAPE_SUFFIXES
 
@@ -29,6 +30,7 @@ MOST_UNITS = 100_000
 MOST_TOLERANCE_PX = 64
 _STRIP_PX, _STRIP_ROWS = 2**21, 64
 _CACHE_BYTES = 64 * 2**20
+_FREE_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class _Comparison:
         # Shapes cover parts of the map, and their edges are those of fields, not of classes.
         self._has_boundaries = isinstance(reference, RasterReference)
         self._by_shape = isinstance(reference, ShapeReference) and reference.count <= MOST_UNITS
-        self._counts = UnitCounts(self._unit_count(), len(map_file.classes.legend.classes))
+        classes = len(map_file.classes.legend.classes)
+        _refuse_excess(self._unit_count(), classes)
+        self._counts = UnitCounts(self._unit_count(), classes)
 
     def add(self, start: int, stop: int) -> None:
         """Count the rows from ``start`` to ``stop``."""
@@ -157,6 +161,17 @@ class _Comparison:
         side, width = self._options.block_px, self._grid.width
         rows = np.arange(start, stop, dtype=np.int32) // side * -(-width // side)
         return rows[:, None] + np.arange(width, dtype=np.int32) // side
+
+
+def _refuse_excess(units: int, classes: int) -> None:
+    """Refuse a table of counts that the memory does not hold, twice since empty units are taken out in the end."""
+    free, needed = free_memory_bytes(), 2 * units * table_columns(classes) * 8
+    if free is not None and needed > _FREE_SHARE * free:
+        raise UsageError(
+            f"{classes} classes in {units:,} parts of the map are too much to count: about {needed / 2**30:.1f} GiB,"
+            f" and {free / 2**30:.1f} GiB are free",
+            "give larger blocks with --block, or compare fewer classes with --legend",
+        )
 
 
 def _strips(grid: Grid, rows: int | None) -> Iterator[tuple[int, int]]:

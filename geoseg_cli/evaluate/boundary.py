@@ -13,14 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-NumberArray = npt.NDArray[np.uint8]
+NumberArray = npt.NDArray[np.uint8 | np.uint16]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-NONE = 255
-"""Number of no class."""
-
 _NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+def none_in(numbers: NumberArray) -> int:
+    """Number of no class: the largest of the type."""
+    return int(np.iinfo(numbers.dtype).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +57,34 @@ def boundary_of(numbers: NumberArray) -> NumberArray:
     """Keep the pixels that have one of another class above, below, left or right.
 
     Args:
-        numbers: (H, W) uint8 class numbers, 255 for none; what lies outside is none.
+        numbers: (H, W) class numbers, the largest of the type for none; what lies outside is none.
 
     Returns:
-        (H, W) uint8, the class number at boundary pixels, 255 elsewhere. A pixel of no class makes no boundary.
+        (H, W) the class number at boundary pixels, none elsewhere. A pixel of no class makes no boundary.
     """
-    padded = np.pad(numbers, 1, constant_values=NONE)
+    none = none_in(numbers)
+    padded = np.pad(numbers, 1, constant_values=none)
     is_boundary = np.zeros(numbers.shape, np.bool_)
     for step in _NEIGHBOURS:
         beside = _moved(padded, step, 1, numbers.shape)
-        is_boundary |= (beside != numbers) & (beside != NONE)
-    return np.where(is_boundary & (numbers != NONE), numbers, np.uint8(NONE))
+        is_boundary |= (beside != numbers) & (beside != none)
+    return np.where(is_boundary & (numbers != none), numbers, numbers.dtype.type(none))
 
 
 def near_boundary(boundary: NumberArray, other: NumberArray, tolerance_px: int) -> BoolArray:
     """Which boundary pixels have one of the same class nearby.
 
     Args:
-        boundary: (H, W) uint8 of :func:`boundary_of`.
-        other: (H, W) uint8, the same of the other raster.
+        boundary: (H, W) of :func:`boundary_of`.
+        other: (H, W) of its type, the same of the other raster.
         tolerance_px: Largest distance between centres, Euclidean.
 
     Returns:
         (H, W) bool; False where there is no boundary.
     """
-    rows, cols = np.nonzero(boundary != NONE)
+    rows, cols = np.nonzero(boundary != none_in(boundary))
     wanted = boundary[rows, cols]
-    padded = np.pad(other, tolerance_px, constant_values=NONE)
+    padded = np.pad(other, tolerance_px, constant_values=none_in(other))
     found = np.zeros(len(wanted), np.bool_)
     for down, right in _disc(tolerance_px):
         found |= padded[rows + tolerance_px + down, cols + tolerance_px + right] == wanted

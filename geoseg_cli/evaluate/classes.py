@@ -12,21 +12,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.catalog import NODATA, LandClass, Legend, legends
+from geoseg_cli.catalog import NODATA, WIDE_NODATA, LandClass, Legend, legends, usual_nodata
 from geoseg_cli.errors import InputError, InputMissingError, UsageError
+from geoseg_cli.evaluate.boundary import NumberArray, none_in
 
-NumberArray = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
-NONE = 255
-"""Number of what has no class."""
-_STRANGE, _IGNORED = 254, 253
-MOST_CLASSES = 253
+_STRANGE_BELOW, _IGNORED_BELOW = 1, 2
+"""How far the numbers of other things that are no class lie below that of none."""
+MOST_CLASSES = 65_533
 """More would take the numbers of what is no class."""
 _GREY = "#808080"
 _MOST_NAMED = 10
@@ -66,17 +65,27 @@ class MapClasses:
             return cls.of(legends()[text])
         names: dict[str, int] = {}
         numbers, values = {}, []
-        for value, name in read_pairs(text, "--legend").items():
-            if not value.isdecimal() or int(value) >= NODATA:
+        pairs = read_pairs(text, "--legend")
+        # 255 means that nothing is known, unless other values show that the map is one of uint16.
+        is_wide = any(value.isdecimal() and int(value) > NODATA for value in pairs)
+        most = (WIDE_NODATA if is_wide else NODATA) - 1
+        for value, name in pairs.items():
+            if not value.isdecimal() or int(value) > most:
                 raise UsageError(
-                    f"--legend: {value} is no value from 0 to 254", 'for example --legend "0=clear,1=cloud"'
+                    f"--legend: {value} is no value from 0 to {most}",
+                    'for example --legend "0=clear,1=cloud"',
                 )
             if name not in names:
                 names[name] = len(names)
                 values.append(int(value))
             numbers[int(value)] = names[name]
         classes = tuple(LandClass(value, name, name, _GREY) for value, name in zip(values, names, strict=True))
-        return cls(Legend("as stated", classes), numbers)
+        return cls(Legend("as stated", classes, usual_nodata(numbers)), numbers)
+
+    @property
+    def dtype(self) -> Literal["uint8", "uint16"]:
+        """What class numbers are held as, with room for what is no class."""
+        return "uint8" if len(self.legend.classes) <= np.iinfo(np.uint8).max - _IGNORED_BELOW else "uint16"
 
     def number_of(self, text: str) -> int | None:
         """The class of that value, name or title, in this order; None where there is none."""
@@ -142,11 +151,18 @@ class ClassNumbers:
 
     Attributes:
         by_text: Value as text -> number of its class.
+        classes: All classes of the map.
         ignored: Values that mean that nothing is known.
     """
 
     by_text: Mapping[str, int]
+    classes: MapClasses
     ignored: frozenset[str] = frozenset()
+
+    @property
+    def none(self) -> int:
+        """Number of what has no class."""
+        return int(np.iinfo(self.classes.dtype).max)
 
     def of_pixels(self, stored: npt.NDArray[Any], known: BoolArray) -> NumberArray:
         """Number pixels.
@@ -156,35 +172,36 @@ class ClassNumbers:
             known: (H, W) where they mean something.
 
         Returns:
-            (H, W) uint8 class numbers, 255 where not known; further ones for what :meth:`tallied` takes out.
+            (H, W) class numbers, none where not known; further ones for what :func:`tallied` takes out.
         """
+        none, dtype = self.none, np.dtype(self.classes.dtype)
         coded = {int(text): number for text, number in self.by_text.items() if is_whole(text)}
-        coded |= {int(text): _IGNORED for text in self.ignored if is_whole(text)}
+        coded |= {int(text): none - _IGNORED_BELOW for text in self.ignored if is_whole(text)}
         # What a label stores where nothing is known, unless a class has that value.
-        coded.setdefault(NODATA, NONE)
+        coded.setdefault(usual_nodata(self.classes.numbers), none)
         values = np.array(sorted(coded), np.int64)
-        codes = np.array([coded[int(value)] for value in values], np.uint8)
+        codes = np.array([coded[int(value)] for value in values], dtype)
         if stored.dtype.itemsize <= 2:
             low = int(np.iinfo(stored.dtype).min)
-            table = np.full(int(np.iinfo(stored.dtype).max) - low + 1, _STRANGE, np.uint8)
+            table = np.full(int(np.iinfo(stored.dtype).max) - low + 1, none - _STRANGE_BELOW, dtype)
             inside = (values >= low) & (values < low + len(table))
             table[values[inside] - low] = codes[inside]
             numbers = table[stored.astype(np.int64) - low if low else stored]
         else:
             place = np.searchsorted(values, stored).clip(max=len(values) - 1)
-            numbers = np.where(values[place] == stored, codes[place], np.uint8(_STRANGE))
-        return np.where(known, numbers, np.uint8(NONE))
+            numbers = np.where(values[place] == stored, codes[place], dtype.type(none - _STRANGE_BELOW))
+        return np.where(known, numbers, dtype.type(none))
 
     def of_text(self, value: Any, tally: Tally) -> int:
-        """Number of the class of an attribute, 255 for none."""
+        """Number of the class of an attribute, or :attr:`none`."""
         text = attribute_text(value)
         if text.casefold() in self.ignored:
             tally.ignored[text] += 1
-            return NONE
+            return self.none
         number = self.by_text.get(text.casefold())
         if number is None:
             tally.unknown[text or "(empty)"] += 1
-            return NONE
+            return self.none
         return number
 
 
@@ -198,14 +215,15 @@ def tallied(numbers: NumberArray, stored: npt.NDArray[Any], counted: slice, tall
         tally: Grows.
 
     Returns:
-        (H, W) uint8 class numbers, 255 for none.
+        (H, W) class numbers, the largest of the type for none.
     """
-    for code, counter in ((_STRANGE, tally.unknown), (_IGNORED, tally.ignored)):
-        hit = numbers[counted] == code
+    none = none_in(numbers)
+    for below, counter in ((_STRANGE_BELOW, tally.unknown), (_IGNORED_BELOW, tally.ignored)):
+        hit = numbers[counted] == none - below
         if hit.any():
             values, counts = np.unique(stored[counted][hit], return_counts=True)
             counter.update({str(value): int(count) for value, count in zip(values, counts, strict=True)})
-    return np.where(numbers >= _IGNORED, np.uint8(NONE), numbers)
+    return np.where(numbers >= none - _IGNORED_BELOW, numbers.dtype.type(none), numbers)
 
 
 def attribute_text(value: Any) -> str:

@@ -6,7 +6,6 @@ units that are drawn, F counts of each.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -33,11 +32,16 @@ def intervals(table: FloatArray, figures: Callable[[FloatArray], dict[str, float
     """
     if len(table) < LEAST_PLACES:
         return {}
-    drawn = [figures(row) for rows in _sums(table) for row in rows]
+    names: list[str] = []
+    drawn: list[FloatArray] = []
+    for sums in (row for rows in _sums(table) for row in rows):
+        draw = figures(sums)
+        names = names or list(draw)
+        drawn.append(np.array([draw[name] for name in names]))
     found = {}
-    for name in drawn[0]:
-        values = [draw[name] for draw in drawn if not math.isnan(draw[name])]
-        if values:
+    for name, column in zip(names, np.array(drawn).T, strict=True):
+        values = column[~np.isnan(column)]
+        if values.size:
             low, high = np.percentile(values, (2.5, 97.5))
             found[name] = (float(low), float(high))
     return found
@@ -47,7 +51,7 @@ def _sums(table: FloatArray) -> Iterator[FloatArray]:
     """(D, F) sums in which each unit occurs as often as it was drawn, some draws at a time."""
     units = len(table)
     rng, share = np.random.default_rng(SEED), np.full(units, 1 / units)
-    at_once = max(1, _NUMBERS_AT_ONCE // units)
+    at_once = max(1, _NUMBERS_AT_ONCE // max(table.shape))
     for start in range(0, DRAWS, at_once):
         times = rng.multinomial(units, share, size=min(at_once, DRAWS - start))
         yield times.astype(np.float64) @ table

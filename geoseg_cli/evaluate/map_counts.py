@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.evaluate.boundary import NONE, BoundaryCounts, boundary_of, near_boundary
-from geoseg_cli.evaluate.classes import NumberArray
+from geoseg_cli.evaluate.boundary import BoundaryCounts, NumberArray, boundary_of, near_boundary, none_in
 from geoseg_cli.evaluate.intervals import FloatArray
 from geoseg_cli.metrics import Confusion
 
@@ -19,6 +18,11 @@ BoolArray = npt.NDArray[np.bool_]
 
 _CLASS_FIGURES = ("iou", "f1", "precision", "recall")
 _TOTALS = ("overall_accuracy", "kappa", "mean_iou", "mean_f1", "mean_precision", "mean_recall")
+
+
+def table_columns(classes: int) -> int:
+    """How many counts a unit has."""
+    return classes**2 + 4 * classes
 
 
 class UnitCounts:
@@ -33,17 +37,17 @@ class UnitCounts:
 
     def __init__(self, units: int, classes: int) -> None:
         self._classes = classes
-        self.table: FloatArray = np.zeros((units, classes**2 + 4 * classes))
+        self.table: FloatArray = np.zeros((units, table_columns(classes)))
         self.unanswered = self.untold = 0
 
     def add(self, truth: NumberArray, called: NumberArray, units: UnitArray) -> None:
         """Count pixels.
 
         Args:
-            truth, called: (H, W) uint8 class numbers, 255 for none.
+            truth, called: (H, W) class numbers of one type, its largest for none.
             units: (H, W) int32; not looked at where there is no truth.
         """
-        known, answered = truth != NONE, called != NONE
+        known, answered = truth != none_in(truth), called != none_in(called)
         both = known & answered
         self.unanswered += int(np.count_nonzero(known & ~answered))
         self.untold += int(np.count_nonzero(answered & ~known))
@@ -56,20 +60,21 @@ class UnitCounts:
         """Count boundary pixels of some rows.
 
         Args:
-            truth, called: (H, W) uint8 with at least ``tolerance_px + 1`` further rows above and below ``inside``, or
-                all that there are.
+            truth, called: (H, W), as for ``add``, with at least ``tolerance_px + 1`` further rows above and below
+                ``inside``, or all that there are.
             units: (h, W) int32 of the rows inside.
             inside: The rows to count.
             tolerance_px: How far "near" is.
         """
-        is_compared = (truth != NONE) & (called != NONE)
-        outlines = [boundary_of(np.where(is_compared, one, np.uint8(NONE))) for one in (called, truth)]
+        none = none_in(truth)
+        is_compared = (truth != none) & (called != none)
+        outlines = [boundary_of(np.where(is_compared, one, one.dtype.type(none))) for one in (called, truth)]
         start = self._classes**2
         for one, other in (outlines, outlines[::-1]):
             # Rows outside are asked for nothing: they are near others in the window of their own.
-            asked = np.full_like(one, NONE)
+            asked = np.full_like(one, none)
             asked[inside] = one[inside]
-            for hit in (asked[inside] != NONE, near_boundary(asked, other, tolerance_px)[inside]):
+            for hit in (asked[inside] != none, near_boundary(asked, other, tolerance_px)[inside]):
                 self._count(units[hit], start + one[inside][hit].astype(np.int64))
                 start += self._classes
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from geoseg_cli.catalog import NODATA
 from geoseg_cli.errors import GeosegError, GridError, InputError
+from geoseg_cli.evaluate.boundary import NumberArray
 from geoseg_cli.evaluate.classes import (
     MOST_CLASSES,
     ClassNumbers,
     MapClasses,
-    NumberArray,
     ReferenceOptions,
     Tally,
     is_whole,
@@ -55,10 +54,11 @@ class MapFile:
         except BaseException:
             self.close()
             raise
-        self._numbers = ClassNumbers({str(value): number for value, number in self.classes.numbers.items()})
+        by_text = {str(value): number for value, number in self.classes.numbers.items()}
+        self._numbers = ClassNumbers(by_text, self.classes)
 
     def read(self, window: Window, counted: slice) -> NumberArray:
-        """(H, W) uint8 class numbers, 255 for none; the rows ``counted`` go into the tally."""
+        """(H, W) class numbers, the largest of the type for none; the rows ``counted`` go into the tally."""
         return _read(self._file, self._numbers, window, counted, self.tally)
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class RasterReference:
         except BaseException:
             self.close()
             raise
-        self._numbers = ClassNumbers(by_text, options.ignored)
+        self._numbers = ClassNumbers(by_text, classes, options.ignored)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ class RasterReference:
         return (self._note, *(["its pixels are the nearest ones of another grid"] if len(self._files) > 1 else []))
 
     def read(self, window: Window, counted: slice) -> NumberArray:
-        """(H, W) uint8 class numbers, 255 for none; the rows ``counted`` go into the tally."""
+        """(H, W) class numbers, the largest of the type for none; the rows ``counted`` go into the tally."""
         return _read(self._files[-1], self._numbers, window, counted, self.tally)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ def _read(file: RasterFile, numbers: ClassNumbers, window: Window, counted: slic
 def _told(file: RasterFile) -> MapClasses:
     """The classes that a file's tags hold."""
     try:
-        legend = legend_from_tags(file.tags, NODATA)
+        legend = legend_from_tags(file.tags)
     except GeosegError as error:
         raise InputError(f"{file.path}: its tags hold no classes: {error}", "name its legend with --legend") from error
     if legend is None:
@@ -170,7 +170,7 @@ def _meaning(file: RasterFile, classes: MapClasses, mapping: Mapping[str, str] |
             raise InputError(f"--map: {wrong!r} is no value of a raster", 'for example --map "11=10,12=40"')
         return mapped_classes(mapping, classes), "its values are mapped as told"
     try:
-        legend = legend_from_tags(file.tags, NODATA)
+        legend = legend_from_tags(file.tags)
     except GeosegError:
         legend = None
     if legend is None:

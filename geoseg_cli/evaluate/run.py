@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from geoseg_cli.bundle import Bundle, ConfidenceCalibration, InputSpec
 from geoseg_cli.calibration import LEAST_PROBABILITY, calibrate, reliability
-from geoseg_cli.catalog import NODATA, Legend
+from geoseg_cli.catalog import Legend
 from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.errors import BandError, InputError
 from geoseg_cli.evaluate.intervals import SEED
@@ -28,11 +28,9 @@ from geoseg_cli.job import Job, PredictOptions, open_job
 from geoseg_cli.job_run import JobRun, Progress
 from geoseg_cli.labels import LabelFile, LabelledPair, find_pairs
 from geoseg_cli.metrics import confusion
-from geoseg_cli.rows import Rows
+from geoseg_cli.rows import LabelArray, Rows
 from geoseg_cli.scenes import block_cache
 from geoseg_cli.scenes.bands import fitting_sensors
-
-LabelArray = npt.NDArray[np.uint8]
 
 FIT_PIXELS = 20_000
 """Labelled pixels of an image that a temperature is fitted on, drawn evenly, so that no image outweighs the others."""
@@ -214,7 +212,7 @@ def _score(rows: Rows, labels: LabelFile, legend: Legend) -> Iterator[Scores]:
     for start in range(0, rows.labels.shape[0], _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         truth = _truth(rows, labels, part)
-        known = truth != NODATA
+        known = truth != labels.unknown
         judged = known & rows.valid[part]
         true, predicted = truth[judged], rows.labels[part][judged]
         sure = reliability(
@@ -222,7 +220,7 @@ def _score(rows: Rows, labels: LabelFile, legend: Legend) -> Iterator[Scores]:
             true == predicted,
             _of_true_class(rows.probabilities[:, part][:, judged], true, legend),
         )
-        table = confusion(true, predicted, legend.values)
+        table = confusion(true, predicted, legend.values, labels.unknown)
         yield Scores(table, sure, int(np.count_nonzero(known) - np.count_nonzero(judged)))
 
 
@@ -239,7 +237,7 @@ def _of_true_class(probabilities: npt.NDArray[np.float32], true: LabelArray, leg
 
 def _numbers(values: LabelArray, legend: Legend) -> npt.NDArray[np.intp]:
     """Number of the network's output for each class value."""
-    table = np.zeros(256, np.intp)
+    table = np.zeros(legend.value_count, np.intp)
     table[list(legend.values)] = np.arange(len(legend.values))
     numbers: npt.NDArray[np.intp] = table[values]
     return numbers
@@ -266,7 +264,7 @@ def _sample_logits(
             for rows in finished:
                 assert rows.probabilities is not None
                 truth = _truth(rows, labels, slice(0, rows.labels.shape[0]))
-                chosen = (truth != NODATA) & rows.valid & (rng.random(truth.shape) < share)
+                chosen = (truth != labels.unknown) & rows.valid & (rng.random(truth.shape) < share)
                 drawn.append(np.log(np.maximum(rows.probabilities[:, chosen], np.float32(LEAST_PROBABILITY))))
                 targets.append(_numbers(truth[chosen], bundle.legend))
         job.scene.refuse_change()

@@ -15,7 +15,8 @@ import shapely
 
 from geoseg_cli.aoi import ShapeArray, burned, on_pixels
 from geoseg_cli.errors import GridError, InputError
-from geoseg_cli.evaluate.classes import NONE, ClassNumbers, MapClasses, NumberArray, ReferenceOptions, Tally
+from geoseg_cli.evaluate.boundary import NumberArray, none_in
+from geoseg_cli.evaluate.classes import ClassNumbers, MapClasses, ReferenceOptions, Tally
 from geoseg_cli.evaluate.rasters import mapped_classes
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.shape_file import read_shapes
@@ -53,9 +54,10 @@ class ShapeReference:
         file = read_shapes(path, "a reference", options.attribute)
         _refuse_other_kinds(path, file.shapes)
         by_text = own_names(classes) if options.mapping is None else mapped_classes(options.mapping, classes)
-        numbers = ClassNumbers({text.casefold(): number for text, number in by_text.items()}, _folded(options.ignored))
-        found = np.array([numbers.of_text(value, self.tally) for value in file.values], np.uint8)
-        kept = np.flatnonzero(found != NONE)
+        folded = {text.casefold(): number for text, number in by_text.items()}
+        numbers = ClassNumbers(folded, classes, _folded(options.ignored))
+        found = np.array([numbers.of_text(value, self.tally) for value in file.values], classes.dtype)
+        kept = np.flatnonzero(found != numbers.none)
         # In the order of their classes: the last and the first to claim a pixel then tell whether all agree.
         kept = kept[np.argsort(found[kept], kind="stable")]
         self._classes = found[kept]
@@ -82,16 +84,17 @@ class ShapeReference:
         return tuple(notes)
 
     def read(self, window: Window, counted: slice) -> NumberArray:
-        """(H, W) uint8 class numbers, 255 for none."""
+        """(H, W) class numbers, the largest of the type for none."""
         return self.read_units(window, counted)[0]
 
     def read_units(self, window: Window, counted: slice) -> tuple[NumberArray, IndexArray]:
         """As :meth:`read`, and (H, W) int32 the shape that labels each pixel, -1 for none."""
         first, last = self._claims(window)
         # One row more, for -1: no shape.
-        classes = np.append(self._classes, np.uint8(NONE))
+        none = self._classes.dtype.type(none_in(self._classes))
+        classes = np.append(self._classes, none)
         contradicted = classes[first] != classes[last]
-        numbers = np.where(contradicted, np.uint8(NONE), classes[last])
+        numbers = np.where(contradicted, none, classes[last])
         units = np.where(contradicted, np.int32(-1), last)
         self._contradicted += int(np.count_nonzero(contradicted[counted]))
         self._has_pixel[units[counted][units[counted] >= 0]] = True

@@ -17,7 +17,9 @@ from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import Legend
 from geoseg_cli.grid import Window
 from geoseg_cli.mosaic.planes import (
-    NO_ANSWER,
+    NARROW,
+    WIDE,
+    CodeType,
     Piece,
     Workbench,
     add_votes,
@@ -32,13 +34,12 @@ from geoseg_cli.mosaic.planes import (
     weighted_softmax,
 )
 from geoseg_cli.mosaic.seams import Blend, Part, Seams
-from geoseg_cli.rows import Extra, Rows
+from geoseg_cli.rows import Extra, LabelArray, Rows
 from geoseg_cli.tiles import Tile, TilePlan
 
 __all__ = ["Blend", "Mosaic"]
 
 BoolArray = npt.NDArray[np.bool_]
-LabelArray = npt.NDArray[np.uint8]
 
 
 class Mosaic:
@@ -75,7 +76,7 @@ class Mosaic:
             arrays: What computes, and where.
         """
         self._plan, self._temperature, self._arrays, self._xp = plan, temperature, arrays, arrays.module
-        self._codes, self._labels_of = _codes(legend)
+        self._type, self._codes, self._labels_of = _codes(legend)
         self._seams = Seams(plan.rows, blend), Seams(plan.cols, blend)
         self._weights = tuple([arrays.put(weights) for weights in seams.weights] for seams in self._seams)
         classes, height, width = len(legend.classes), min(plan.tile_height, plan.rows.size), plan.cols.size
@@ -83,10 +84,10 @@ class Mosaic:
         # Sums of rows that tiles above each other share, and in the other rows of columns that neighbours share.
         shapes = (classes, rows.most_shared, width), (classes, rows.most_own, cols.shared_before(cols.size))
         self._sums = _two(arrays, shapes, "float32")
-        self._best = arrays.full((height, width), NO_ANSWER, "uint8")
+        self._best = arrays.full((height, width), self._type.no_answer, self._type.dtype)
         self._confidence = arrays.full((height, width), 0, "float32") if "confidence" in extras else None
         self._probabilities = arrays.full((classes, height, width), 0, "float32") if "probabilities" in extras else None
-        self._bench = Workbench(arrays, classes)
+        self._bench = Workbench(arrays, classes, self._type)
         # How many tiles named each class, where tiles share pixels.
         self._votes = _two(arrays, shapes, "uint8") if "seams" in extras else None
         self._dissent = arrays.full((height, width), 0, "float32") if "seams" in extras else None
@@ -145,7 +146,7 @@ class Mosaic:
         self.not_finite += drop_non_finite(self._xp, piece)
         if piece.valid is not None:
             self._xp.logical_not(piece.valid, out=piece.flags)
-            mark_unanswered(self._xp, piece)
+            mark_unanswered(self._xp, piece, self._type.no_answer)
         if self._has_extras:
             exponentials(self._xp, piece, self._temperature)
             piece.top[...] = 1
@@ -161,7 +162,7 @@ class Mosaic:
                 piece = self._bench.load(self._shared_planes(self._sums, window, down.is_shared))
                 first_maximum(self._xp, piece, self._codes)
                 self._xp.less_equal(piece.top, 0, out=piece.flags)
-                mark_unanswered(self._xp, piece)
+                mark_unanswered(self._xp, piece, self._type.no_answer)
                 if self._has_extras:
                     self._xp.sum(piece.planes, 0, out=piece.total)
                 self._keep(piece, window)
@@ -214,7 +215,7 @@ class Mosaic:
             for held in (self._confidence, self._probabilities, self._dissent)
         )
         labels = best if self._labels_of is None else np.take(self._labels_of, best)
-        return Rows(self._row, labels, confidence, probabilities, best != NO_ANSWER, seams)
+        return Rows(self._row, labels, confidence, probabilities, best != self._type.no_answer, seams)
 
     def _forget(self, count: int) -> None:
         """Move all that is held up by ``count`` rows of the scene."""
@@ -224,7 +225,7 @@ class Mosaic:
             if held is not None:
                 _move_up(held[0], shared, 0)
                 _move_up(held[1], count - shared, 0)
-        self._best = self._renewed(self._best, count, NO_ANSWER, "uint8")
+        self._best = self._renewed(self._best, count, self._type.no_answer, self._type.dtype)
         if self._confidence is not None:
             self._confidence = self._renewed(self._confidence, count, 0, "float32")
         if self._probabilities is not None:
@@ -239,13 +240,15 @@ class Mosaic:
         return renewed
 
 
-def _codes(legend: Legend) -> tuple[Sequence[int], LabelArray | None]:
-    """Rising codes of the classes, and the (256,) label of each code: None where codes are labels."""
-    if legend.nodata == NO_ANSWER and list(legend.values) == sorted(legend.values):
-        return legend.values, None
-    labels = np.full(256, legend.nodata, np.uint8)
+def _codes(legend: Legend) -> tuple[CodeType, Sequence[int], LabelArray | None]:
+    """What codes are, rising ones of the classes, and the label of each code: None where codes are labels."""
+    kind = NARROW if len(legend.values) <= NARROW.no_answer else WIDE
+    is_narrow = kind is NARROW and legend.dtype == kind.dtype
+    if is_narrow and legend.nodata == kind.no_answer and list(legend.values) == sorted(legend.values):
+        return kind, legend.values, None
+    labels: LabelArray = np.full(kind.no_answer + 1, legend.nodata, legend.dtype)
     labels[: len(legend.values)] = legend.values
-    return range(len(legend.values)), labels
+    return kind, range(len(legend.values)), labels
 
 
 def _two(arrays: Arrays, shapes: tuple[tuple[int, ...], tuple[int, ...]], dtype: str) -> tuple[Array, Array]:
@@ -270,10 +273,12 @@ def _within(window: Window, tile: Window) -> tuple[slice, slice]:
 
 
 def _move_up(held: Any, count: int, empty: int) -> None:
-    """Drop the first ``count`` of the H rows of (..., H, W) and leave empty ones at the end."""
+    """Drop the first ``count`` of the H rows of (K, H, W) and leave empty ones at the end."""
     kept = held.shape[-2] - count
-    # In blocks that do not overlap their new place: torch does not copy what overlaps, and numpy takes memory for it.
-    for start in range(0, kept, max(count, 1)) if count else ():
-        stop = min(start + count, kept)
-        held[..., start:stop, :] = held[..., start + count : stop + count, :]
+    # In blocks that do not overlap their new place: torch does not copy what overlaps, and numpy takes memory for it,
+    # for planes together even where it only cannot see that they do not.
+    for plane in held if count else ():
+        for start in range(0, kept, count):
+            stop = min(start + count, kept)
+            plane[start:stop] = plane[start + count : stop + count]
     held[..., kept:, :] = empty

@@ -14,8 +14,23 @@ from typing import Any
 from geoseg_cli.arrays import Array, Arrays
 from geoseg_cli.grid import Window
 
-NO_ANSWER = 255
-"""Code of pixels without an answer; those of classes, numbers or values of a legend, are below."""
+
+@dataclass(frozen=True, slots=True)
+class CodeType:
+    """What codes of classes, numbers or values of a legend, are held as while they are found.
+
+    Attributes:
+        dtype: The type.
+        no_answer: Code of pixels without an answer; those of classes are below.
+    """
+
+    dtype: str
+    no_answer: int
+
+
+NARROW = CodeType("uint8", 255)
+WIDE = CodeType("int32", 65_535)
+"""For more classes than uint8 holds. Modules of arrays can do less with uint16, torch for example."""
 
 _LEAST_TOTAL = 1e-30
 """Stands in for a sum of nothing, far below any product of weights, so that 0 / 0 does not occur."""
@@ -29,8 +44,10 @@ class Piece:
         planes: (K, H, W) float32 logits, then what becomes of them.
         top: (H, W) float32, the largest of the planes.
         total: (H, W) float32, their sum.
-        best: (H, W) uint8, code of the plane that is largest.
+        best: (H, W) code of the plane that is largest.
         flags: (H, W) bool, for comparisons.
+        marks: (H, W) of the type of ``best``, for codes where flags are set.
+        is_narrow: Whether the marks are the memory of the flags.
         valid: (H, W) bool, None where all pixels are.
     """
 
@@ -39,19 +56,30 @@ class Piece:
     total: Array
     best: Array
     flags: Array
+    marks: Array
+    is_narrow: bool = True
     valid: Array | None = None
+
+    def mark(self, xp: Any, code: int) -> Array:
+        """(H, W) the code where ``flags`` is set and 0 elsewhere; these are used up."""
+        if not self.is_narrow:
+            self.marks[...] = self.flags
+        xp.multiply(self.marks, code, out=self.marks)
+        return self.marks
 
 
 class Workbench:
     """Room for one piece, used again and again."""
 
-    def __init__(self, arrays: Arrays, classes: int) -> None:
+    def __init__(self, arrays: Arrays, classes: int, codes: CodeType = NARROW) -> None:
         """Make room for ``arrays.piece_px`` pixels."""
         size = arrays.piece_px
         self._planes = arrays.full((classes * size,), 0, "float32")
         self._floats = arrays.full((2, size), 0, "float32")
-        self._best = arrays.full((size,), 0, "uint8")
+        self._best = arrays.full((size,), 0, codes.dtype)
         self._flags = arrays.full((size,), 0, "bool")
+        self._is_narrow = codes is NARROW
+        self._marks = self._flags.view(arrays.module.uint8) if codes is NARROW else arrays.full((size,), 0, codes.dtype)
         self._arrays, self._classes = arrays, classes
 
     def load(self, planes: Array, valid: Array | None = None) -> Piece:
@@ -64,6 +92,8 @@ class Workbench:
             self._floats[1, :size].reshape(shape),
             self._best[:size].reshape(shape),
             self._flags[:size].reshape(shape),
+            self._marks[:size].reshape(shape),
+            self._is_narrow,
             valid,
         )
         piece.planes[...] = self._arrays.put(planes)
@@ -103,16 +133,14 @@ def first_maximum(xp: Any, piece: Piece, codes: Sequence[int]) -> None:
     Args:
         xp: What computes.
         piece: The planes.
-        codes: A rising number for each plane, 0 to 254.
+        codes: A rising number for each plane, below that of no answer.
     """
-    larger = piece.flags.view(xp.uint8)
     piece.best[...] = codes[0]
     piece.top[...] = piece.planes[0]
     for plane, code in zip(piece.planes[1:], codes[1:], strict=True):
         xp.greater(plane, piece.top, out=piece.flags)
         # Codes rise, so the last plane that was larger has the largest one: no masked assignment, which is slow.
-        xp.multiply(larger, code, out=larger)
-        xp.maximum(piece.best, larger, out=piece.best)
+        xp.maximum(piece.best, piece.mark(xp, code), out=piece.best)
         xp.maximum(piece.top, plane, out=piece.top)
 
 
@@ -147,7 +175,7 @@ def dissent(xp: Any, best: Array, codes: Sequence[int], votes: Array) -> tuple[A
 
     Args:
         xp: What computes.
-        best: (H, W) uint8, code of the class that each pixel got.
+        best: (H, W) code of the class that each pixel got.
         codes: Of each of the K classes.
         votes: (K, H, W) uint8, how many tiles named each class.
 
@@ -163,11 +191,9 @@ def dissent(xp: Any, best: Array, codes: Sequence[int], votes: Array) -> tuple[A
     return lost / xp.clip(answers, 1, None), xp.stack([several, divided])
 
 
-def mark_unanswered(xp: Any, piece: Piece) -> None:
-    """Set ``best`` to ``NO_ANSWER`` where ``flags`` is set; these are used up."""
-    flags = piece.flags.view(xp.uint8)
-    xp.multiply(flags, NO_ANSWER, out=flags)
-    xp.maximum(piece.best, flags, out=piece.best)
+def mark_unanswered(xp: Any, piece: Piece, no_answer: int) -> None:
+    """Set ``best`` to ``no_answer`` where ``flags`` is set; these are used up."""
+    xp.maximum(piece.best, piece.mark(xp, no_answer), out=piece.best)
 
 
 def divide_by_total(xp: Any, piece: Piece, with_planes: bool) -> None:

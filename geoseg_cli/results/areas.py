@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 
-from geoseg_cli.catalog import Legend
+from geoseg_cli.catalog import LabelType, Legend, value_count
 from geoseg_cli.grid import Grid
+from geoseg_cli.rows import LabelArray
 
 FloatArray = npt.NDArray[np.float64]
-LabelArray = npt.NDArray[np.uint8]
 
 M2_PER_HECTARE = 10_000.0
 SAMPLED_ROWS = 1025
 """Rows where pixel areas are computed; between them they are interpolated, with a relative error below 2e-6."""
+_MOST_AT_ONCE = 256
 PROBE_M = 500.0
 """Half the length of the difference quotient: long against PROJ's rounding, short against the Earth's radius."""
 
@@ -44,26 +45,38 @@ class ClassCounts:
     """Pixels and ground area per raster value, summed while rows arrive; O(height) memory.
 
     Attributes:
-        pixels: (256,) int64, number of pixels of each value.
-        area_m2: (256,) float64, their area on the ground, or None where the grid does not tell.
+        pixels: (V,) int64, number of pixels of each of the V values that the type has, 256 for uint8.
+        area_m2: (V,) float64, their area on the ground, or None where the grid does not tell.
     """
 
-    def __init__(self, grid: Grid) -> None:
-        self.pixels: npt.NDArray[np.int64] = np.zeros(256, np.int64)
+    def __init__(self, grid: Grid, dtype: LabelType = "uint8") -> None:
+        self._values = value_count(dtype)
+        self.pixels: npt.NDArray[np.int64] = np.zeros(self._values, np.int64)
         self._row_m2 = pixel_areas_m2(grid)
-        self.area_m2: FloatArray | None = None if self._row_m2 is None else np.zeros(256)
+        self.area_m2: FloatArray | None = None if self._row_m2 is None else np.zeros(self._values)
 
     def add(self, row: int, labels: LabelArray) -> None:
         """Count some rows.
 
         Args:
             row: Row of the grid that ``labels[0]`` is.
-            labels: (h,W) uint8.
+            labels: (h,W) of the type.
         """
-        counts = np.stack([np.bincount(line, minlength=256) for line in labels])
+        if self._values > _MOST_AT_ONCE:
+            self._add_sparse(row, labels)
+            return
+        counts = np.stack([np.bincount(line, minlength=self._values) for line in labels])
         self.pixels += counts.sum(axis=0)
         if self.area_m2 is not None and self._row_m2 is not None:
             self.area_m2 += self._row_m2[row : row + len(labels)] @ counts
+
+    def _add_sparse(self, row: int, labels: LabelArray) -> None:
+        """As ``add``, line by line: a table of all lines by all values would be larger than the map."""
+        for index, line in enumerate(labels):
+            values, counts = np.unique(line, return_counts=True)
+            self.pixels[values] += counts
+            if self.area_m2 is not None and self._row_m2 is not None:
+                self.area_m2[values] += self._row_m2[row + index] * counts
 
 
 def class_areas(counts: ClassCounts, legend: Legend) -> tuple[ClassArea, ...]:

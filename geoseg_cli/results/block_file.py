@@ -15,19 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-PixelArray = npt.NDArray[np.uint8]
+PixelArray = npt.NDArray[np.uint8 | np.uint16]
 
 BLOCK_PX = 512
 """Side of the blocks of the work raster, and the number of rows that share a checksum."""
 
-_BLOCK_BYTES = BLOCK_PX * BLOCK_PX
-
 
 class BlockFile:
-    """Rows of uint8 pixels in the blocks of a file that GDAL made; one thread uses it.
+    """Rows of pixels in the blocks of a file that GDAL made; one thread uses it.
 
     Attributes:
         shape: Bands, rows and columns.
+        dtype: Of the pixels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,9 +37,10 @@ class BlockFile:
         """
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path, driver="GTiff") as made:
             self.shape = made.count, made.height, made.width
+            self.dtype: np.dtype[np.uint8 | np.uint16] = np.dtype(made.dtypes[0])
             self._offsets = _offsets(made)
         size = path.stat().st_size
-        if not (self._offsets > 0).all() or self._offsets.max() + _BLOCK_BYTES > size:
+        if not (self._offsets > 0).all() or self._offsets.max() + BLOCK_PX**2 * self.dtype.itemsize > size:
             # A disk that is full when GDAL fills the file is no exception in rasterio.
             raise OSError(errno.ENOSPC, "No space left for the work file")
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
@@ -65,9 +65,9 @@ class BlockFile:
             OSError: The file cannot be read, or ends early.
         """
         bands, _, width = self.shape
-        pixels: PixelArray = np.empty((bands, height, width), np.uint8)
+        pixels: PixelArray = np.empty((bands, height, width), self.dtype)
         for offset, band, rows, cols in self._pieces(row, height):
-            piece = np.empty((rows.stop - rows.start, BLOCK_PX), np.uint8)
+            piece = np.empty((rows.stop - rows.start, BLOCK_PX), self.dtype)
             self._file.seek(offset)
             if self._file.readinto(piece.data.cast("B")) != piece.nbytes:
                 raise OSError(errno.EIO, "the work file ends early")
@@ -91,7 +91,7 @@ class BlockFile:
                 line, within = divmod(start, BLOCK_PX)
                 stop = min((line + 1) * BLOCK_PX, row + height)
                 for number, col in enumerate(range(0, width, BLOCK_PX)):
-                    offset = int(self._offsets[band, line, number]) + within * BLOCK_PX
+                    offset = int(self._offsets[band, line, number]) + within * BLOCK_PX * self.dtype.itemsize
                     yield offset, band, slice(start - row, stop - row), slice(col, col + BLOCK_PX)
                 start = stop
 

@@ -13,20 +13,21 @@ import numpy.typing as npt
 import rasterio
 from rasterio.errors import RasterioIOError
 
-from geoseg_cli.catalog import NODATA, LandClass, Legend, legends
+from geoseg_cli.catalog import LabelType, LandClass, Legend, legends, usual_nodata, value_count
 from geoseg_cli.errors import InputError, InputMissingError, ModelError, UsageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.results.components import LabelArray, Strip
+from geoseg_cli.results.components import Strip
 from geoseg_cli.results.description import COUNTS_TAG
 from geoseg_cli.results.storage import storage_trouble
+from geoseg_cli.rows import LabelArray
 
 STRIP_PX = 512
 """Rows that are read at a time: those of a block of the maps that geoseg writes."""
 
 
 @dataclass(frozen=True, slots=True)
-class ByteRaster:
-    """A GeoTIFF with one band of uint8; a composite's count of observations beside it is left alone.
+class LabelRaster:
+    """A GeoTIFF with one band of uint8 or uint16; a composite's count of observations beside it is left alone.
 
     Attributes:
         path: The file.
@@ -34,6 +35,7 @@ class ByteRaster:
         nodata: Value of pixels without an answer; None where the file names none.
         scale: Meaning of one step of a value.
         tags: Its default-domain metadata.
+        dtype: What its pixels are.
         band: Description of its band; empty where it has none.
     """
 
@@ -42,15 +44,16 @@ class ByteRaster:
     nodata: int | None
     scale: float
     tags: Mapping[str, str]
+    dtype: LabelType
     band: str = ""
 
     @classmethod
-    def open(cls, path: Path) -> ByteRaster:
+    def open(cls, path: Path) -> LabelRaster:
         """Look at a file.
 
         Raises:
             InputMissingError: There is no such file.
-            InputError: It is no GeoTIFF, or has other than one band of uint8.
+            InputError: It is no GeoTIFF, or has other than one band of uint8 or uint16.
         """
         if not path.is_file():
             raise InputMissingError(f"there is no file {path}", "give the path of a map that geoseg wrote")
@@ -61,9 +64,12 @@ class ByteRaster:
                 scale, tags, bands = file.scales[0], file.tags(), file.descriptions
         except RasterioIOError as error:
             raise InputError(f"{path} cannot be read as a GeoTIFF: {error}", "give a map that geoseg wrote") from error
-        if shape != (1, "uint8") and not (shape == (2, "uint8", "uint8") and COUNTS_TAG in tags):
-            raise InputError(f"{path} has {shape[0]} bands of {shape[1]}, not one of uint8", "give a map of classes")
-        return cls(path, grid, nodata, scale, tags, bands[0] or "")
+        is_composite = shape == (2, "uint8", "uint8") and COUNTS_TAG in tags
+        if shape not in ((1, "uint8"), (1, "uint16")) and not is_composite:
+            raise InputError(
+                f"{path} has {shape[0]} bands of {shape[1]}, not one of uint8 or uint16", "give a map of classes"
+            )
+        return cls(path, grid, nodata, scale, tags, shape[1], bands[0] or "")
 
     def strips(self) -> Iterator[Strip]:
         """Its rows from top to bottom.
@@ -86,7 +92,7 @@ class ClassMap:
         legend: Its classes.
     """
 
-    raster: ByteRaster
+    raster: LabelRaster
     legend: Legend
 
     @classmethod
@@ -102,7 +108,7 @@ class ClassMap:
             InputError: It is no map of classes, or does not tell which.
             UsageError: There is no such legend.
         """
-        raster = ByteRaster.open(path)
+        raster = LabelRaster.open(path)
         if legend is not None:
             if legend not in legends():
                 raise UsageError(f"there is no legend {legend!r}", f"use one of {', '.join(legends())}")
@@ -116,15 +122,16 @@ class ClassMap:
             InputError: A value is no class of the legend.
             AccessError, StorageError: The file cannot be read.
         """
-        lookup = np.zeros(256, bool)
+        # Classes of uint16 in a file of uint8 are those that it cannot hold, and the other way round.
+        lookup = np.zeros(max(value_count(self.raster.dtype), self.legend.value_count), bool)
         lookup[[*self.legend.values, self.legend.nodata]] = True
         file_nodata = self.raster.nodata
         for row, values in self.raster.strips():
-            labels = values
+            labels: LabelArray = values
             if file_nodata is not None and file_nodata not in self.legend.values:
-                labels = np.where(values == file_nodata, np.uint8(self.legend.nodata), values)
+                labels = np.where(values == file_nodata, np.array(self.legend.nodata, self.legend.dtype), values)
             self._refuse_unknown(labels, lookup)
-            yield row, labels
+            yield row, labels.astype(self.legend.dtype, copy=False)
 
     def _refuse_unknown(self, labels: LabelArray, known: npt.NDArray[np.bool_]) -> None:
         if not known[labels].all():
@@ -141,14 +148,14 @@ def _opened(path: Path) -> Any:
         return rasterio.open(path.absolute(), driver="GTiff")
 
 
-def _legend_in(raster: ByteRaster) -> Legend:
+def _legend_in(raster: LabelRaster) -> Legend:
     """The legend that geoseg writes into its maps."""
     try:
         rows = json.loads(raster.tags["GEOSEG_CLASSES"])
         classes = tuple(
             LandClass(int(row["value"]), str(row["name"]), str(row["title"]), f"#{row['color_hint']}") for row in rows
         )
-        nodata = NODATA if raster.nodata is None else raster.nodata
+        nodata = usual_nodata(one.value for one in classes) if raster.nodata is None else raster.nodata
         return Legend(raster.tags.get("GEOSEG_LEGEND", "of the map"), classes, nodata)
     except (KeyError, TypeError, ValueError, RecursionError, ModelError) as error:
         raise InputError(

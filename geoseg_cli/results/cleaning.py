@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import UsageError
-from geoseg_cli.results.components import LabelArray, LabelSource, Strip
-from geoseg_cli.rows import Rows
+from geoseg_cli.results.components import LabelSource, Strip
+from geoseg_cli.rows import LabelArray, Rows, is_one_of
 
 Counts = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
@@ -73,13 +73,12 @@ def dilate(source: LabelSource, nodata: int, classes: Sequence[int], px: int) ->
     """
     if not 0 <= px <= MAX_DILATION_PX:
         raise UsageError(f"a dilation of {px} px cannot be used", f"use a number from 0 to {MAX_DILATION_PX}")
-    fixed = np.zeros(256, bool)
-    fixed[[nodata, *classes]] = True
+    fixed = [nodata, *classes]
 
     def cleaned() -> Iterator[Strip]:
         for row, labels in _with_surroundings(source(), px, nodata):
             inner = labels[px : len(labels) - px]
-            result, free = inner.copy(), ~fixed[inner]
+            result, free = inner.copy(), ~is_one_of(inner, fixed)
             for value in classes:
                 near = _within(labels == value, px) & free
                 result[near] = value
@@ -94,7 +93,7 @@ def recode(source: LabelSource, table: Mapping[int, int], nodata: int) -> LabelS
 
     Args:
         source: The map.
-        table: Label to label; others become ``nodata``, as ``nodata`` itself does.
+        table: Label to label, both up to 255; others become ``nodata``, as ``nodata`` itself does.
         nodata: Label of pixels without a class.
     """
     lookup = np.full(256, nodata, np.uint8)
@@ -143,11 +142,11 @@ def _decided(rows: Rows, legend: Legend, inside: BoolArray, threshold: float) ->
     candidates = [np.flatnonzero(inside), np.flatnonzero(~inside)]
     chosen = [group[rows.probabilities[group].argmax(axis=0)] for group in candidates]
     index = np.where(is_in, *chosen)
-    labels = np.asarray(legend.values, np.uint8)[index]
+    labels: LabelArray = np.asarray(legend.values, legend.dtype)[index]
     confidence = np.take_along_axis(rows.probabilities, index[None], axis=0)[0]
     return replace(
         rows,
-        labels=np.where(rows.valid, labels, np.uint8(legend.nodata)),
+        labels=np.where(rows.valid, labels, labels.dtype.type(legend.nodata)),
         confidence=np.where(rows.valid, confidence, np.float32(0)),
     )
 
@@ -158,14 +157,14 @@ def _with_surroundings(strips: Iterator[Strip], reach: int, nodata: int) -> Iter
     row = 0
     for _, labels in strips:
         if held is None:
-            held = np.full((reach, labels.shape[1]), nodata, np.uint8)
+            held = np.full((reach, labels.shape[1]), nodata, labels.dtype)
         held = np.concatenate([held, labels])
         ready = len(held) - 2 * reach
         if ready > 0:
             yield row, held
             held, row = held[ready:], row + ready
     if held is not None:
-        held = np.concatenate([held, np.full((reach, held.shape[1]), nodata, np.uint8)])
+        held = np.concatenate([held, np.full((reach, held.shape[1]), nodata, held.dtype)])
         if len(held) > 2 * reach:
             yield row, held
 
@@ -179,7 +178,7 @@ def _most_frequent(labels: LabelArray, values: Sequence[int], reach: int, nodata
         count = _in_window(labels == value, reach)
         np.copyto(own, count, where=inner == value)
         more = count > most
-        np.copyto(best, np.uint8(value), where=more)
+        np.copyto(best, best.dtype.type(value), where=more)
         np.copyto(most, count, where=more)
     np.copyto(best, inner, where=(own == most) | (inner == nodata))
     return best
@@ -210,7 +209,7 @@ def _within(mask: BoolArray, px: int) -> BoolArray:
     return near
 
 
-def _sideways(mask: BoolArray, px: int) -> LabelArray:
+def _sideways(mask: BoolArray, px: int) -> npt.NDArray[np.uint8]:
     """(h, W) uint8 distance to the nearest pixel of the mask in the same row; ``px`` + 1 for all that are farther."""
     cols = np.arange(mask.shape[1], dtype=np.int32)
     far = np.int32(px + 1)

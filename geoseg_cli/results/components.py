@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from geoseg_cli.errors import StorageError, UsageError
 from geoseg_cli.memory import free_memory_bytes
+from geoseg_cli.rows import LabelArray
 
-LabelArray = npt.NDArray[np.uint8]
 Strip = tuple[int, LabelArray]
-"""First row of the map, and (h, W) uint8 labels from there on."""
+"""First row of the map, and (h, W) labels from there on."""
 LabelSource = Callable[[], Iterator[Strip]]
 """Gives the strips of a map from top to bottom, the same ones at every call; each call is one more pass."""
 
@@ -41,7 +41,7 @@ class Components:
 
     Attributes:
         of_piece: (P,) int32, component of each piece.
-        values: (C,) uint8, label of each component.
+        values: (C,) label of each component.
         sizes: (C,) int64, its summed pixel sizes.
         pixels: (C,) int64, its pixels.
         last_rows: (C,) int64, its last row.
@@ -101,7 +101,7 @@ def component_strips(
     """Go over the map again and tell the component of every pixel.
 
     Yields:
-        First row, (h, W) uint8 labels, and (h, W) int32 components, -1 where the map has no class.
+        First row, (h, W) labels, and (h, W) int32 components, -1 where the map has no class.
 
     Raises:
         StorageError: The map is another one than in the first pass.
@@ -171,9 +171,9 @@ class _Runs:
     """Runs of equal pixels in the rows of one strip, and the connected pieces that they make up.
 
     Attributes:
-        labels: (h, W) uint8.
+        labels: (h, W).
         image: (h, W) int32, number of each pixel's run; runs are counted from 0, row by row.
-        values: (R,) uint8, label of each run.
+        values: (R,) label of each run.
         piece: (R,) int32, its piece, counted from 0 in the order of first pixels; -1 where there is no class.
         count: Number of pieces.
     """
@@ -200,7 +200,7 @@ class _Runs:
 
     @property
     def piece_values(self) -> LabelArray:
-        """(count,) uint8, label of each piece."""
+        """(count,) label of each piece."""
         values: LabelArray = self.values[self._heads]
         return values
 
@@ -223,7 +223,7 @@ class _Runs:
         return unique_pairs(one[known], other[known])
 
     def line(self, index: int, first: int) -> tuple[Numbers, LabelArray]:
-        """(W,) int64 pieces, counted on from ``first``, and (W,) uint8 labels of one row."""
+        """(W,) int64 pieces, counted on from ``first``, and (W,) labels of one row."""
         pieces = self.piece[self.image[index]].astype(np.int64)
         return np.where(pieces == NONE, NONE, pieces + first), self.labels[index].copy()
 

@@ -32,16 +32,16 @@ def open_result(path: Path | str, chunks: Chunks | None = None) -> DataArray:
     """Open a class map that geoseg wrote; its pixels are read when they are used.
 
     What the values mean stands in the attributes as the CF conventions 1.11 want it (section 3.5): ``flag_values``
-    (uint8) and ``flag_meanings`` (one word a class, blanks between); beside them ``flag_titles`` (one line a class),
-    ``flag_colors`` (``#RRGGBB``, blanks between), ``legend``, ``_FillValue`` and the map's tags.
+    (of the map's type) and ``flag_meanings`` (one word a class, blanks between); beside them ``flag_titles`` (one line
+    a class), ``flag_colors`` (``#RRGGBB``, blanks between), ``legend``, ``_FillValue`` and the map's tags.
 
     Args:
         path: The map.
         chunks: Chunks of dask, as rioxarray takes them; None for no dask.
 
     Returns:
-        (y, x) uint8, called as the map's band is, with coordinates of pixel centres and ``spatial_ref``. Pixels
-        without an answer are 255, also called ``_FillValue``; they are not masked.
+        (y, x) uint8 or uint16, called as the map's band is, with coordinates of pixel centres and ``spatial_ref``.
+        Pixels without an answer are 255 or 65535, also called ``_FillValue``; they are not masked.
 
     Raises:
         InputMissingError: There is no such file.
@@ -73,11 +73,11 @@ def attributes(own: OwnMap) -> dict[str, Any]:
     return {
         "long_name": own.band.replace("_", " ") or "classes",
         "legend": own.legend.name,
-        "flag_values": np.array(own.legend.values, np.uint8),
+        "flag_values": np.array(own.legend.values, own.legend.dtype),
         "flag_meanings": " ".join(words(own.legend)),
         "flag_titles": "\n".join(printable(one.title) for one in classes),
         "flag_colors": " ".join(one.color for one in classes),
-        "_FillValue": np.uint8(own.legend.nodata),
+        "_FillValue": np.array(own.legend.nodata, own.legend.dtype)[()],
         **kept,
     }
 

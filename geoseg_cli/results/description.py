@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from geoseg_cli.catalog import LandClass, Legend
+from geoseg_cli.catalog import LandClass, Legend, usual_nodata
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.areas import ClassArea
 
@@ -93,12 +93,12 @@ class MapDescription:
         return 100 * sum(cloudy) / self.valid_pixels
 
 
-def legend_from_tags(tags: Mapping[str, str], nodata: int) -> Legend | None:
+def legend_from_tags(tags: Mapping[str, str], nodata: int | None = None) -> Legend | None:
     """The legend that a map's tags hold; None where they hold none.
 
     Args:
         tags: Default-domain metadata of the map.
-        nodata: Value of its pixels without an answer.
+        nodata: Value of its pixels without an answer; None for the usual one of its classes.
 
     Raises:
         ModelError: Class values repeat or do not fit.
@@ -110,4 +110,8 @@ def legend_from_tags(tags: Mapping[str, str], nodata: int) -> Legend | None:
         )
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    return Legend(tags.get(LEGEND_TAG, ""), classes, nodata) if classes else None
+    if not classes:
+        return None
+    return Legend(
+        tags.get(LEGEND_TAG, ""), classes, usual_nodata(c.value for c in classes) if nodata is None else nodata
+    )

@@ -80,14 +80,16 @@ def map_legend(path: Path, file: Any) -> Legend:
     if PIXELS_TAG not in file.tags():
         raise _not_ours(path, f"it has no tag {PIXELS_TAG}")
     bands = 2 if COUNTS_TAG in file.tags() else 1
-    if file.dtypes != ("uint8",) * bands or file.nodata is None or not 0 <= file.nodata <= 255:
-        raise _not_ours(path, "it does not hold classes as uint8 with a nodata number")
+    if file.dtypes not in (("uint8",) * bands, ("uint16",)) or file.nodata is None or not 0 <= file.nodata <= 65_535:
+        raise _not_ours(path, "it does not hold classes as uint8 or uint16 with a nodata number")
     try:
         legend = legend_from_tags(file.tags(), int(file.nodata))
     except GeosegError as error:
         raise _not_ours(path, error.message) from error
     if legend is None:
         raise _not_ours(path, "its tags hold no classes")
+    if legend.dtype != file.dtypes[0]:
+        raise _not_ours(path, f"its pixels are {file.dtypes[0]}, its classes {legend.dtype}")
     return legend
 
 
@@ -103,7 +105,7 @@ def read_map(path: Path, file: Any) -> tuple[MapDescription, ClassCounts, str]:
         InputError: It is no class map of geoseg.
     """
     legend, grid = map_legend(path, file), map_grid(file)
-    counts, digest = ClassCounts(grid), hashlib.sha256()
+    counts, digest = ClassCounts(grid, legend.dtype), hashlib.sha256()
     for window in row_windows(grid.height, grid.width):
         labels = file.read(1, window=window.to_rasterio())
         digest.update(labels.tobytes())

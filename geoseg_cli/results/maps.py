@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from geoseg_cli.catalog import NODATA, Legend
 from geoseg_cli.errors import StorageError
@@ -27,7 +26,7 @@ from geoseg_cli.results.creation_options import RasterFormat, check_creation_opt
 from geoseg_cli.results.description import CLEANING_TAG, FORMAT_TAG, PIXELS_TAG, MapDescription, legend_tags
 from geoseg_cli.results.entropy import normalised_entropy
 from geoseg_cli.results.geotiff import write_geotiff
-from geoseg_cli.results.raster import RasterSpec, WorkRaster
+from geoseg_cli.results.raster import PixelArray, RasterSpec, WorkRaster, palette_of
 from geoseg_cli.results.stac import Asset
 from geoseg_cli.results.storage import storage_trouble
 
@@ -85,7 +84,8 @@ class MapSpec:
                 self.grid,
                 descriptions=(self.description,),
                 nodata=self.map_legend.nodata,
-                palette=self.map_legend.palette(),
+                palette=palette_of(self.map_legend),
+                dtype=self.map_legend.dtype,
                 tags=tags | self._cleaning_tags(),
             )
         names = [f"prob_{c.name}" for c in self.legend.classes] if kind == "probabilities" else [kind]
@@ -143,7 +143,7 @@ class MapWriter:
         self._rasters = {kind: spec.raster(kind) for kind in targets}
         needs = {targets[kind]: raster.worst_case_bytes() for kind, raster in self._rasters.items()}
         if spec.cleaning.is_wanted:
-            self._rasters["labels"] = RasterSpec(spec.grid, nodata=spec.legend.nodata)
+            self._rasters["labels"] = RasterSpec(spec.grid, nodata=spec.legend.nodata, dtype=spec.legend.dtype)
         left = transaction.adopt(key)
         if left is not None and key is not None and self._continue(left, key):
             return
@@ -222,7 +222,7 @@ class MapWriter:
             self.state, taken = entry.state, taken + 1
         return taken
 
-    def _add_to_digest(self, labels: npt.NDArray[np.uint8]) -> None:
+    def _add_to_digest(self, labels: PixelArray) -> None:
         if not self._spec.cleaning.is_wanted:
             self._digest.update(labels.tobytes())
 
@@ -298,8 +298,8 @@ def _require_space(transaction: OutputTransaction, needs: Mapping[Path, int]) ->
         transaction.require_space(sum(needs[target] for target in there), there[0])
 
 
-def _pixels(kind: Kind, rows: Rows) -> npt.NDArray[np.uint8]:
-    """(B, H, W) uint8 of one kind of raster."""
+def _pixels(kind: Kind, rows: Rows) -> PixelArray:
+    """(B, H, W) of one kind of raster: the labels, or uint8."""
     if kind == "labels":
         return rows.labels[None]
     values = {"confidence": rows.confidence, "seams": rows.seams}.get(kind, rows.probabilities)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.results.class_map import ByteRaster
+from geoseg_cli.results.class_map import LabelRaster
 from geoseg_cli.results.components import NONE, Numbers, PieceArray
 
 FloatArray = npt.NDArray[np.float64]
@@ -19,7 +19,7 @@ class MeanConfidence:
         count: Number of components.
     """
 
-    def __init__(self, raster: ByteRaster, count: int) -> None:
+    def __init__(self, raster: LabelRaster, count: int) -> None:
         self._raster, self._strips = raster, raster.strips()
         self._sums, self._pixels = np.zeros(count, np.int64), np.zeros(count, np.int64)
 

@@ -17,6 +17,7 @@ from geoseg_cli.errors import InputError
 from geoseg_cli.grid import Grid
 from geoseg_cli.orientation import Orientation
 from geoseg_cli.results.map_file import map_grid, map_legend, opened_map
+from geoseg_cli.rows import LabelArray
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -94,17 +95,17 @@ class MapPicture:
 
     Attributes:
         frame: How it is shown.
-        labels: (H,W) uint8, north-up.
+        labels: (H,W), north-up.
         legend: What they mean.
     """
 
     frame: Frame
-    labels: ImageArray
+    labels: LabelArray
     legend: Legend
 
     def colors(self) -> ImageArray:
         """(H,W,4) uint8: the colours of the classes, transparent where there is no answer."""
-        colors = np.zeros((256, 4), np.uint8)
+        colors = np.zeros((self.legend.value_count, 4), np.uint8)
         for value, color in self.legend.palette().items():
             colors[value] = color
         return colors[self.labels]

@@ -20,7 +20,7 @@ from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.areas import M2_PER_HECTARE, pixel_areas_m2
-from geoseg_cli.results.class_map import ByteRaster, ClassMap
+from geoseg_cli.results.class_map import ClassMap, LabelRaster
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.components import NONE, Components, Numbers, component_strips, find_components
 from geoseg_cli.results.mean_confidence import MeanConfidence
@@ -255,7 +255,8 @@ class _Run:
         Raises:
             StorageError: Polygons are missing, or cover something else than their pixels.
         """
-        pixels, areas = np.zeros(256, np.int64), np.zeros(256)
+        count = self.map.legend.value_count
+        pixels, areas = np.zeros(count, np.int64), np.zeros(count)
         for polygons, columns in writer.read_back(["value", "pixels"]):
             np.add.at(pixels, columns["value"], columns["pixels"])
             np.add.at(areas, columns["value"], shapely.area(polygons))
@@ -315,11 +316,11 @@ def _simplification(grid: Grid, tolerance_m: float | None) -> Simplification | N
     return Simplification(tolerance_m, *steps_m)
 
 
-def _opened_confidence(path: Path | None, class_map: ByteRaster) -> ByteRaster | None:
+def _opened_confidence(path: Path | None, class_map: LabelRaster) -> LabelRaster | None:
     """The confidence of a map, once nothing speaks against it being that."""
     if path is None:
         return None
-    raster, remedy = ByteRaster.open(path), "give the confidence that was written together with the map"
+    raster, remedy = LabelRaster.open(path), "give the confidence that was written together with the map"
     if raster.grid != class_map.grid:
         raise InputError(f"{path} has other pixels than the map", remedy)
     if raster.band != "confidence" or raster.scale == 1:

@@ -18,20 +18,21 @@ import numpy.typing as npt
 import rasterio
 from rasterio.io import MemoryFile
 
-from geoseg_cli.catalog import NODATA
+from geoseg_cli.catalog import NODATA, LabelType, Legend, value_count
 from geoseg_cli.errors import GridError, StorageError
 from geoseg_cli.grid import Grid, Window
-from geoseg_cli.results.areas import ClassCounts, LabelArray
+from geoseg_cli.results.areas import ClassCounts
 from geoseg_cli.results.block_file import BLOCK_PX as BLOCK_PX
-from geoseg_cli.results.block_file import BlockFile, PixelArray
+from geoseg_cli.results.block_file import BlockFile
+from geoseg_cli.results.block_file import PixelArray as PixelArray
 from geoseg_cli.results.storage import READ_BACK_HINT, storage_trouble
+from geoseg_cli.rows import LabelArray
 
 Palette = Mapping[int, tuple[int, int, int, int]]
 OverviewResampling = Literal["NEAREST", "MODE", "AVERAGE"]
 
 WORK_OPTIONS: Mapping[str, Any] = {
     "driver": "GTiff",
-    "dtype": "uint8",
     "tiled": True,
     "blockxsize": BLOCK_PX,
     "blockysize": BLOCK_PX,
@@ -51,13 +52,14 @@ class RasterSpec:
 
     Attributes:
         grid: Where the pixels lie.
-        bands: Number of bands, all uint8.
+        bands: Number of bands.
         descriptions: One name per band, or none at all.
         nodata: Value of pixels without an answer.
         palette: Value -> (red, green, blue, alpha) of the first band, which holds classes; GeoTIFF keeps no alpha but
             nodata's, and no palette beside more than one further band.
         tags: Default-domain metadata; other domains do not survive the way into a COG.
         scale, offset: Physical value = scale x pixel + offset, the same for all bands.
+        dtype: What the pixels of all bands are.
         overview_resampling: ``NEAREST`` or ``MODE`` for classes, ``AVERAGE`` for probabilities.
     """
 
@@ -70,12 +72,18 @@ class RasterSpec:
     scale: float = 1.0
     offset: float = 0.0
     overview_resampling: OverviewResampling = "NEAREST"
+    dtype: LabelType = "uint8"
 
     def __post_init__(self) -> None:
         if self.descriptions and len(self.descriptions) != self.bands:
             raise ValueError(f"{len(self.descriptions)} descriptions for {self.bands} bands")
         if self.palette is not None and (self.bands > 2 or self.overview_resampling == "AVERAGE"):
             raise ValueError("a palette belongs to a band of classes, with one more at most, which cannot be averaged")
+
+    @property
+    def value_count(self) -> int:
+        """How many different values a pixel can have."""
+        return value_count(self.dtype)
 
     @property
     def block_rows(self) -> int:
@@ -93,9 +101,10 @@ class RasterSpec:
         Work raster (1, whole blocks), COG with overviews (4/3), the COG driver's own overview file (1/3), and 5 % on
         top. Cleaning needs two work rasters; a plain GeoTIFF needs no third file.
         """
-        pixels = self.bands * self.grid.height * self.grid.width
+        bytes_per_px = self.bands * np.dtype(self.dtype).itemsize
+        pixels = bytes_per_px * self.grid.height * self.grid.width
         sides = (-(-side // BLOCK_PX) * BLOCK_PX for side in (self.grid.height, self.grid.width))
-        work = self.bands * math.prod(sides)
+        work = bytes_per_px * math.prod(sides)
         return int((work + pixels * (4 / 3 + 1 / 3)) * 1.05) + 1_000_000
 
 
@@ -116,6 +125,11 @@ def software_tags(software: str, moment: datetime) -> dict[str, str]:
     }
 
 
+def palette_of(legend: Legend) -> Palette | None:
+    """The palette of a map; none in uint16, where one takes 384 KiB of every file and every overview."""
+    return legend.palette() if legend.dtype == "uint8" else None
+
+
 class WorkRaster:
     """A plain tiled GeoTIFF that is written once, from top to bottom; input of ``write_cog`` and ``write_geotiff``.
 
@@ -128,7 +142,7 @@ class WorkRaster:
         target: The output that error messages name.
         counts: Pixels and ground area per value of the first band, of all full rows of blocks.
         checksums: (bands, block rows) CRC-32 of the pixels handed in, row-major within a block row.
-        present: (bands, 256) bool, the values that occur.
+        present: (bands, V) bool, which of the V values of the type occur.
     """
 
     def __init__(self, path: Path, spec: RasterSpec, target: Path | None = None, *, again: bool = False) -> None:
@@ -145,11 +159,11 @@ class WorkRaster:
             AccessError, StorageError: The file cannot be created, or is none of ours.
         """
         self.path, self.spec, self.target = path.absolute(), spec, target or path
-        self.counts = ClassCounts(spec.grid)
+        self.counts = ClassCounts(spec.grid, spec.dtype)
         self.checksums: npt.NDArray[np.uint32] = np.zeros((spec.bands, spec.block_rows), np.uint32)
-        self.present: npt.NDArray[np.bool_] = np.zeros((spec.bands, 256), bool)
+        self.present: npt.NDArray[np.bool_] = np.zeros((spec.bands, spec.value_count), bool)
         # Areas are sums of float64: made of whole rows of blocks, they do not depend on how rows arrive.
-        self._labels: LabelArray = np.empty((BLOCK_PX, spec.grid.width), np.uint8)
+        self._labels: LabelArray = np.empty((BLOCK_PX, spec.grid.width), spec.dtype)
         self._rows = 0
         self._tags: dict[str, str] = {}
         _check_crs_fits(spec.grid, self.target)
@@ -157,8 +171,9 @@ class WorkRaster:
             if not again:
                 _create(self.path, spec)
             self._file = BlockFile(self.path)
-            if self._file.shape != (spec.bands, spec.grid.height, spec.grid.width):
-                raise StorageError(f"{self.target}: its work file is of another shape", READ_BACK_HINT)
+            shape = spec.bands, spec.grid.height, spec.grid.width
+            if self._file.shape != shape or self._file.dtype != np.dtype(spec.dtype):
+                raise StorageError(f"{self.target}: its work file is of another shape or type", READ_BACK_HINT)
 
     @property
     def rows(self) -> int:
@@ -175,7 +190,7 @@ class WorkRaster:
 
         Args:
             row: Row of the grid that ``pixels[:, 0]`` is; it must be the one after the last row so far.
-            pixels: (B,h,W) uint8, any h.
+            pixels: (B,h,W) of the raster's type, any h.
 
         Raises:
             ValueError: Rows are missing or come twice, or the array does not fit the raster: a mistake of ours.
@@ -187,7 +202,7 @@ class WorkRaster:
         self._count(pixels)
 
     def stored(self, row: int, height: int) -> PixelArray:
-        """(B,h,W) uint8 that the file holds in these rows.
+        """(B,h,W) pixels that the file holds in these rows.
 
         Raises:
             AccessError, StorageError: It cannot be read.
@@ -229,7 +244,7 @@ class WorkRaster:
         """Rows of the first band of the closed file, a block row at a time, compared with what was handed in.
 
         Yields:
-            First row, and (h, W) uint8.
+            First row, and (h, W) labels.
 
         Raises:
             StorageError: The file cannot be read, or gives back other pixels.
@@ -273,9 +288,9 @@ class WorkRaster:
             raise ValueError(f"{bands} bands x {width} columns do not fit {self.spec.bands} x {self.spec.grid.width}")
         if row + height > self.spec.grid.height:
             raise ValueError(f"rows {row} to {row + height} end below row {self.spec.grid.height}")
-        if pixels.dtype != np.uint8:
+        if pixels.dtype != self.spec.dtype:
             # GDAL would wrap 300 to 44 without a word.
-            raise ValueError(f"pixels are {pixels.dtype}, not uint8")
+            raise ValueError(f"pixels are {pixels.dtype}, not {self.spec.dtype}")
 
     def _count(self, pixels: PixelArray) -> None:
         done, height = 0, pixels.shape[1]
@@ -288,7 +303,7 @@ class WorkRaster:
                     np.ascontiguousarray(plane).data, int(self.checksums[band, index])
                 )
                 if band:
-                    self.present[band] |= _values_in(plane)
+                    self.present[band] |= _values_in(plane, self.spec.value_count)
             self._labels[filled : filled + taken] = block[0]
             self._rows += taken
             done += taken
@@ -298,8 +313,8 @@ class WorkRaster:
                 self.present[0] = self.counts.pixels > 0
 
 
-def _values_in(plane: PixelArray) -> npt.NDArray[np.bool_]:
-    found = np.zeros(256, bool)
+def _values_in(plane: PixelArray, count: int) -> npt.NDArray[np.bool_]:
+    found = np.zeros(count, bool)
     for line in plane:  # row by row: indexing converts to int64, eight times the memory
         found[line] = True
     return found
@@ -309,7 +324,7 @@ def _create(path: Path, spec: RasterSpec) -> None:
     # Stated, because GDAL takes three bands of bytes for colours and a fourth for their transparency.
     colors = {"photometric": "MINISBLACK", "alpha": "NO"} if spec.bands > 1 and not spec.palette else {}
     options = {**spec.grid.profile(), **WORK_OPTIONS, **colors}
-    with rasterio.open(path, "w", count=spec.bands, nodata=spec.nodata, **options) as file:
+    with rasterio.open(path, "w", count=spec.bands, dtype=spec.dtype, nodata=spec.nodata, **options) as file:
         _describe(file, spec)
 
 

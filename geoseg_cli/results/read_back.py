@@ -67,7 +67,7 @@ def _check_structure(file: Any, work: WorkRaster, layout: str | None) -> None:
     findings = {
         "layout": _has_layout(file, layout) and has_tiles(file),
         "grid": Grid(file.crs, file.transform, file.height, file.width) == spec.grid,
-        "bands": file.dtypes == ("uint8",) * spec.bands,
+        "bands": file.dtypes == (spec.dtype,) * spec.bands,
         "nodata": file.nodatavals == (spec.nodata,) * spec.bands,
         "scale": (file.scales, file.offsets) == ((spec.scale,) * spec.bands, (spec.offset,) * spec.bands),
         "descriptions": not spec.descriptions or file.descriptions == spec.descriptions,
@@ -118,12 +118,12 @@ def _check_overview(overview: Any, work: WorkRaster) -> None:
 
 
 def _overview_values(work: WorkRaster) -> npt.NDArray[np.bool_]:
-    """(bands, 256) bool, the values that an overview may hold."""
+    """(bands, V) bool, the values that an overview may hold."""
     allowed = work.present.copy()
     nodata = work.spec.nodata
     if work.spec.overview_resampling == "AVERAGE":
         for band in allowed:
-            valid = np.flatnonzero(band & (np.arange(256) != nodata))
+            valid = np.flatnonzero(band & (np.arange(band.size) != nodata))
             if valid.size:
                 band[valid[0] : valid[-1] + 1] = True
     allowed[:, nodata] = True

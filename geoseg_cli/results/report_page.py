@@ -249,7 +249,8 @@ def _overview_row(number: int, description: MapDescription, has_clouds: bool) ->
 def _view_facts(one: PageMap) -> dict[str, Any]:
     """What the script needs to know of a map."""
     shown, steps = one.picture.frame.shown, one.picture.frame.shown.gsd_m()
-    height, width = one.picture.labels.shape
+    labels = one.picture.labels
+    height, width = labels.shape
     return {
         "width": width,
         "height": height,
@@ -258,7 +259,7 @@ def _view_facts(one: PageMap) -> dict[str, Any]:
         "crs": printable(shown.crs.to_string()[:60]) if shown.crs else None,
         "digits": 5 if shown.is_geographic else 0,
         "metres": steps[1] if steps else None,
-        "labels": base64.b64encode(zlib.compress(one.picture.labels.tobytes(), 9)).decode(),
+        "labels": base64.b64encode(zlib.compress(labels.astype(f"<u{labels.itemsize}").tobytes(), 9)).decode(),
         "scene": None if one.scene is None else _image_address(one.scene),
     }
 

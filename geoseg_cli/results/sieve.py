@@ -21,6 +21,7 @@ from geoseg_cli.results.components import (
     find_components,
     pointed_at,
 )
+from geoseg_cli.rows import is_one_of
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -43,7 +44,7 @@ def sieve(source: LabelSource, height: int, nodata: int, min_px: int) -> LabelSo
     def cleaned() -> Iterator[Strip]:
         components = find_components(source, nodata, np.ones(height, np.int64), min_px)
         merged = merge_small(components, min_px)
-        values = np.append(merged.values, np.uint8(nodata))  # NONE finds the last one
+        values = np.append(merged.values, merged.values.dtype.type(nodata))  # NONE finds the last one
         for row, _, numbers in component_strips(source, nodata, merged):
             yield row, values[numbers]
 
@@ -94,18 +95,17 @@ def drop_small_objects(
     Returns:
         The cleaned map; each call makes two passes over the source.
     """
-    is_object = np.zeros(256, np.uint8)
-    is_object[[value for value in classes if value != nodata]] = 1
+    of_objects = [value for value in classes if value != nodata]
 
     def objects() -> Iterator[Strip]:
         for row, labels in source():
-            yield row, is_object[labels]
+            yield row, is_one_of(labels, of_objects).view(np.uint8)
 
     def cleaned() -> Iterator[Strip]:
         components = find_components(objects, 0, np.ones(height, np.int64))
         is_small = np.append(components.sizes < min_px, False)
         for (row, _, numbers), (_, labels) in zip(component_strips(objects, 0, components), source(), strict=True):
-            yield row, np.where(is_small[numbers], np.uint8(replacement), labels)
+            yield row, np.where(is_small[numbers], labels.dtype.type(replacement), labels)
 
     return cleaned
 

@@ -230,7 +230,7 @@ def _asset(description: MapDescription, asset: Asset | VectorAsset, href: str) -
             "classification:classes": class_objects(description),
             "geoseg:pixels_sha256": description.tags[PIXELS_TAG],
         }
-    number = {"data_type": "uint8", "nodata": spec.nodata}
+    number = {"data_type": spec.dtype, "nodata": spec.nodata}
     return {
         "href": href,
         "type": MEDIA_TYPES[asset.format],

@@ -17,7 +17,7 @@ from geoseg_cli.results.creation_options import RasterFormat
 from geoseg_cli.results.description import COUNTS_TAG, FORMAT_TAG, PIXELS_TAG, MapDescription
 from geoseg_cli.results.map_file import opened_map, read_map, row_windows
 from geoseg_cli.results.maps import Kind
-from geoseg_cli.results.raster import BLOCK_PX
+from geoseg_cli.results.raster import BLOCK_PX, palette_of
 from geoseg_cli.results.read_back import has_tiles
 from geoseg_cli.results.sidecars import sidecar_paths, sidecars
 from geoseg_cli.results.storage import storage_trouble
@@ -154,6 +154,8 @@ def _provenance(description: MapDescription) -> Problems:
 
 
 def _palette(file: Any, description: MapDescription) -> Problems:
+    if palette_of(description.legend) is None:
+        return ()
     try:
         colors = file.colormap(1)
     except ValueError:  # rasterio's way to say that there is none

@@ -244,7 +244,7 @@ class Resampled:
         probabilities = None
         if rows.probabilities is not None:
             probabilities = np.stack([np.where(valid, plane[places], np.float32(0)) for plane in rows.probabilities])
-        labels = np.where(valid, rows.labels[places], np.uint8(nodata))
+        labels = np.where(valid, rows.labels[places], rows.labels.dtype.type(nodata))
         confidence, seams = (
             None if plane is None else only_where(valid, plane[places]) for plane in (rows.confidence, rows.seams)
         )

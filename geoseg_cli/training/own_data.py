@@ -92,7 +92,9 @@ class _PairLabels:
     part: Part
 
     def read(self, window: Window) -> Mapping[Part, UInt8Array]:
-        return {self.part: read_labels(self.path, self.grid, self.legend.values, window, self.ignore)}
+        labels = read_labels(self.path, self.grid, self.legend.values, window, self.ignore)
+        # A configuration has no class values above 254.
+        return {self.part: labels.astype(np.uint8, casting="safe", copy=False)}
 
     def touches(self, window: Window) -> bool:
         return True

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from geoseg_cli.bundle import Bundle, InputSpec
-from geoseg_cli.catalog import legends
+from geoseg_cli.catalog import Legend, legends
 
 BANDS = InputSpec(bands=("red", "nir"), optional=("nir",), mean=(0.1, 0.3), stddev=(0.2, 0.4))
 CHANNELS, CLASSES = 3, 4
@@ -56,7 +56,7 @@ def make_graph(
         [convolution],
         "pixelwise",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (sizes[0], CLASSES, *sizes[2:]))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (sizes[0], len(network.bias), *sizes[2:]))],
         [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in tensors.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -81,14 +81,16 @@ def first_pixel_alone(network: Pixelwise) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_pixelwise_bundle(folder: Path, network: Pixelwise | None = None, **files: bytes) -> Bundle:
+def write_pixelwise_bundle(
+    folder: Path, network: Pixelwise | None = None, legend: Legend | None = None, **files: bytes
+) -> Bundle:
     """Write the bundle; ``files`` replaces the content of assets, and an empty one leaves the asset out."""
     network = network or draw_network()
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"weights": _weights(folder, network), "onnx": make_graph(network).SerializeToString(),
                 "golden": _golden(folder, network)} | files  # fmt: skip
     assets = {name: _store(folder / f"{name}.bin", content) for name, content in contents.items() if content}
-    (folder / "item.json").write_text(json.dumps(_card(assets)))
+    (folder / "item.json").write_text(json.dumps(_card(assets, legend or legends()["cloudsen12"])))
     return Bundle.open(folder)
 
 
@@ -113,15 +115,16 @@ def _store(path: Path, content: bytes) -> dict[str, Any]:
     return {"href": path.name, "file:checksum": f"1220{digest}", "file:size": len(content)}
 
 
-def _card(assets: dict[str, Any]) -> dict[str, Any]:
+def _card(assets: dict[str, Any], legend: Legend) -> dict[str, Any]:
     shape = {"dim_order": ["batch", "bands", "height", "width"], "data_type": "float32"}
     scaling = [{"type": "z-score", "mean": m, "stddev": s} for m, s in zip(BANDS.mean, BANDS.stddev, strict=True)]
+    classes = len(legend.classes)
     plane = {"name": "has_nir", "format": "geoseg-presence", "expression": "nir"}
     source = {"name": "pixels", "bands": ["red", "nir", plane], "input": {"shape": [-1, CHANNELS, -1, -1], **shape},
               "value_scaling": [*scaling, {"type": None}]}  # fmt: skip
-    target = {"name": "logits", "tasks": ["semantic-segmentation"], "result": {"shape": [-1, CLASSES, -1, -1], **shape},
-              "classification:classes": legends()["cloudsen12"].stac_classes()}  # fmt: skip
-    extras = {"task": "cloud", "legend": "cloudsen12", "tile_px": 64, "overlap_px": 16, "size_multiple": 1,
+    target = {"name": "logits", "tasks": ["semantic-segmentation"], "result": {"shape": [-1, classes, -1, -1], **shape},
+              "classification:classes": legend.stac_classes()}  # fmt: skip
+    extras = {"task": "cloud", "legend": legend.name, "tile_px": 64, "overlap_px": 16, "size_multiple": 1,
               "gsd_m": 10.0, "network": {"name": "pixelwise"}}  # fmt: skip
     properties = {"mlm:name": "pixelwise", "mlm:architecture": "one convolution", "mlm:total_parameters": 16,
                   "mlm:tasks": ["semantic-segmentation"], "mlm:input": [source], "mlm:output": [target],

@@ -164,7 +164,7 @@ ROWS = (
     Failure(
         39, "Class values that the file cannot hold",
         "Values are checked when the legend is read, and those of the map when it is read back.",
-        elsewhere=("tests/test_catalog.py::test_values_that_cannot_be_told_apart_in_uint8_are_refused",
+        elsewhere=("tests/test_catalog.py::test_values_that_cannot_be_told_apart_in_a_map_are_refused",
                    "tests/results/test_raster.py::test_checksums_counts_and_values_are_those_of_the_pixels"),
     ),
 )  # fmt: skip
