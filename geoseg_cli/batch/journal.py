@@ -148,10 +148,7 @@ class Journal:
         )
         line = json.dumps(self._fields(entry), allow_nan=False) + "\n"
         with self._lock, storage_trouble(self.home / FOLDER):
-            if self._stream is None:
-                self._stream = self._open()
-            self._stream.write(line.encode("ascii"))
-            os.fsync(self._stream.fileno())
+            self._append(line.encode("ascii"))
             _take(self._histories, entry)
 
     def close(self) -> None:
@@ -160,6 +157,19 @@ class Journal:
             if self._stream is not None:
                 self._stream.close()
                 self._stream = None
+
+    def _append(self, line: bytes) -> None:
+        if self._stream is None:
+            self._stream = self._open()
+        try:
+            while line:  # a disk that is nearly full takes a part
+                line = line[self._stream.write(line) or 0 :]
+            os.fsync(self._stream.fileno())
+        except BaseException:
+            # The next line begins a file of its own: behind half a line it would be lost as well.
+            self._stream.close()
+            self._stream = None
+            raise
 
     def _open(self) -> Any:
         folder = self.home / FOLDER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from geoseg_cli import engines, predict
 from geoseg_cli.batch.identity import Identities
 from geoseg_cli.batch.journal import FOLDER, History, Journal, merged
-from geoseg_cli.batch.rerun import Decision, decide, hash_of, hashes_of
+from geoseg_cli.batch.rerun import Decision, Wanted, decide, hash_of, hashes_of
 from geoseg_cli.batch.tasks import Failure, Outcome, Recipe, SceneTask, Status
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.errors import BusyError, GeosegError
+from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.lock import lock_path
+from geoseg_cli.results.workfolder import has_leftovers
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
@@ -131,6 +135,7 @@ class SceneRunner:
         self._models, self._watch, self._recipe, self._hide = models, watch, models.recipe, hide
         self._identities: Identities | None = None
         self._journals: dict[Path, Journal] = {}
+        self._hidden: dict[Path, list[str]] = {}
         self._lock = threading.Lock()
 
     def run(self, task: SceneTask, turn: Turn = NO_TURN) -> Outcome:
@@ -177,9 +182,21 @@ class SceneRunner:
         if decision == "keep":
             self._journal(task.home).write(task, "kept", files={task.place: hash_of(task.output)})
         if decision in ("unchanged", "keep"):
+            self._clean_up(task)
             return "unchanged", {"outputs": {"labels": str(task.output)}}
         self._models.opened()
         return "done", self._predict_and_tell(task, key, decision == "replace", turn).to_json()
+
+    def _clean_up(self, task: SceneTask) -> None:
+        """Remove what a run left that was killed when this scene's map had its name already."""
+        targets, folder = Wanted.of(task, self._recipe).all, task.place.parent
+        with self._lock:
+            if folder not in self._hidden:  # listed once: a folder may hold many scenes
+                self._hidden[folder] = [name for name in os.listdir(folder) if name.startswith(".")]
+        hidden = self._hidden[folder]
+        if any(has_leftovers(target, hidden) or lock_path(target).name in hidden for target in targets):
+            with suppress(GeosegError), OutputTransaction(targets, overwrite=True) as transaction:
+                transaction.adopt(None)
 
     def decide(self, task: SceneTask) -> tuple[Decision, str]:
         """What would become of a scene that a journal is kept for, and its key.

@@ -26,6 +26,7 @@ def command(
     mask_clouds: o.MaskClouds = False,
     clouds_as: o.CloudsAs = "nodata",
     cloud_model: o.CloudModelName = None,
+    trust: o.Trust = None,
     engine: o.EngineName = "auto",
     device: o.Device = "auto",
     precision: o.Precision = "auto",

@@ -22,6 +22,7 @@ def command(
     fail_fast: b.FailFast = False,
     retries: b.Retries = 2,
     model: o.Model = None,
+    trust: o.Trust = None,
     engine: o.EngineName = "auto",
     device: o.Device = "auto",
     precision: o.Precision = "auto",

@@ -113,7 +113,9 @@ class Request:
         bundle = _bundle_for(self.task, self.model)
         options = self.predict_options(bundle.legend)
         refuse_bad_options(options, bundle.legend)
-        engine = EngineOptions(engine=given["engine"], device=given["device"], precision=given["precision"])
+        engine = EngineOptions(given["engine"], given["device"], given["precision"], trust=given["trust"])
+        if given["trust"] is not None and not bundle.holds_program:
+            raise UsageError(f"--trust means nothing: bundle {bundle.name} holds no program", "leave it out")
         clouds = None
         if given.get("mask_clouds"):
             masks = _bundle_for("cloud", given["cloud_model"] or DEFAULT_CLOUD_MODEL, "--cloud-model")

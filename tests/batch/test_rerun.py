@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from geoseg_cli.results.lock import lock_path
+from geoseg_cli.results.workfolder import WorkFolder
 from tests.batch.conftest import Mask, Run, hashes, journal_lines, lines_of, scenes_in
 from tests.test_predict import random_scene, read
 
@@ -129,6 +134,22 @@ def test_a_run_that_ended_between_publishing_and_telling_is_known_by_its_hashes(
     assert set(mask(folder, "--out-dir", out).values()) == {"unchanged"}
     (out / "a_cloudmask.json").unlink()  # as where the run ended before its last rename
     assert mask(folder, "--out-dir", out) == {"a.tif": "done", "b.tif": "unchanged", "c.tif": "unchanged"}
+
+
+def test_what_a_run_left_that_was_killed_behind_its_last_rename_goes_though_the_map_is_unchanged(
+    mask: Mask, folder: Path, out: Path
+) -> None:
+    mask(folder, "--out-dir", out)
+    names = {path.name for path in out.iterdir()}
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:  # its number is nobody's afterwards
+        pass
+    part = WorkFolder.beside(out / "a_cloudmask.tif").path.name.replace(f"-{os.getpid()}-", f"-{process.pid}-")
+    (out / part / "aside").mkdir(parents=True)
+    (out / part / "aside" / "0").write_text("an old map")
+    for name in ("a_cloudmask.tif", "b_cloudmask.json"):
+        lock_path(out / name).write_text(json.dumps({"pid": process.pid, "host": platform.node()}))
+    assert set(mask(folder, "--out-dir", out).values()) == {"unchanged"}
+    assert {path.name for path in out.iterdir()} == names
 
 
 @pytest.mark.parametrize("what", ["scene", "model", "damage"])
