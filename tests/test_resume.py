@@ -59,7 +59,9 @@ def engine(classes: int = 4, act: Callable[[int], None] = lambda tile: None) -> 
 
 
 def options(folder: Path, **more: Any) -> PredictOptions:
-    return PredictOptions(**{"tile_px": 64, "batch": 1, "overlap_px": 16, "written_at": WRITTEN, "overwrite": True} | more)
+    return PredictOptions(
+        **{"tile_px": 64, "batch": 1, "overlap_px": 16, "written_at": WRITTEN, "overwrite": True} | more
+    )
 
 
 def run(

@@ -23,7 +23,7 @@ PREFIX, CONFIG_VARIABLE = "GEOSEG", "GEOSEG_CONFIG"
 _NEVER = {"help", "version", "config", "install_completion", "show_completion"}
 _OF_ITSELF = "config"
 """The command that shows this has no settings of its own."""
-_GUARDED_STARTS, _GUARDED = ("allow_", "trust", "insecure"), {"overwrite", "force", "scheduler"}
+_GUARDED_STARTS, _GUARDED = ("allow_", "trust", "insecure", "tls_"), {"overwrite", "force", "scheduler"}
 """Parameters that a file found in a folder may not set: it can have come with somebody's data."""
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 

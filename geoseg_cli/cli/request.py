@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.cli import to_stdout
+from geoseg_cli.cli import fleet, to_stdout
 from geoseg_cli.cli.map_options import accuracy_of, cleaning_of
 from geoseg_cli.cli.options import read_gsd, read_size, scene_options
 from geoseg_cli.errors import StorageError, UsageError
@@ -67,6 +67,7 @@ class Request:
                 raise UsageError(f"--output and --{name.replace('_', '-')} exclude each other", "give one of them")
         if given.get("skip_existing") and given["overwrite"]:
             raise UsageError("--skip-existing and --overwrite exclude each other", "give one of them")
+        fleet.refuse_idle_options(given)
         _refuse_files_for_many(given, "several scenes" if len(given["scenes"]) > 1 else "")
         if given["output"] in to_stdout.NAMES:
             to_stdout.refuse_to_mix(given)
@@ -97,7 +98,9 @@ class Request:
         _refuse_files_for_many(given, "the folder or list holds several scenes" if len(units) > 1 else "")
         if given["output"]:
             units = tuple(replace(unit, output=given["output"]) for unit in units)
-        return naming.tasks(units, found.is_batch)
+        # A part of a run, and what runs elsewhere, is told in a journal even where it is one scene.
+        keep_journal = found.is_batch or bool(given.get("shard") or given.get("scheduler"))
+        return naming.tasks(units, keep_journal)
 
     def recipe(self) -> Recipe:
         """What is done to each scene; what cannot be used ends the command before its first scene.
@@ -113,7 +116,7 @@ class Request:
         bundle = _bundle_for(self.task, self.model)
         options = self.predict_options(bundle.legend)
         refuse_bad_options(options, bundle.legend)
-        engine = EngineOptions(engine=given["engine"], device=given["device"], precision=given["precision"])
+        engine = EngineOptions(given["engine"], given["device"], given["precision"], given.get("threads", 0))
         clouds = None
         if given.get("mask_clouds"):
             masks = _bundle_for("cloud", given["cloud_model"] or DEFAULT_CLOUD_MODEL, "--cloud-model")

@@ -6,13 +6,13 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.cli import logs, to_stdout
+from geoseg_cli.cli import fleet, logs, to_stdout
 from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.live_table import LiveTable
 from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, Request, put
@@ -20,9 +20,9 @@ from geoseg_cli.cli.run_messages import BatchWatch, Summary, further_decisions, 
 from geoseg_cli.errors import GeosegError, UsageError
 
 if TYPE_CHECKING:
-    from geoseg_cli.batch.scene_run import Models, SceneRunner
+    from geoseg_cli.batch.models import Models
+    from geoseg_cli.batch.scene_run import SceneRunner
     from geoseg_cli.batch.tasks import Outcome, Recipe, SceneTask
-    from geoseg_cli.job import Job
     from geoseg_cli.predict import PredictReport
 
 
@@ -39,6 +39,10 @@ def run_request(request: Request) -> None:
         return
     messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
     tasks = request.tasks()
+    if request.given.get("shard"):
+        scenes = len(tasks)
+        tasks, shard = fleet.shard_of(tasks, request.given["shard"])
+        messages.note(f"shard {shard}: {len(tasks)} of {scenes} scenes")
     recipe = request.recipe()
     for loss in recipe.options.cleaning.to_json().get("legend", {}).get("losses", ()):
         messages.note(f"lost: {loss}")
@@ -71,7 +75,8 @@ def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messag
 
 
 def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages) -> PredictReport:
-    from geoseg_cli.batch.scene_run import EngineTrouble, Models, SceneRunner
+    from geoseg_cli.batch.models import EngineTrouble, Models
+    from geoseg_cli.batch.scene_run import SceneRunner
 
     _refuse_report_in_sidecar(task, recipe)
     logs.about(_shown(task))
@@ -89,28 +94,16 @@ def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Me
 
 def _run_many(tasks: list[SceneTask], recipe: Recipe, request: Request, messages: Messages) -> None:
     """Many scenes: those that can be done are done, the others are named."""
-    from geoseg_cli.batch.run import RunOptions, run_batch
-    from geoseg_cli.batch.scene_run import EngineTrouble, Models, SceneRunner
-
-    given = request.given
-    # What the user allows in memory is for all that is under way.
-    at_once = 1 if recipe.options.max_memory_bytes is not None or len(tasks) == 1 else 2
-    options = RunOptions(given.get("fail_fast", False), given.get("retries", 2), at_once)
     for task in tasks:
         _refuse_report_in_sidecar(task, recipe)
     summary = Summary(len(tasks))
     with messages.log(), LiveTable(messages, len(tasks)) as table:
         watch = BatchWatch(messages, table)
-        models = Models(recipe, watch)
-        with closing(SceneRunner(models, watch, logs.redaction().text)) as runner, closing(models):
-            try:
-                with closing(run_batch(tasks, runner, options)) as outcomes:
-                    for outcome in outcomes:
-                        summary.add(outcome)
-                        watch.ended(outcome)
-                        _put_outcome(outcome, given["json"])
-            except EngineTrouble as trouble:
-                raise trouble.error from trouble
+        with fleet.running(tasks, recipe, request.given, watch) as outcomes:
+            for outcome in outcomes:
+                summary.add(outcome)
+                watch.ended(outcome)
+                _put_outcome(outcome, request.given["json"])
     summary.tell(messages)
     if not summary.is_good:
         sys.exit(SOME_FAILED_EXIT_CODE)
@@ -125,7 +118,8 @@ def _put_outcome(outcome: Outcome, as_json: bool) -> None:
 
 def _plan_all(tasks: list[SceneTask], recipe: Recipe, request: Request, messages: Messages) -> None:
     """Print what would be done; nothing is written."""
-    from geoseg_cli.batch.scene_run import Models, SceneRunner
+    from geoseg_cli.batch.models import Models
+    from geoseg_cli.batch.scene_run import SceneRunner
 
     models = Models(recipe, _OneScene(messages, None))
     runner, failed = SceneRunner(models, _OneScene(messages, None)), 0
@@ -161,7 +155,7 @@ def _plan(task: SceneTask, runner: SceneRunner, models: Models, messages: Messag
     with open_for(task.scene, models.bundle, options, clouds) as job:
         if task.home is None or task.output.parent.is_dir():
             check_outputs(job, task.output)
-        _announce(messages, task, job)
+        _announce(messages, task, job.decisions())
         jobs = (job,) if job.clouds is None else (job, job.clouds)
         plans = [one.memory(usable_cores(), 1 / len(jobs)) for one in jobs]
         for plan in plans:
@@ -202,19 +196,19 @@ class _OneScene:
     def begin(self, task: SceneTask) -> None:
         logs.about(_shown(task))
 
-    def announce(self, task: SceneTask, job: Job) -> None:
-        _announce(self._messages, task, job)
+    def announce(self, task: SceneTask, decisions: Mapping[str, Any]) -> None:
+        _announce(self._messages, task, decisions)
 
     def progress(self, task: SceneTask, done_px: int, total_px: int) -> None:
         if self._progress is not None:
             self._progress(done_px, total_px)
 
-    def finished(self, task: SceneTask, report: PredictReport) -> None:
+    def finished(self, task: SceneTask, not_finite: int) -> None:
         return
 
 
-def _announce(messages: Messages, task: SceneTask, job: Job) -> None:
-    decisions = job.decisions()
+def _announce(messages: Messages, task: SceneTask, decisions: Mapping[str, Any]) -> None:
+    decisions = dict(decisions)
     messages.decisions(decisions, Path(_shown(task)), task.output)
     for line in further_decisions(decisions):
         messages.note(f"  {line}")
