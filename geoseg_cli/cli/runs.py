@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messag
 def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages) -> PredictReport:
     from geoseg_cli.batch.scene_run import EngineTrouble, Models, SceneRunner
 
-    _refuse_report_in_sidecar(task, recipe)
+    _refuse_streams_as_outputs(task, recipe)
     logs.about(_shown(task))
     with _told(task, request), messages.log(), messages.progress(_name(task)) as progress:
         watch = _OneScene(messages, progress)
@@ -102,7 +102,7 @@ def _run_many(tasks: list[SceneTask], recipe: Recipe, request: Request, messages
     at_once = 1 if recipe.options.max_memory_bytes is not None or len(tasks) == 1 else 2
     options = RunOptions(given.get("fail_fast", False), given.get("retries", 2), at_once)
     for task in tasks:
-        _refuse_report_in_sidecar(task, recipe)
+        _refuse_streams_as_outputs(task, recipe)
     summary = Summary(len(tasks))
     with messages.log(), LiveTable(messages, len(tasks)) as table:
         watch = BatchWatch(messages, table)
@@ -225,22 +225,26 @@ def _announce(messages: Messages, task: SceneTask, job: Job) -> None:
         messages.note(f"  {line}")
 
 
-def _refuse_report_in_sidecar(task: SceneTask, recipe: Recipe) -> None:
-    """Refuse a report that the shell writes where a sidecar goes: publishing the sidecar would lose it."""
+def _refuse_streams_as_outputs(task: SceneTask, recipe: Recipe) -> None:
+    """Refuse a report that the shell writes, or a log, where an output goes: publishing that would lose it."""
+    from geoseg_cli.job import targets_of
     from geoseg_cli.results.sidecars import sidecar_paths
 
-    if not recipe.options.sidecars:
-        return
-    try:
+    options = recipe.options
+    beside = list(sidecar_paths(task.output).values()) if options.sidecars else []
+    vectors = [options.polygons] if options.polygons else []
+    log = logs.file()
+    with suppress(OSError, ValueError):
         stdout = os.fstat(sys.stdout.fileno())
-    except (OSError, ValueError):
-        return
-    for path in sidecar_paths(task.output).values():
-        if os.path.exists(path) and os.path.samestat(stdout, os.stat(path)):
-            raise UsageError(
-                f"standard output goes to {path}, which lies beside the map and is written by the run itself",
-                "send it to a file of another name, or add --no-sidecar",
-            )
+        for path in beside:
+            if os.path.exists(path) and os.path.samestat(stdout, os.stat(path)):
+                raise UsageError(
+                    f"standard output goes to {path}, which lies beside the map and is written by the run itself",
+                    "send it to a file of another name, or add --no-sidecar",
+                )
+    for path in (*targets_of(task.output, options).values(), *vectors, *beside):
+        if log is not None and os.path.exists(path) and os.path.exists(log) and os.path.samefile(log, path):
+            raise UsageError(f"the log goes to {path}, which the run itself writes", "give --log-file another name")
 
 
 def _scene_field(task: SceneTask) -> dict[str, str]:

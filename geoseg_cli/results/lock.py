@@ -262,7 +262,7 @@ class _Held:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         try:
             said = json.loads(os.read(self._descriptor, 4096))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return said if isinstance(said, dict) else {}
 
@@ -282,7 +282,7 @@ def _is_gone(holder: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no system has a process of such a number
         return True
     except PermissionError:
         pass

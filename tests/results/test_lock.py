@@ -52,6 +52,22 @@ def left(out: Path, **said: Any) -> None:
 
 
 @pytest.mark.usefixtures("any_system")
+def test_a_lock_of_a_process_that_no_system_has_is_taken_over(out: Path) -> None:
+    left(out, pid=10**40)
+    with OutputLock([out]):
+        assert json.loads(lock_path(out).read_text())["pid"] == os.getpid()
+
+
+@posix
+@pytest.mark.parametrize("text", ["[" * 4000, "junk", "[1]", ""])
+def test_a_lock_of_nobody_that_says_nothing_is_taken_over(out: Path, text: str) -> None:
+    lock_path(out).write_text(text)
+    os.utime(lock_path(out), (0, 0))
+    with OutputLock([out]):
+        assert json.loads(lock_path(out).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.usefixtures("any_system")
 def test_a_second_run_is_refused_and_told_who_holds_the_output_since_when(out: Path) -> None:
     with OutputLock([out]):
         said = json.loads(lock_path(out).read_text())
