@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.catalog import NODATA, LandClass, Legend
-from geoseg_cli.errors import InputMissingError, ModelError
+from geoseg_cli.errors import AccessError, InputMissingError, ModelError
 from geoseg_cli.shipped import CARD_FILE as CARD_FILE
 from geoseg_cli.shipped import bundle_folders as bundle_folders
 
@@ -335,6 +335,11 @@ class ModelCard(_Open):
         bands = tuple(band for band in source.bands if isinstance(band, str))
         optional = tuple(band.expression for band in source.bands if isinstance(band, PresencePlane))
         scaling = source.value_scaling[: len(bands)]
+        if unknown := [band for band in optional if band not in bands]:
+            raise ModelError(
+                f"card {self.id}: a plane tells whether a scene has {unknown[0]!r}, which is no band of the input",
+                "make the bands and the presence planes of mlm:input agree",
+            )
         spec = InputSpec(bands, optional, tuple(s.mean for s in scaling), tuple(s.stddev for s in scaling))
         if len(source.value_scaling) != spec.channels or source.input.shape != [-1, spec.channels, -1, -1]:
             raise ModelError(
@@ -431,12 +436,33 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _refuse_file(path: Path) -> None:
+    """Say why a model is not taken from a single file.
+
+    Raises:
+        AccessError: It is a pickle, or an archive of torch that holds some.
+        ModelError: It is another file.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(2)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}", "give the folder of a bundle") from error
+    if head[:1] == b"\x80" or head == b"PK":
+        raise AccessError(
+            f"{path} holds code: opening a pickle, a checkpoint, TorchScript or .pt2 runs what its author put there",
+            "give the folder of a bundle, whose weights are safetensors or ONNX",
+        )
+    raise ModelError(f"{path} is a file, not a bundle", "give the folder that holds item.json")
+
+
 def find_bundle(name_or_folder: str) -> Bundle:
     """Open a bundle by its name or folder; a name of a shipped bundle wins.
 
     Raises:
         InputMissingError: No such bundle.
-        ModelError: Its card does not fit.
+        AccessError: It is a file that holds code.
+        ModelError: Its card does not fit, or it is another file.
     """
     shipped = {folder.name: folder for folder in bundle_folders()}
     if name_or_folder in shipped:
@@ -444,5 +470,7 @@ def find_bundle(name_or_folder: str) -> Bundle:
     folder = Path(name_or_folder)
     if folder.is_dir():
         return Bundle.open(folder)
+    if folder.is_file():
+        _refuse_file(folder)
     known = ", ".join(shipped) or "none"
     raise InputMissingError(f"no bundle named or at {name_or_folder!r}", f"shipped bundles: {known}")

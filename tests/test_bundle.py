@@ -202,3 +202,10 @@ def test_the_readme_of_a_shipped_bundle_says_what_its_card_says(folder: Path) ->
     assert card.extras.training["data"]
     assert set(card.extras.metrics) >= {"network", "forest", "notes"}
     assert card.extras.metrics["weights_sha256"] == Bundle.open(folder).sha256("weights")
+
+
+def test_a_presence_plane_of_a_band_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    card = fields()
+    card["properties"]["mlm:input"][0]["bands"][2]["expression"] = "swir16"
+    with pytest.raises(ModelError, match="swir16"):
+        _ = Bundle.open(write_bundle(tmp_path / "b", card)).input_spec

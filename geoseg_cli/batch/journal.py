@@ -17,6 +17,7 @@ event                 meaning
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import secrets
@@ -29,9 +30,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geoseg_cli.batch.tasks import SceneTask, shown
+from geoseg_cli.errors import OutputError
 from geoseg_cli.results.storage import storage_trouble
 
 FOLDER = ".geoseg"
+MOST_PROCESSES = 1 << 31
+"""No system numbers its processes further."""
 Event = Literal["started", "publishing", "done", "kept", "failed"]
 
 
@@ -134,7 +138,7 @@ class Journal:
         """
         with self._lock:
             for path in sorted((self.home / FOLDER).glob("journal-*.jsonl")):
-                if path == self._own:
+                if path == self._own or not path.is_file():  # a pipe would be waited for
                     continue
                 entries, self._read_bytes[path] = _entries_from(path, self._read_bytes.get(path, 0), self.home)
                 for entry in entries:
@@ -162,14 +166,14 @@ class Journal:
             AccessError, StorageError: The folder does not take it.
         """
         task = task.for_any_process()
-        entry = Entry(
-            event, time.time(), shown(task.scene), task.output, process=os.getpid(), host=platform.node(), **fields
-        )
-        line = json.dumps(self._fields(entry), allow_nan=False) + "\n"
         with self._lock, storage_trouble(self.home / FOLDER):
             if self._stream is None:
                 self._stream = self._open()
-            self._stream.write(line.encode("ascii"))
+            entry = Entry(
+                event, self._now(task.output), shown(task.scene), task.output,
+                process=os.getpid(), host=platform.node(), **fields,
+            )  # fmt: skip
+            self._stream.write((json.dumps(self._fields(entry), allow_nan=False) + "\n").encode("ascii"))
             os.fsync(self._stream.fileno())
             _take(self._histories, entry)
 
@@ -180,7 +184,14 @@ class Journal:
                 self._stream.close()
                 self._stream = None
 
+    def _now(self, output: Path) -> float:
+        """The time of a new line: later than all that is known of the output, though a clock was set back."""
+        known = self._histories.get(output)
+        return max(time.time(), math.nextafter(known.last.time_s, math.inf)) if known else time.time()
+
     def _open(self) -> Any:
+        if not self.home.is_dir():
+            raise OutputError(f"there is no folder {self.home}", f"make it first: mkdir -p {self.home}")
         folder = self.home / FOLDER
         folder.mkdir(exist_ok=True)
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -253,13 +264,14 @@ def _parsed(line: bytes, home: Path) -> Entry | None:
             home / name: StoredFile(str(stored["sha256"]), int(stored["size"]))
             for name, stored in fields.get("files", {}).items()
         }
-        return Entry(
+        entry = Entry(
             fields["event"], float(fields["time"]), str(fields["scene"]), home / str(fields["output"]),
             str(fields.get("key", "")), files, float(fields.get("seconds", 0)), dict(fields.get("error", {})),
             int(fields.get("process", 0)), str(fields.get("host", "")),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return entry if math.isfinite(entry.time_s) and 0 <= entry.process < MOST_PROCESSES else None
 
 
 def _take(histories: dict[Path, History], entry: Entry) -> None:

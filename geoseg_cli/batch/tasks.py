@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoseg_cli.errors import BusyError, GeosegError, StorageError, WorkerDiedError
+from geoseg_cli.errors import BusyError, EngineError, GeosegError, StorageError, WorkerDiedError
 
 if TYPE_CHECKING:
     from geoseg_cli.cloud_masking import HiddenAs
@@ -102,6 +102,8 @@ class Failure:
             scene: Where.
             hide: Takes out of a text what nobody else should read.
         """
+        if isinstance(error, MemoryError):
+            error = EngineError("the memory is not enough for this scene", "use a smaller --tile, or --max-memory")
         if not isinstance(error, GeosegError):
             text = hide(f"internal error: {type(error).__name__}: {error}")
             return cls("Bug", text, "run this scene alone with -vv and report it", 70)
@@ -148,6 +150,14 @@ class Outcome:
         error = {"error": self.failure.to_json()} if self.failure else {}
         own = {"scene": shown(self.task.scene), "output": str(self.task.output)}
         return own | self.report | {"scene": own["scene"], "status": self.status} | error
+
+
+def is_file_name(text: str) -> bool:
+    """Whether the system could take a text as a name at all."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a pair of surrogates, as JSON can hold
+        return False
 
 
 def is_address(scene: Path) -> bool:

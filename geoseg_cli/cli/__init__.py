@@ -19,7 +19,7 @@ from geoseg_cli.cli import configured, logs
 from geoseg_cli.cli.commands import LazyCommands
 from geoseg_cli.cli.messenger import Messenger
 from geoseg_cli.cli.options import Version
-from geoseg_cli.errors import GeosegError
+from geoseg_cli.errors import EngineError, GeosegError
 from geoseg_cli.printable import printable
 
 LINES = "\n"
@@ -67,6 +67,8 @@ def _run(given: Sequence[str], name: str | None) -> None:
         app(list(given), prog_name=name, obj=given)
     except GeosegError as error:
         _fail(error)
+    except MemoryError:
+        _fail(EngineError("the memory is not enough for this scene", "use a smaller --tile, or a larger --max-memory"))
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error}"
         bug = GeosegError(text, "run with -vv and report what it prints")
@@ -85,8 +87,15 @@ def _prepare_process() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job, wants it so
             signal.signal(number, _interrupted)
+    sys.unraisablehook = _unraisable
     # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def _unraisable(trouble: sys.UnraisableHookArgs) -> None:
+    """Leave out the traceback of rasterio's logger where GDAL quotes bytes of a damaged file that are no text."""
+    if trouble.object != "rasterio._env.log_error":
+        sys.__unraisablehook__(trouble)
 
 
 def _fail(error: GeosegError) -> NoReturn:

@@ -362,6 +362,21 @@ AllowDriver = Annotated[
         help="Open a GDAL virtual raster. It makes GDAL read other files: only for those that you made.",
     ),
 ]
+RequireCrs = Annotated[
+    bool,
+    typer.Option(
+        "--require-crs",
+        rich_help_panel=READING,
+        help="Refuse a scene without a coordinate reference system instead of mapping it without one.",
+    ),
+]
+Sandbox = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox",
+        help="Run in a process with limits on memory, time and files and, where the system allows, without network.",
+    ),
+]
 MaxPixels = Annotated[
     int | None,
     typer.Option(
@@ -420,14 +435,14 @@ def read_gsd(text: str) -> float | Literal["auto", "native"]:
     return metres
 
 
-def read_size(text: str) -> int | None:
-    """Bytes as ``--max-memory`` says; None for auto."""
+def read_size(text: str, option: str = "--max-memory") -> int | None:
+    """Bytes as an option such as ``--max-memory`` says; None for auto."""
     if text == "auto":
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     size = float(match[1]) * 1024.0 ** " KMGT".index(match[2].upper() or " ") if match else 0.0
     if not 1 <= size < 2**63:
-        raise UsageError(f"--max-memory {text!r} is no size", "use auto, or a number of bytes such as 800M or 2G")
+        raise UsageError(f"{option} {text!r} is no size", "use auto, or a number of bytes such as 800M or 2G")
     return int(size)
 
 
@@ -486,6 +501,7 @@ def scene_options(given: dict[str, Any], drop: tuple[str, ...] = ()) -> SceneOpt
         sidecars=given.get("sidecars", False),
         allow_network=given.get("allow_network", False),
         drivers=check_drivers(tuple(given.get("allow_driver") or ())),
+        require_crs=given.get("require_crs", False),
     )
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg_cli.cli import fleet, logs, to_stdout
 from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.live_table import LiveTable
+from geoseg_cli.cli.options import read_size
 from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, Request, put
 from geoseg_cli.cli.run_messages import BatchWatch, Summary, further_decisions, tell_report
 from geoseg_cli.errors import GeosegError, UsageError
@@ -34,6 +35,10 @@ def run_request(request: Request) -> None:
     # Said in our own words, once, with the other warnings about the scene.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     request.predict_options()  # wrong values end the run before its first scene
+    if request.given["sandbox"]:
+        from geoseg_cli.cli.sandbox import run_sandboxed
+
+        run_sandboxed(request.given, read_size(request.given["max_memory"]))
     if request.given["output"] in to_stdout.NAMES:
         _run_to_stdout(request)
         return
@@ -78,7 +83,7 @@ def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Me
     from geoseg_cli.batch.models import EngineTrouble, Models
     from geoseg_cli.batch.scene_run import SceneRunner
 
-    _refuse_report_in_sidecar(task, recipe)
+    _refuse_streams_as_outputs(task, recipe)
     logs.about(_shown(task))
     with _told(task, request), messages.log(), messages.progress(_name(task)) as progress:
         watch = _OneScene(messages, progress)
@@ -95,7 +100,7 @@ def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Me
 def _run_many(tasks: list[SceneTask], recipe: Recipe, request: Request, messages: Messages) -> None:
     """Many scenes: those that can be done are done, the others are named."""
     for task in tasks:
-        _refuse_report_in_sidecar(task, recipe)
+        _refuse_streams_as_outputs(task, recipe)
     summary = Summary(len(tasks))
     with messages.log(), LiveTable(messages, len(tasks)) as table:
         watch = BatchWatch(messages, table)
@@ -214,22 +219,26 @@ def _announce(messages: Messages, task: SceneTask, decisions: Mapping[str, Any])
         messages.note(f"  {line}")
 
 
-def _refuse_report_in_sidecar(task: SceneTask, recipe: Recipe) -> None:
-    """Refuse a report that the shell writes where a sidecar goes: publishing the sidecar would lose it."""
+def _refuse_streams_as_outputs(task: SceneTask, recipe: Recipe) -> None:
+    """Refuse a report that the shell writes, or a log, where an output goes: publishing that would lose it."""
+    from geoseg_cli.job import targets_of
     from geoseg_cli.results.sidecars import sidecar_paths
 
-    if not recipe.options.sidecars:
-        return
-    try:
+    options = recipe.options
+    beside = list(sidecar_paths(task.output).values()) if options.sidecars else []
+    vectors = [options.polygons] if options.polygons else []
+    log = logs.file()
+    with suppress(OSError, ValueError):
         stdout = os.fstat(sys.stdout.fileno())
-    except (OSError, ValueError):
-        return
-    for path in sidecar_paths(task.output).values():
-        if os.path.exists(path) and os.path.samestat(stdout, os.stat(path)):
-            raise UsageError(
-                f"standard output goes to {path}, which lies beside the map and is written by the run itself",
-                "send it to a file of another name, or add --no-sidecar",
-            )
+        for path in beside:
+            if os.path.exists(path) and os.path.samestat(stdout, os.stat(path)):
+                raise UsageError(
+                    f"standard output goes to {path}, which lies beside the map and is written by the run itself",
+                    "send it to a file of another name, or add --no-sidecar",
+                )
+    for path in (*targets_of(task.output, options).values(), *vectors, *beside):
+        if log is not None and os.path.exists(path) and os.path.exists(log) and os.path.samefile(log, path):
+            raise UsageError(f"the log goes to {path}, which the run itself writes", "give --log-file another name")
 
 
 def _scene_field(task: SceneTask) -> dict[str, str]:

@@ -15,7 +15,7 @@ from geoseg_cli.ahead import usable_cores
 from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number
-from geoseg_cli.engines.graph import GraphTensor, check_contract, read_graph, tensor_names
+from geoseg_cli.engines.graph import GraphTensor, check_answer, check_contract, read_graph, tensor_names
 from geoseg_cli.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ class OnnxEngine:
         self._pool = ThreadPoolExecutor(self.batch_tiles, "geoseg-onnx") if device == "cpu" else None
         self._limit = 0
         self._session: Any = self._open_session()
-        check_contract(bundle, _describe(self._session.get_inputs()), _describe(self._session.get_outputs()))
+        self._bundle = bundle
+        self._size = check_contract(bundle, *map(_describe, (self._session.get_inputs(), self._session.get_outputs())))
+        if device != "cpu" and not self._size.is_free:
+            raise EngineError(f"on {device} the onnx engine runs graphs of free size only", "use --device cpu")
 
     def run(self, pixels: FloatArray) -> FloatArray:
         """Run the graph; arrays as :meth:`geoseg_cli.engines.Engine.run`.
@@ -97,10 +100,13 @@ class OnnxEngine:
             self._pool.shutdown()
 
     def _run_tile(self, pixels: FloatArray, logits: FloatArray, tile: int) -> None:
+        one = self._size.fit(pixels[tile : tile + 1], f"bundle {self._bundle.name}: the graph")
         try:
-            logits[tile] = self._session.run([self._output], {self._input: pixels[tile : tile + 1]})[0][0]
+            answer = self._session.run([self._output], {self._input: one})[0]
         except Exception as error:  # ONNX Runtime's errors have no common class below Exception
             raise _translate(error) from error
+        check_answer(self._bundle, answer, (len(one), self._classes, *one.shape[2:]))
+        logits[tile] = answer[0, :, : pixels.shape[2], : pixels.shape[3]]
 
     def _run_on_cuda(self, pixels: FloatArray, logits: FloatArray) -> None:
         start = 0
@@ -191,7 +197,10 @@ def _preload_cuda() -> str:
 
 
 def _describe(tensors: list[Any]) -> list[GraphTensor]:
-    return [GraphTensor(tensor.name, tensor.type, tuple(tensor.shape)) for tensor in tensors]
+    try:
+        return [GraphTensor(tensor.name, tensor.type, tuple(tensor.shape)) for tensor in tensors]
+    except UnicodeDecodeError as error:
+        raise ModelError("the graph's names are no text", "restore the bundle, or export it again") from error
 
 
 def _halve_batch(shape: tuple[int, ...], error: Exception) -> int:

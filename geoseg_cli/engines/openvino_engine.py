@@ -151,7 +151,12 @@ def _open_graph(bundle: Bundle) -> Any:
             f"OpenVINO cannot run the graph of bundle {bundle.name}: {_last_line(error)}",
             "use --engine onnx or torch",
         ) from error
-    check_contract(bundle, [_describe(side) for side in model.inputs], [_describe(side) for side in model.outputs])
+    sides = ([_describe(side) for side in model.inputs], [_describe(side) for side in model.outputs])
+    if not check_contract(bundle, *sides).is_free:
+        raise EngineError(
+            f"OpenVINO runs graphs of free size only; that of bundle {bundle.name} takes {sides[0][0]}",
+            "use --engine onnx or torch",
+        )
     return model
 
 

@@ -117,6 +117,10 @@ def compile_for(model: Any, shape: tuple[int, ...], precision: str, streams: int
     """
     fixed = model.clone()
     fixed.reshape([1, *shape])
+    answer = fixed.output(0).get_partial_shape()
+    # OpenVINO does not say so where an answer does not fill the array that was made for it.
+    if answer.is_dynamic or [size.get_length() for size in answer][2:] != list(shape[1:]):
+        raise RuntimeError(f"the answer to a tile of {list(shape)} has the shape {answer}")
     settings = {
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
         "NUM_STREAMS": streams,

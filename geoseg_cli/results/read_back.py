@@ -55,11 +55,17 @@ def can_have_overviews(grid: Grid) -> bool:
     return grid.width > 1
 
 
+def _has_layout(file: Any, layout: str | None) -> bool:
+    """Whether GDAL calls the layout so; it does not name that of uncompressed files of several bands."""
+    named = file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")
+    return bool(named == layout or (named is None and file.compression is None and file.count > 1))
+
+
 def _check_structure(file: Any, work: WorkRaster, layout: str | None) -> None:
     spec = work.spec
     needs_overviews = max(file.shape) > max(BLOCK_PX, *file.block_shapes[0]) and can_have_overviews(spec.grid)
     findings = {
-        "layout": file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == layout and has_tiles(file),
+        "layout": _has_layout(file, layout) and has_tiles(file),
         "grid": Grid(file.crs, file.transform, file.height, file.width) == spec.grid,
         "bands": file.dtypes == ("uint8",) * spec.bands,
         "nodata": file.nodatavals == (spec.nodata,) * spec.bands,

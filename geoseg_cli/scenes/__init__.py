@@ -65,6 +65,7 @@ class SceneOptions:
         allow_network: Whether addresses may be read.
         sidecars: Whether ``.aux.xml`` and world files beside a GeoTIFF or JPEG 2000 file say what it lacks.
         drivers: GDAL drivers to allow beyond the safe ones: ``VRT``.
+        require_crs: Whether a scene without a coordinate reference system is refused.
     """
 
     bands: tuple[str, ...] | None = None
@@ -78,6 +79,7 @@ class SceneOptions:
     saturated: bool = True
     allow_network: bool = False
     drivers: tuple[str, ...] = ()
+    require_crs: bool = False
     sidecars: bool = False
 
 
@@ -265,15 +267,17 @@ def open_scene(
         InputError: It is of no known layout, or (as a subclass) its grid, bands or numbers cannot be used.
         StorageError: It is truncated or damaged.
     """
+    options = options or SceneOptions()
     if not isinstance(path, Path):
         from geoseg_cli.scenes.array_scene import open_array
 
-        return open_array(path, input_spec, options, gsd_m)
+        scene = open_array(path, input_spec, options, gsd_m)
+        _refuse_missing_crs(scene.grid, scene.path, options)
+        return scene
     from geoseg_cli.scenes.layouts import find_product
     from geoseg_cli.scenes.parts import Validity
     from geoseg_cli.scenes.stack import Stack, open_stack
 
-    options = options or SceneOptions()
     path = path if is_remote(str(path)) else path.absolute()
     product = find_product(path, options)
     match = match_product(product, input_spec, options)
@@ -281,6 +285,7 @@ def open_scene(
     shared = beside.source if beside is not None and isinstance(beside.source, Stack) else None
     stack = open_stack(product, match.held_numbers, gsd_m, rules, options.max_pixels, shared)
     try:
+        _refuse_missing_crs(stack.grid, product.path, options)
         identities = {member: FileIdentity.of(member) for member in product.members}
         radiometry = decide_radiometry(options.radiometry, gather_evidence(product, match, stack))
         means = [input_spec.mean[input_spec.bands.index(name)] for name in match.held_names]
@@ -288,6 +293,14 @@ def open_scene(
     except BaseException:
         stack.close()
         raise
+
+
+def _refuse_missing_crs(grid: Grid, path: Path, options: SceneOptions) -> None:
+    if options.require_crs and grid.crs is None:
+        raise GridError(
+            f"{path} has no CRS",
+            "write the right one into it: gdal_edit.py -a_srs EPSG:NNNN FILE; or drop --require-crs",
+        )
 
 
 def match_product(product: Product, spec: InputSpec, options: SceneOptions) -> BandMatch:

@@ -366,5 +366,6 @@ def _say_bands(spec: InputSpec, count: int) -> str:
     example = ",".join((*spec.bands, *(SKIP for _ in range(count)))[:count])
     return (
         f"name the file's bands in their order, {SKIP} to skip one, such as --bands {example};"
-        f" the model needs {_counted(needed)}"
+        f" the model needs {_counted(needed)}; or take one reflectance everywhere for a band that is not there, at your"
+        f" own risk: --fill {needed[0]}=VALUE"
     )

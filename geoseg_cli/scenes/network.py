@@ -9,9 +9,11 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-from geoseg_cli.errors import InputError, InputMissingError, StorageError
+from geoseg_cli.errors import BusyError, GeosegError, InputError, InputMissingError
 
 _SCHEMES: Final = {"https": "/vsicurl/https://", "http": "/vsicurl/http://", "s3": "/vsis3/", "gs": "/vsigs/"}
+_NOT_THERE: Final = "404|410"
+_TRY_AGAIN: Final = "try again later; if it lasts, download it, compare sizes and give the file"
 _ADDRESS: Final = re.compile(r"^(https?|s3|gs):/{1,2}(?=[^/])")
 TIMEOUT_S: Final = 30
 GDAL_OPTIONS: Final = {
@@ -70,12 +72,24 @@ def address_of(path: Path) -> Path | str:
     return path if match is None else redacted(f"{match[1]}://{name[match.end() :]}")
 
 
+def network_error(path: Path, error: BaseException) -> GeosegError:
+    """What GDAL could not open or read on a network: missing, or trouble that may pass."""
+    if re.search(rf"HTTP response code: {_NOT_THERE}", str(error)):
+        return InputMissingError(f"{address_of(path)}: there is no such file on that server", "check the address")
+    return BusyError(f"{address_of(path)} cannot be read over the network: {_without_addresses(error)}", _TRY_AGAIN)
+
+
+def _without_addresses(error: BaseException) -> str:
+    """GDAL repeats addresses or their ends, and with them what is secret in them."""
+    return re.sub(r"\S*[?@]\S*", "...", str(error))
+
+
 def read_remote(address: str, most_bytes: int, is_allowed: bool) -> bytes:
     """Fetch a small text from http or https.
 
     Raises:
         InputError: Networks are not allowed, the scheme is another, or the text is longer than ``most_bytes``.
-        InputMissingError, StorageError: It is not there, or cannot be fetched.
+        InputMissingError, BusyError: It is not there, or cannot be fetched now.
     """
     refuse_network(address, is_allowed)
     match = _ADDRESS.match(address)
@@ -86,9 +100,11 @@ def read_remote(address: str, most_bytes: int, is_allowed: bool) -> bytes:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # the scheme was checked above
             text: bytes = answer.read(most_bytes + 1)
     except urllib.error.HTTPError as error:
-        raise InputMissingError(f"{redacted(url)}: the server says {error.code}", "check the address") from error
+        if re.fullmatch(_NOT_THERE, str(error.code)):
+            raise InputMissingError(f"{redacted(url)}: the server says {error.code}", "check the address") from error
+        raise BusyError(f"{redacted(url)} cannot be fetched: the server says {error.code}", _TRY_AGAIN) from error
     except OSError as error:
-        raise StorageError(f"{redacted(url)} cannot be fetched: {error}", "check the network") from error
+        raise BusyError(f"{redacted(url)} cannot be fetched: {error}", _TRY_AGAIN) from error
     except (http.client.HTTPException, ValueError) as error:
         # Its text may hold a password out of the address.
         raise InputError(f"{redacted(url)} cannot be fetched", "give an address without a user's name") from error

@@ -28,7 +28,7 @@ from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, 
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.archive import verify_member
 from geoseg_cli.scenes.integrity import refuse_others, refuse_others_than
-from geoseg_cli.scenes.network import GDAL_OPTIONS, redacted
+from geoseg_cli.scenes.network import GDAL_OPTIONS, is_remote, network_error, redacted
 from geoseg_cli.scenes.product import Driver
 from geoseg_cli.scenes.sidecars import ignored_sidecars
 
@@ -97,7 +97,9 @@ class RasterFile:
         # GDAL decodes blocks of JPEG 2000 beside each other, with a thread for each core unless it is told otherwise.
         self.decodes_beside = dataset.driver == "JP2OpenJPEG"
         self._threads: int | None = None
-        self._is_pixel_interleaved = dataset.interleaving == Interleaving.pixel
+        # GDAL 3.10 looks for it in all boxes of a JPEG 2000 file, for ever where one has a crafted length; all bands of
+        # such a block are decoded together anyway.
+        self._is_pixel_interleaved = self.decodes_beside or dataset.interleaving == Interleaving.pixel
 
     def share(self) -> RasterFile:
         """The same open file for one more user, who closes it as well: what one decodes is in GDAL's cache for all."""
@@ -250,6 +252,12 @@ def open_raster(
         GeosegError: As :func:`open_geotiff` does.
     """
     path = Path(name)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: its name is not UTF-8, and GDAL opens no other", "rename it, or give a link with another name"
+        ) from error
     if name.startswith("/vsizip/"):
         verify_member(name)
     if name.startswith("/vsi"):
@@ -398,6 +406,8 @@ def _open_errors(path: Path) -> Iterator[None]:
     except GeosegError:
         raise
     except (RasterioError, CPLE_BaseError, ValueError, OverflowError) as error:
+        if is_remote(str(path)):
+            raise network_error(path, error) from error
         raise StorageError(
             f"{path}: this raster cannot be opened, it is truncated or damaged ({error})",
             "copy or download it again and compare sizes",
@@ -409,6 +419,8 @@ def _read_errors(path: Path, window: Window) -> Iterator[None]:
     try:
         yield
     except (RasterioError, CPLE_BaseError, ValueError) as error:
+        if is_remote(str(path)):
+            raise network_error(path, error.__cause__ or error) from error
         raise StorageError(
             f"{path}: cannot read rows {window.row} to {window.row_stop - 1}, columns {window.col} to"
             f" {window.col_stop - 1}: the file is truncated or damaged ({error.__cause__ or error})",
@@ -442,9 +454,10 @@ def _grid(dataset: Any, path: Path) -> Grid:
     if (points or dataset.rpcs) and (crs is None or transform.is_identity):
         kind = f"{points} ground control points" if points else "rational polynomial coefficients"
         option = "-tps" if points else "-rpc"
+        anyway = "; to map it as it lies, without a place on Earth: gdal_translate -nogcp" if points else ""
         raise GridError(
             f"{path} is not on a map grid: it carries only {kind}",
-            f"warp it first: gdalwarp {option} -t_srs EPSG:NNNN -r near {path.name} warped.tif",
+            f"warp it first: gdalwarp {option} -t_srs EPSG:NNNN -r near {path.name} warped.tif{anyway}",
         )
     if transform.is_degenerate or not all(math.isfinite(number) for number in transform[:6]):
         raise GridError(

@@ -113,6 +113,8 @@ def test_a_torn_journal_costs_at_most_the_scenes_of_its_torn_lines(mask: Mask, f
     whole = journal.read_bytes()
     journal.write_bytes(whole[:-1])  # the last line feed: what it ends may be cut
     assert set(mask(folder, "--out-dir", out).values()) == {"unchanged"}, "its hashes were told before"
+    for later in set((out / ".geoseg").glob("journal-*.jsonl")) - {journal}:
+        later.unlink()  # the second run told once more what the torn line had said
     first = whole.index(b'"publishing"')
     journal.write_bytes(whole[: first + 20])
     found = mask(folder, "--out-dir", out, code=1)

@@ -286,11 +286,13 @@ def test_every_reading_option_reaches_the_library(options_of: Any) -> None:
         *("--gsd", "12.5", "--bounds", "1 2 3 4", "--bounds-crs", "EPSG:4326", "--crop", "--sensor", "Landsat-8"),
         *("--fill", "swir16=0.25", "--fill", "B5 = 0", "--valid", "any", "--saturated", "nodata"),
         *("--allow-network", "--allow-driver", "VRT", "--nodata", "none", "--bands", "red, -", "--radiometry", "dn"),
+        *("--require-crs", "--max-pixels", "1000", "--sidecars"),
     )
     assert found == PredictOptions(
         scene=SceneOptions(
             bands=("red", "-"), radiometry="dn", nodata=None, fill=(("swir16", 0.25), ("b5", 0.0)),
-            sensor="landsat-8", valid="any", saturated=False, allow_network=True, drivers=("VRT",),
+            sensor="landsat-8", valid="any", saturated=False, allow_network=True, drivers=("VRT",), require_crs=True,
+            max_pixels=1000, sidecars=True,
         ),
         gsd=12.5, bounds=(1, 2, 3, 4), bounds_crs="EPSG:4326", crop=True,
     )  # fmt: skip

@@ -62,6 +62,25 @@ def make_graph(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def first_pixel_alone(network: Pixelwise) -> bytes:
+    """A graph that answers one pixel, by sizes that depend on the numbers: no shape inference can tell."""
+    model = make_graph(network)
+    model.graph.node[0].output[0] = "all"
+    constants = {"zero": np.float32(0), "ones": np.ones(2, np.int64), "starts": np.zeros(2, np.int64),
+                 "axes": np.array([2, 3])}  # fmt: skip
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items())
+    model.graph.node.extend(
+        (
+            helper.make_node("Mul", ["pixels", "zero"], ["zeros"]),
+            helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
+            helper.make_node("Cast", ["sum"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Add", ["whole", "ones"], ["ends"]),
+            helper.make_node("Slice", ["all", "starts", "ends", "axes"], ["logits"]),
+        )
+    )
+    return bytes(model.SerializeToString())
+
+
 def write_pixelwise_bundle(folder: Path, network: Pixelwise | None = None, **files: bytes) -> Bundle:
     """Write the bundle; ``files`` replaces the content of assets, and an empty one leaves the asset out."""
     network = network or draw_network()

@@ -19,6 +19,7 @@ from tests.engines.pixelwise import (
     Pixelwise,
     draw_network,
     draw_pixels,
+    first_pixel_alone,
     make_graph,
     write_pixelwise_bundle,
 )
@@ -69,8 +70,6 @@ def bundle_with(folder: Path, **graph: Any) -> Bundle:
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
-        ({"sizes": ("batch", CHANNELS, 256, 256)}, r"pixels tensor\(float\) \['batch', 3, 256, 256\]"),
-        ({"sizes": (1, CHANNELS, "height", "width")}, r"\[1, 3, 'height', 'width'\]"),
         ({"sizes": ("batch", "channels", "height", "width")}, r"'channels'.*\[any, 3, any, any\]"),
         ({"name": "image"}, "image .*the card wants pixels"),
     ],
@@ -79,6 +78,24 @@ def test_a_graph_that_does_not_fit_the_card_is_refused(tmp_path: Path, graph: di
     with pytest.raises(ModelError, match=words) as caught:
         OnnxEngine(bundle_with(tmp_path, **graph))
     assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize("sizes", [(1, 16, 24), (4, "height", "width"), ("batch", 16, 24), (2, 20, "width")])
+@pytest.mark.parametrize("shape", [(16, 24), (5, 3), (16, 1)])
+def test_a_graph_of_fixed_size_answers_as_one_of_any_size(
+    tmp_path: Path, sizes: tuple[Any, ...], shape: tuple[int, int]
+) -> None:
+    batch, height, width = sizes
+    network, pixels = draw_network(), draw_pixels(3, CHANNELS, *shape)
+    engine = OnnxEngine(bundle_with(tmp_path, sizes=(batch, CHANNELS, height, width)))
+    np.testing.assert_allclose(engine.run(pixels), network.answer(pixels), atol=1e-5)
+
+
+def test_a_tile_larger_than_a_fixed_size_is_refused_with_the_size_that_fits(tmp_path: Path) -> None:
+    engine = OnnxEngine(bundle_with(tmp_path, sizes=("batch", CHANNELS, 16, 24)))
+    with pytest.raises(ModelError, match="tiles of 16 x 24 px, not of 17 x 24 px") as caught:
+        engine.run(draw_pixels(1, CHANNELS, 17, 24))
+    assert "--tile 16" in caught.value.hint
 
 
 def test_a_graph_with_other_channels_or_classes_is_refused(tmp_path: Path) -> None:
@@ -115,6 +132,20 @@ def test_weights_in_another_file_are_refused_before_the_runtime_reads_them(
     monkeypatch.setattr(onnxruntime, "InferenceSession", None)
     with pytest.raises(ModelError, match="other files"):
         OnnxEngine(write_pixelwise_bundle(tmp_path, onnx=model.SerializeToString()))
+
+
+def test_an_answer_of_another_size_is_refused_and_not_spread_over_the_tile(tmp_path: Path, network: Pixelwise) -> None:
+    bundle = write_pixelwise_bundle(tmp_path / "b", network, onnx=first_pixel_alone(network))
+    with pytest.raises(ModelError, match=r"answers \[1, 4, 1, 1\] where \[1, 4, 8, 8\] is wanted") as caught:
+        OnnxEngine(bundle).run(draw_pixels(1, 3, 8, 8))
+    assert caught.value.exit_code == 78
+
+
+def test_names_in_the_graph_that_are_no_text_are_refused(tmp_path: Path, network: Pixelwise) -> None:
+    content = make_graph(network).SerializeToString().replace(b"height", b"he\xb1ght")
+    bundle = write_pixelwise_bundle(tmp_path / "b", network, onnx=content)
+    with pytest.raises(ModelError, match="no text"):
+        OnnxEngine(bundle)
 
 
 def test_pixels_that_the_graph_cannot_take_end_with_69(pixelwise: Bundle) -> None:

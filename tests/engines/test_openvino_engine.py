@@ -21,6 +21,7 @@ from tests.engines.pixelwise import (
     Pixelwise,
     draw_network,
     draw_pixels,
+    first_pixel_alone,
     make_graph,
     write_pixelwise_bundle,
 )
@@ -167,8 +168,7 @@ def bundle_with(folder: Path, **graph: Any) -> Bundle:
 @pytest.mark.parametrize(
     ("graph", "words"),
     [
-        ({"sizes": ("batch", CHANNELS, 256, 256)}, r"pixels tensor\(float\) \['any', 3, 256, 256\]"),
-        ({"sizes": (1, CHANNELS, "height", "width")}, r"\[1, 3, 'any', 'any'\]"),
+        ({"sizes": ("batch", "channels", "height", "width")}, r"the card wants pixels"),
         ({"name": "image"}, "image .*the card wants pixels"),
     ],
 )
@@ -176,6 +176,19 @@ def test_a_graph_that_does_not_fit_the_card_is_refused(tmp_path: Path, graph: di
     with pytest.raises(ModelError, match=words) as caught:
         OpenVinoEngine(bundle_with(tmp_path, **graph))
     assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        (("batch", CHANNELS, 256, 256), r"pixels tensor\(float\) \['any', 3, 256, 256\]"),
+        ((1, CHANNELS, "height", "width"), r"\[1, 3, 'any', 'any'\]"),
+    ],
+)
+def test_a_graph_of_fixed_size_is_left_to_another_engine(tmp_path: Path, sizes: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(EngineError, match=words) as caught:
+        OpenVinoEngine(bundle_with(tmp_path, sizes=sizes))
+    assert "--engine onnx" in caught.value.hint
 
 
 def test_a_truncated_graph_is_refused(tmp_path: Path) -> None:
@@ -223,6 +236,14 @@ def test_pixels_that_the_graph_cannot_take_end_with_69_and_the_engine_still_runs
         engine.run(draw_pixels(1, CHANNELS + 1, 8, 8))
     pixels = draw_pixels(2, CHANNELS, 8, 8)
     np.testing.assert_allclose(engine.run(pixels), network.answer(pixels), atol=1e-5)
+
+
+def test_an_answer_of_another_size_is_refused_and_not_left_as_the_memory_was(
+    tmp_path: Path, network: Pixelwise
+) -> None:
+    bundle = write_pixelwise_bundle(tmp_path / "b", network, onnx=first_pixel_alone(network))
+    with pytest.raises(EngineError, match="the answer to a tile of"):
+        OpenVinoEngine(bundle).run(draw_pixels(1, CHANNELS, 8, 8))
 
 
 def test_a_closed_engine_runs_no_more(pixelwise: Bundle) -> None:

@@ -281,6 +281,17 @@ def test_creation_options_of_the_user_replace_ours(grid, make_cog):
         assert (overview.read() == 20).all()
 
 
+@pytest.mark.parametrize("bands", [1, 4])
+def test_rasters_without_compression_are_cogs_of_any_number_of_bands(grid, make_cog, bands):
+    """GDAL leaves the name of the layout out of uncompressed files of several bands."""
+    pixels = np.random.default_rng(0).integers(0, 251, (bands, 700, 900)).astype(np.uint8)
+    path = make_cog(RasterSpec(grid(700, 900), bands=bands, overview_resampling="AVERAGE"), pixels, COMPRESS="NONE")
+    assert cog_validate(path, strict=True, quiet=True)[0]
+    with rasterio.open(path) as file:
+        assert file.compression is None
+        assert np.array_equal(file.read(), pixels)
+
+
 def test_blocks_larger_than_the_image_need_no_overviews(grid, labels, make_cog):
     path = make_cog(RasterSpec(grid(700, 700)), labels(700, 700)[None], BLOCKSIZE="1024")
     with rasterio.open(path) as file:

@@ -412,6 +412,13 @@ def test_saturated_numbers_are_lost_where_asked_for() -> None:
     assert np.argwhere(~scene.read(scene.grid.window).valid).tolist() == [[2, 2]]
 
 
+def test_an_array_without_a_crs_is_refused_where_one_is_required() -> None:
+    options = SceneOptions(radiometry="dn", require_crs=True)
+    open_scene(make_array(), SPEC, options=options).close()
+    with pytest.raises(GridError, match="has no CRS"):
+        open_scene(make_array(crs=None), SPEC, options)
+
+
 def test_an_array_larger_than_allowed_is_refused() -> None:
     with pytest.raises(InputError, match=r"px; up to 10 pixels are accepted"):
         open_array(make_array(), SPEC, SceneOptions(radiometry="dn", max_pixels=10))

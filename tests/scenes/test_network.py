@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from geoseg_cli.bundle import InputSpec
-from geoseg_cli.errors import GeosegError, InputError, InputMissingError, StorageError
+from geoseg_cli.errors import BusyError, GeosegError, InputError, InputMissingError
 from geoseg_cli.grid import Window
 from geoseg_cli.scenes import SceneOptions, open_scene
 from geoseg_cli.scenes import network as network_module
@@ -249,7 +249,7 @@ def test_a_text_longer_than_expected_is_refused(server: Server) -> None:
 
 
 def test_a_server_that_does_not_answer_is_named_without_secrets() -> None:
-    with pytest.raises(StorageError, match="cannot be fetched") as refusal:
+    with pytest.raises(BusyError, match="cannot be fetched") as refusal:
         read_remote("http://127.0.0.1:9/item.json?sig=SECRET", 100, is_allowed=True)
     assert "SECRET" not in str(refusal.value)
 
@@ -275,7 +275,7 @@ def test_a_server_that_fails_during_the_read_is_an_error_and_no_zeros(server: Se
     file = open_raster(f"/vsicurl/{server.address}/big.tif", "GTiff")
     try:
         server.broken = True
-        with pytest.raises(StorageError, match="rows 600 to 699"):
+        with pytest.raises(BusyError, match="cannot be read over the network"):
             file.read((1,), Window(600, 600, 100, 100))
     finally:
         file.close()
