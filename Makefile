@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint format scenes bundles clean
+.PHONY: demo test test-all fuzz faults guarantees pinned supply lint format scenes bundles clean
 
 demo: .venv/runtime
 	$(BIN)/python scripts/demo.py
@@ -12,6 +12,32 @@ test: .venv/development
 
 test-all: .venv/development
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not peer"
+
+# Damaged files of every kind; about ten minutes on two cores.
+fuzz: .venv/development
+	$(BIN)/python -m tests.fuzz --cases 20000
+
+# ENOSPC, EIO and kill -9 at every write and rename of small runs; about half an hour on two cores.
+faults: .venv/development
+	$(BIN)/python -m tests.faults
+
+# What is promised, and what was measured: G1 to G12 in one table; add --quick for smaller numbers.
+guarantees: .venv/development
+	$(BIN)/python scripts/guarantees.py
+
+# The packages of requirements/ with their hashes, and nothing else (docs/supply_chain.md).
+pinned:
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/linux-x86_64-cp311.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch .venv/runtime .venv/development
+
+# Licences, a wheel made twice, and known vulnerabilities (3: the service could not be asked).
+supply: .venv/development
+	$(BIN)/python -m pip install --quiet --group supply
+	$(BIN)/python scripts/supply_chain.py licences
+	$(BIN)/python scripts/supply_chain.py wheel
+	$(BIN)/python scripts/supply_chain.py audit || test $$? -eq 3
 
 lint: .venv/development
 	$(BIN)/ruff check .

@@ -27,10 +27,12 @@ from rasterio.transform import Affine
 
 from geoseg_cli import engines
 from geoseg_cli.batch.inputs import find_scenes
+from geoseg_cli.batch.models import Models
 from geoseg_cli.batch.naming import Naming
-from geoseg_cli.batch.run import RunOptions, run_batch
-from geoseg_cli.batch.scene_run import Models, SceneRunner
+from geoseg_cli.batch.run import run_batch
+from geoseg_cli.batch.scene_run import SceneRunner
 from geoseg_cli.batch.tasks import Outcome, Recipe
+from geoseg_cli.batch.todo import RunOptions
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import EngineOptions
 from geoseg_cli.engines.fake_engine import IdentityEngine

@@ -49,6 +49,9 @@ HEAVY = {
         "bench.plain",
         "bench.synthetic",
     },
+    "dask": {"batch.dask_cluster"},
+    "distributed": {"batch.dask_cluster", "batch.dask_run", "batch.dask_worker"},
+    "dask_jobqueue": {"batch.dask_cluster"},
     "typer": {"cli"},
     "click": {"rio_plugin"},
     "rich": {"cli"},
@@ -171,6 +174,7 @@ def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
         "xarray",
         "rioxarray",
         "pyproj",
+        "distributed",
     }
 
 

@@ -375,7 +375,8 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a folder", f"name a file, such as {target / 'map.tif'}")
     # A link that leads nowhere is replaced; one to /dev/stdout means what it leads to.
-    if os.path.exists(target) and not target.is_file():
+    is_system = target.is_symlink() and os.readlink(target).startswith("/proc/")
+    if is_system or (os.path.exists(target) and not target.is_file()):
         raise OutputError(f"{target} is a device or a pipe", "name a file; a map is written as a whole, not streamed")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessError(f"{target}: no permission to write in {folder}", "choose another folder for the output")
