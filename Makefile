@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all fuzz pinned supply lint format scenes bundles clean
+.PHONY: demo test test-all fuzz faults guarantees pinned supply lint format scenes bundles clean
 
 demo: .venv/runtime
 	$(BIN)/python scripts/demo.py
@@ -16,6 +16,14 @@ test-all: .venv/development
 # Damaged files of every kind; about ten minutes on two cores.
 fuzz: .venv/development
 	$(BIN)/python -m tests.fuzz --cases 20000
+
+# ENOSPC, EIO and kill -9 at every write and rename of small runs; about half an hour on two cores.
+faults: .venv/development
+	$(BIN)/python -m tests.faults
+
+# What is promised, and what was measured: G1 to G12 in one table; add --quick for smaller numbers.
+guarantees: .venv/development
+	$(BIN)/python scripts/guarantees.py
 
 # The packages of requirements/ with their hashes, and nothing else (docs/supply_chain.md).
 pinned:

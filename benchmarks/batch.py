@@ -27,10 +27,12 @@ from rasterio.transform import Affine
 
 from geoseg_cli import engines
 from geoseg_cli.batch.inputs import find_scenes
+from geoseg_cli.batch.models import Models
 from geoseg_cli.batch.naming import Naming
-from geoseg_cli.batch.run import RunOptions, run_batch
-from geoseg_cli.batch.scene_run import Models, SceneRunner
+from geoseg_cli.batch.run import run_batch
+from geoseg_cli.batch.scene_run import SceneRunner
 from geoseg_cli.batch.tasks import Outcome, Recipe
+from geoseg_cli.batch.todo import RunOptions
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import EngineOptions
 from geoseg_cli.engines.fake_engine import IdentityEngine
@@ -46,6 +48,7 @@ class Silence:
     """A watch that tells nothing."""
 
     def note(self, text: str) -> None: ...
+    def begin(self, task: Any) -> None: ...
     def announce(self, task: Any, job: Any) -> None: ...
     def progress(self, task: Any, done_px: int, total_px: int) -> None: ...
     def finished(self, task: Any, report: Any) -> None: ...

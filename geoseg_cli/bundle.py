@@ -427,6 +427,12 @@ class Bundle:
             )
         return path
 
+    @property
+    def holds_program(self) -> bool:
+        """Whether the weights are no data but a program, an archive of torch.export."""
+        weights = self.card.assets.get("weights")
+        return weights is not None and weights.href.lower().endswith(".pt2")
+
     def sha256(self, asset: str) -> str:
         """SHA-256 of an asset as the card states it, lower-case hex."""
         return self.card.assets[asset].checksum[4:]

@@ -8,6 +8,7 @@
     │   └── GridError        65   not on a map grid: ground control points only, wrong resolution
     ├── InputMissingError    66   there is no such file
     ├── EngineError          69   the engine or device that was asked for does not run here
+    ├── WorkerDiedError      71   the process that ran a scene died
     ├── OutputError          73   the output exists or cannot be created
     ├── StorageError         74   the disk is full, or a file is truncated
     ├── BusyError            75   another run holds the output, or a network is down: may pass
@@ -71,6 +72,12 @@ class EngineError(GeosegError):
     """The engine or device that was asked for does not run here."""
 
     exit_code = 69
+
+
+class WorkerDiedError(GeosegError):
+    """The process that ran a scene died, however often it was tried."""
+
+    exit_code = 71
 
 
 class OutputError(GeosegError):

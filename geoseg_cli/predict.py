@@ -384,8 +384,15 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         "GEOSEG_DEVICE": engine.device,
         "GEOSEG_PRECISION": engine.precision,
         **_threshold_tag(job.options),
+        **_trusted_tag(job, engine),
         **legend_tags(job.legend),
     }
+
+
+def _trusted_tag(job: Job, engine: Engine) -> dict[str, str]:
+    """The hash of a program that made the map, and that somebody trusted."""
+    runs_it = job.bundle.holds_program and asset_of(engine.name) == "weights"
+    return {"GEOSEG_TRUSTED": job.bundle.sha256("weights")} if runs_it else {}
 
 
 def _threshold_tag(options: PredictOptions) -> dict[str, str]:

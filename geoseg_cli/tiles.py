@@ -100,7 +100,7 @@ class TilePlan:
             UsageError: ``tile_px`` or ``overlap_px`` cannot be used.
         """
         if tile_px < 1 or tile_px % multiple:
-            nearest = max(multiple, round(tile_px / multiple) * multiple)
+            nearest = max(multiple, (tile_px + multiple // 2) // multiple * multiple)
             raise UsageError(
                 f"a tile of {tile_px} px does not fit the model, which needs a multiple of {multiple}",
                 f"use --tile {nearest}",

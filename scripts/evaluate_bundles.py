@@ -34,6 +34,7 @@ from validation_cases import NOTES, Case, UInt8Array, cloud_cases, land_cover_ca
 
 from geoseg_cli.bundle import CARD_FILE, README_FILE, Bundle, CardConfusion
 from geoseg_cli.engines import Engine, EngineOptions, choose_engine
+from geoseg_cli.engines.fidelity import METRIC
 from geoseg_cli.errors import GeosegError, UsageError
 from geoseg_cli.export.card import store_confusion
 from geoseg_cli.export.readme import MODEL_TITLES, describe_in_words
@@ -87,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder of the bundle")
     parser.add_argument("--data", type=Path, required=True, help="folder that holds training/ and validation/")
-    parser.add_argument("--engine", choices=("auto", "torch", "onnx"), default="auto")
+    parser.add_argument("--engine", choices=("auto", "torch", "onnx", "openvino"), default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scenes", type=int, default=60, help="simulated scenes to measure on")
     parser.add_argument("--no-forest", action="store_true", help="leave the random forest out")
@@ -287,7 +288,12 @@ def update_card(folder: Path, report: Report) -> None:
     """Write the figures into the card and the README; checksums are of other files and stay true."""
     path = folder / CARD_FILE
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    card["properties"]["mlm:hyperparameters"]["geoseg"]["metrics"] = report
+    extras = card["properties"]["mlm:hyperparameters"]["geoseg"]
+    # What another script measured of reduced precisions stays, as long as the weights are the same.
+    old = extras.get("metrics", {})
+    is_same = old.get("weights_sha256") == report["weights_sha256"]
+    kept = {METRIC: old[METRIC]} if is_same and METRIC in old else {}
+    extras["metrics"] = {**kept, **report}
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)

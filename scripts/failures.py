@@ -34,7 +34,12 @@ geoseg: scene.tif: nothing says what its uint16 numbers mean
 
 Exit codes: 0 done, 1 some scenes of several failed, 2 the command line, 65 the scene cannot be used, 66 it is not
 there, 69 engine or device do not run, 70 a mistake of geoseg, 73 the output exists or cannot be created, 74 reading or
-writing failed, 75 may pass: try again, 77 no permission, 78 the model does not fit; 130 and 143 after a signal.
+writing failed, 75 may pass: try again, 77 no permission, or a model that would run code, 78 the model does not fit; 130
+and 143 after a signal.
+
+Scenes, archives and models that were made to do harm have a table of their own with code and reason for each,
+`tests/hostile/attacks.py`, run by `tests/hostile/test_hostile.py`; files that are damaged at random are `tests/fuzz`,
+and every operation of the disk that can fail is `tests/faults` ([guarantees.md](guarantees.md)).
 
 `tests/failures/` holds the table; this page is written from it by `python scripts/failures.py`. In the commands below
 `geoseg cloudmask SCENE -o map.tif` stands before the options; tests are those of

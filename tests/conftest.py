@@ -25,10 +25,11 @@ _OF_THE_TESTS = {"GEOSEG_REAL_DATA", "GEOSEG_S2CLOUDLESS_PYTHON"}
 for name in [name for name in os.environ if name.startswith("GEOSEG_") and name not in _OF_THE_TESTS]:
     del os.environ[name]
 os.environ["GEOSEG_CONFIG"] = os.devnull
-os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).resolve().parent / "no_configuration_here")
 # Nor what earlier runs on this machine found out.
-_CACHE = tempfile.TemporaryDirectory(prefix="geoseg-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHE.name
+_OWN = tempfile.TemporaryDirectory(prefix="geoseg-tests-")
+os.environ["XDG_CONFIG_HOME"], os.environ["XDG_CACHE_HOME"] = f"{_OWN.name}/config", f"{_OWN.name}/cache"
+# Threads of two test processes that wait for each other cost more than they bring: OpenMP's spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell's background job begins with these ignored, and so would all that the tests start.
 for number in (signal.SIGINT, signal.SIGHUP):

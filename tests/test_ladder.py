@@ -36,7 +36,7 @@ STAGES = {"scenes", "batches", "engines", "mosaic", "results"}
 ALLOWED_BETWEEN_STAGES: set[tuple[str, str]] = set()
 
 HEAVY = {
-    "torch": {"engines.torch_engine", "networks", "training", "export"},
+    "torch": {"engines.torch_engine", "engines.trusted", "networks", "training", "export"},
     "onnxruntime": {"engines.onnx_engine", "engines.devices", "export"},
     "openvino": set(),  # engines.openvino_graph alone loads it, by name, without its telemetry
     "rasterio": {
@@ -49,6 +49,9 @@ HEAVY = {
         "bench.plain",
         "bench.synthetic",
     },
+    "dask": {"batch.dask_cluster"},
+    "distributed": {"batch.dask_cluster", "batch.dask_run", "batch.dask_worker"},
+    "dask_jobqueue": {"batch.dask_cluster"},
     "typer": {"cli"},
     "click": {"rio_plugin"},
     "rich": {"cli"},
@@ -171,6 +174,7 @@ def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
         "xarray",
         "rioxarray",
         "pyproj",
+        "distributed",
     }
 
 

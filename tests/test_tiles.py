@@ -78,7 +78,7 @@ def test_the_last_tile_lies_flush_with_the_edge() -> None:
     assert (last.row_stop, last.col_stop) == (1000, 777)
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(250, 0), (256, 129), (256, -1), (0, 0)])
+@pytest.mark.parametrize(("tile", "overlap"), [(250, 0), (256, 129), (256, -1), (0, 0), (10**400 + 1, 0)])
 def test_tiles_that_cannot_be_used_are_refused_with_the_nearest_that_can(tile: int, overlap: int) -> None:
     with pytest.raises(UsageError) as caught:
         TilePlan.cover(1000, 1000, tile, overlap, 32)

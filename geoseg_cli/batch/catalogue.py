@@ -17,12 +17,14 @@ from typing import Any
 from urllib.parse import urljoin
 
 from geoseg_cli.batch.journal import FOLDER
+from geoseg_cli.batch.tasks import is_file_name
 from geoseg_cli.errors import InputError, UsageError
 from geoseg_cli.results.storage import storage_trouble
 
 TABLE_SUFFIXES = (".parquet", ".geoparquet")
 PATH_COLUMNS = ("path", "location")
 _MOST_BYTES = 1 << 30
+_MAKE_AGAIN = "make the catalogue again"
 _FIELDS = frozenset(
     {"id", "assets", "links", "bbox", "geometry", "type", "stac_version", "stac_extensions", "collection"}
 )
@@ -46,8 +48,9 @@ def items_of(catalogue: Path) -> list[Mapping[str, Any]] | None:
         return None  # opening it as a scene tells what is wrong
     if not isinstance(parsed, dict) or parsed.get("type") != "FeatureCollection":
         return None
+    features = parsed.get("features")
     found: list[Mapping[str, Any]] = [
-        item for item in parsed.get("features", ()) if isinstance(item, dict) and "assets" in item
+        item for item in (features if isinstance(features, list) else ()) if isinstance(item, dict) and "assets" in item
     ]
     if not found:
         raise InputError(f"{catalogue} is a collection without STAC items", "give one whose features have assets")
@@ -85,7 +88,7 @@ def rows_of(table: Path) -> Iterator[Path | Mapping[str, Any]]:
 
 
 def _path(value: Any, table: Path) -> Path:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not is_file_name(value):
         raise InputError(f"{table} has a row without a path", "leave such rows out")
     return Path(value)
 
@@ -119,16 +122,21 @@ def place_of(item: Mapping[str, Any], catalogue: Path, home: Path) -> Path:
         home: Folder that the run writes to.
 
     Raises:
-        InputError: The item has no name.
+        InputError: The item has no name, or is none.
         AccessError, StorageError: A folder does not take it.
     """
     name = re.sub(r"[^\w.-]", "_", name_of(item, catalogue))[:150]
+    _refuse_no_item(item, f"{catalogue}, item {name}")
     own = next((str(link.get("href")) for link in item.get("links") or () if link.get("rel") == "self"), "")
     if own and "://" not in own and os.path.isfile(catalogue.parent / own):
         return catalogue.parent / own
     hrefs = [str(asset.get("href", "")) for asset in item["assets"].values()]
     if "://" in own or all("://" in href for href in hrefs):
-        return _written(_with_whole_addresses(item, own), home / FOLDER / "items" / f"{name}.json")
+        try:
+            whole = _with_whole_addresses(item, own)
+        except ValueError as error:
+            raise InputError(f"{catalogue}, item {name}: an address is none: {error}", _MAKE_AGAIN) from error
+        return _written(whole, home / FOLDER / "items" / f"{name}.json")
     # Assets may only lie beside their item.
     return _written(item, catalogue.parent / f".{name}.item.json")
 
@@ -137,12 +145,22 @@ def name_of(item: Mapping[str, Any], catalogue: Path) -> str:
     """An item's id.
 
     Raises:
-        InputError: It has none.
+        InputError: It has none, or one that no file can have.
     """
     name = str(item.get("id") or "").strip(".")
-    if not name:
-        raise InputError(f"{catalogue} holds an item without an id", "give every item one")
+    if not is_file_name(name):
+        raise InputError(f"{catalogue} holds an item without an id that can name a file", "give every item one")
     return name
+
+
+def _refuse_no_item(item: Mapping[str, Any], where: str) -> None:
+    assets, links = item.get("assets"), item.get("links") or []
+    parts = [
+        *(assets.values() if isinstance(assets, dict) else [None]),
+        *(links if isinstance(links, list) else [None]),
+    ]
+    if not all(isinstance(part, dict) for part in parts):
+        raise InputError(f"{where}: its assets are no object of objects, or its links no list of objects", _MAKE_AGAIN)
 
 
 def _written(item: Mapping[str, Any], path: Path) -> Path:

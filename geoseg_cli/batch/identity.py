@@ -18,7 +18,7 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.batch.tasks import Recipe, is_address, shown
+from geoseg_cli.batch.tasks import Recipe, SceneTask, is_address, shown
 from geoseg_cli.bundle import CARD_FILE, sha256_of
 from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.scenes import layouts, planetscope
@@ -49,6 +49,23 @@ class Identities:
     def __init__(self, recipe: Recipe) -> None:
         self._scene_options = recipe.options.scene
         self._asked = _digest(_asked(recipe))
+
+    @property
+    def of_recipe(self) -> str:
+        """SHA-256 of what is done to every scene: models and options; lower-case hex."""
+        return self._asked
+
+    def task_key(self, task: SceneTask) -> str:
+        """A name for the work that a task is, made without reading the scene; lower-case hex.
+
+        Size and time of the scene stand for its content: whoever runs it looks closer.
+        """
+        try:
+            known = os.stat(task.scene)
+            seen = [known.st_size, known.st_mtime_ns]
+        except (OSError, ValueError):
+            seen = []
+        return _digest([self._asked, shown(task.scene), str(task.place), seen])
 
     def key(self, scene: Path) -> str:
         """SHA-256 of everything that the map of a scene is made of; lower-case hex.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg_cli.batch.products import is_product, scenes_below
-from geoseg_cli.batch.tasks import is_address
+from geoseg_cli.batch.tasks import is_address, is_file_name
 from geoseg_cli.errors import InputMissingError, UsageError
 
 STDIN = Path("-")
@@ -141,6 +141,9 @@ def read_list(data: bytes) -> list[SceneUnit]:
         UsageError: A line cannot be understood.
         InputMissingError: The list is empty.
     """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in data:
+        raise UsageError("the list on standard input is UTF-16", "send it as UTF-8")
+    data = data.removeprefix(b"\xef\xbb\xbf")
     names = data.split(b"\0") if b"\0" in data else data.split(b"\n")
     units = []
     for number, name in enumerate(names, start=1):
@@ -159,9 +162,12 @@ def _from_json(text: str, number: int) -> SceneUnit:
         output = fields.get("output")
         if not isinstance(scene, str) or not isinstance(output, str | None):
             raise TypeError
+        if not is_file_name(scene) or (output is not None and not (is_file_name(output) and Path(output).name)):
+            raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
-            f"line {number} of the list on standard input is no JSON object with path or scene",
+            f"line {number} of the list on standard input is no JSON object with path or scene, or one of its"
+            " paths can be no file",
             'send lines such as {"path": "scene.tif"}',
         ) from error
     return SceneUnit(Path(scene), output=None if output is None else Path(output))

@@ -17,21 +17,25 @@ event                 meaning
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geoseg_cli.batch.tasks import SceneTask, shown
+from geoseg_cli.errors import OutputError
 from geoseg_cli.results.storage import storage_trouble
 
 FOLDER = ".geoseg"
+MOST_PROCESSES = 1 << 31
+"""No system numbers its processes further."""
 Event = Literal["started", "publishing", "done", "kept", "failed"]
 
 
@@ -75,6 +79,11 @@ class Entry:
     process: int = 0
     host: str = ""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this process wrote it."""
+        return self.process == os.getpid() and self.host == platform.node()
+
 
 @dataclass(slots=True)
 class History:
@@ -90,11 +99,18 @@ class History:
     published: Entry | None = None
     hashes: dict[Path, set[str]] = field(default_factory=dict)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the newest line is of a run that did not tell how it ended."""
+        return self.last.event in ("started", "publishing")
+
     def add(self, entry: Entry) -> None:
-        """Take in a newer line."""
-        self.last = entry
+        """Take in a line; several processes' lines come in any order, the newest by its time counts."""
+        if entry.time_s >= self.last.time_s:
+            self.last = entry
         if entry.event in ("publishing", "done"):
-            self.published = entry
+            if self.published is None or entry.time_s >= self.published.time_s:
+                self.published = entry
             for path, stored in entry.files.items():
                 self.hashes.setdefault(path, set()).add(stored.sha256)
 
@@ -111,15 +127,22 @@ class Journal:
         self._lock = threading.Lock()
         self._stream: Any = None
         self._histories: dict[Path, History] = {}
+        self._read_bytes: dict[Path, int] = {}
+        self._own: Path | None = None
         self.reload()
 
     def reload(self) -> None:
-        """Read everything again: other processes may have written."""
-        histories: dict[Path, History] = {}
-        for entry in sorted(read_entries(self.home), key=lambda entry: entry.time_s):
-            _take(histories, entry)
+        """Read what other processes wrote since the last time.
+
+        Every file is opened: on network file systems only that shows what other machines wrote.
+        """
         with self._lock:
-            self._histories = histories
+            for path in sorted((self.home / FOLDER).glob("journal-*.jsonl")):
+                if path == self._own or not path.is_file():  # a pipe would be waited for
+                    continue
+                entries, self._read_bytes[path] = _entries_from(path, self._read_bytes.get(path, 0), self.home)
+                for entry in entries:
+                    _take(self._histories, entry)
 
     def of(self, output: Path) -> History | None:
         """What is known of an output; None where nothing is."""
@@ -143,15 +166,12 @@ class Journal:
             AccessError, StorageError: The folder does not take it.
         """
         task = task.for_any_process()
-        entry = Entry(
-            event, time.time(), shown(task.scene), task.output, process=os.getpid(), host=platform.node(), **fields
-        )
-        line = json.dumps(self._fields(entry), allow_nan=False) + "\n"
         with self._lock, storage_trouble(self.home / FOLDER):
-            if self._stream is None:
-                self._stream = self._open()
-            self._stream.write(line.encode("ascii"))
-            os.fsync(self._stream.fileno())
+            entry = Entry(
+                event, self._now(task.output), shown(task.scene), task.output,
+                process=os.getpid(), host=platform.node(), **fields,
+            )  # fmt: skip
+            self._append((json.dumps(self._fields(entry), allow_nan=False) + "\n").encode("ascii"))
             _take(self._histories, entry)
 
     def close(self) -> None:
@@ -161,12 +181,33 @@ class Journal:
                 self._stream.close()
                 self._stream = None
 
+    def _append(self, line: bytes) -> None:
+        if self._stream is None:
+            self._stream = self._open()
+        try:
+            while line:  # a disk that is nearly full takes a part
+                line = line[self._stream.write(line) or 0 :]
+            os.fsync(self._stream.fileno())
+        except BaseException:
+            # The next line begins a file of its own: behind half a line it would be lost as well.
+            self._stream.close()
+            self._stream = None
+            raise
+
+    def _now(self, output: Path) -> float:
+        """The time of a new line: later than all that is known of the output, though a clock was set back."""
+        known = self._histories.get(output)
+        return max(time.time(), math.nextafter(known.last.time_s, math.inf)) if known else time.time()
+
     def _open(self) -> Any:
+        if not self.home.is_dir():
+            raise OutputError(f"there is no folder {self.home}", f"make it first: mkdir -p {self.home}")
         folder = self.home / FOLDER
         folder.mkdir(exist_ok=True)
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._own = folder / f"journal-{stamp}.jsonl"
         # Unbuffered: a line reaches the system in one write.
-        stream = open(folder / f"journal-{stamp}.jsonl", "xb", buffering=0)  # noqa: SIM115 - open for the whole run
+        stream = open(self._own, "xb", buffering=0)  # noqa: SIM115 - open for the whole run
         if os.name == "posix":
             descriptor = os.open(folder, os.O_RDONLY)
             try:
@@ -214,14 +255,14 @@ def merged(histories: Sequence[History]) -> History | None:
     return found
 
 
-def read_entries(home: Path) -> Iterator[Entry]:
-    """The lines of a folder's journal, file by file; what is torn or not understood is left out."""
-    for path in sorted((home / FOLDER).glob("journal-*.jsonl")):
-        with storage_trouble(path, "read"), open(path, "rb") as stream:
-            for line in stream:
-                entry = _parsed(line, home) if line.endswith(b"\n") else None
-                if entry is not None:
-                    yield entry
+def _entries_from(path: Path, start: int, home: Path) -> tuple[list[Entry], int]:
+    """The whole lines of a file from a byte on, and where they end; what is torn or not understood is left out."""
+    with storage_trouble(path, "read"), open(path, "rb") as stream:
+        stream.seek(start)
+        data = stream.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    found = (_parsed(line, home) for line in whole.splitlines())
+    return [entry for entry in found if entry is not None], start + len(whole)
 
 
 def _parsed(line: bytes, home: Path) -> Entry | None:
@@ -233,13 +274,14 @@ def _parsed(line: bytes, home: Path) -> Entry | None:
             home / name: StoredFile(str(stored["sha256"]), int(stored["size"]))
             for name, stored in fields.get("files", {}).items()
         }
-        return Entry(
+        entry = Entry(
             fields["event"], float(fields["time"]), str(fields["scene"]), home / str(fields["output"]),
             str(fields.get("key", "")), files, float(fields.get("seconds", 0)), dict(fields.get("error", {})),
             int(fields.get("process", 0)), str(fields.get("host", "")),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return entry if math.isfinite(entry.time_s) and 0 <= entry.process < MOST_PROCESSES else None
 
 
 def _take(histories: dict[Path, History], entry: Entry) -> None:

@@ -13,6 +13,7 @@ from geoseg_cli.batch.inputs import SceneUnit
 from geoseg_cli.batch.products import names_in
 from geoseg_cli.batch.tasks import SceneTask, is_address, shown
 from geoseg_cli.errors import GeosegError, UsageError
+from geoseg_cli.results.sidecars import sidecar_paths
 
 DEFAULT_TEMPLATE = "{stem}_{task}.tif"
 FIELDS = {
@@ -43,12 +44,14 @@ class Naming:
         model: Name of the bundle.
         out_dir: Where all maps go, in the folders in which their scenes were found; None for beside each scene.
         template: Name of a map, with :data:`FIELDS` in braces; slashes make folders.
+        sidecars: Whether files are written beside the maps.
     """
 
     task: str
     model: str = ""
     out_dir: Path | None = None
     template: str = DEFAULT_TEMPLATE
+    sidecars: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a template that cannot name maps.
@@ -80,6 +83,9 @@ class Naming:
         try:
             parts = list(string.Formatter().parse(self.template))
             unknown = {name for _, name, _, _ in parts if name is not None} - set(FIELDS)
+            wide = [spec for _, _, spec, _ in parts if spec and re.search(r"\d{4}|[{}]", spec)]
+            if wide:  # a width of 9999999999 would be that much memory
+                raise ValueError(f"{wide[0]!r} makes no name")
             if not unknown:
                 return self.template.format_map(values)
             what = f"has no field {' or '.join(sorted(map(repr, unknown)))}"
@@ -99,12 +105,13 @@ class Naming:
             UsageError: Two scenes have the same output, or a map would replace a scene.
         """
         owners: dict[Path, Path] = {}
-        scenes = {unit.path.absolute() for unit in units}
+        scenes = {place: unit.path for unit in units for place in (_place(unit.path), unit.path.resolve())}
         tasks = []
         for unit in units:
             output = self.output_of(unit)
-            _refuse_common(unit.path, output.absolute(), owners, scenes)
-            owners[output.absolute()] = unit.path
+            for file in (output, *(sidecar_paths(output).values() if self.sidecars else ())):
+                _refuse_common(unit.path, file, owners, scenes)
+                owners[_place(file)] = unit.path
             home = self._home(unit, output).absolute() if keep_journal else None
             tasks.append(SceneTask(unit.path, output, home))
         return tasks
@@ -115,15 +122,21 @@ class Naming:
         return unit.root if unit.output is None and unit.root is not None else output.parent
 
 
-def _refuse_common(scene: Path, output: Path, owners: dict[Path, Path], scenes: set[Path]) -> None:
-    """One map must not replace another of the same run, and no scene."""
-    if output in scenes and output != scene.absolute():
-        raise UsageError(f"the map of {shown(scene)} would replace the scene {output}", "use --out-dir or --output")
-    if output in owners:
+def _refuse_common(scene: Path, file: Path, owners: dict[Path, Path], scenes: dict[Path, Path]) -> None:
+    """One map, and what lies beside it, must not replace what belongs to another, and no scene."""
+    place = _place(file)
+    if scenes.get(place, scene) != scene:
+        raise UsageError(f"the map of {shown(scene)} would replace the scene {file}", "use --out-dir or --output")
+    if place in owners:
         raise UsageError(
-            f"{shown(owners[output])} and {shown(scene)} would both be written to {output}",
+            f"{shown(owners[place])} and {shown(scene)} would both be written to {file}",
             "tell them apart by --name-template, such as '{parent}_{stem}_{task}.tif', or use other folders",
         )
+
+
+def _place(path: Path) -> Path:
+    """A file by the one name of its folder: writing it replaces a link, not what that leads to."""
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _below(place: Path, root: Path | None) -> Path:

@@ -16,10 +16,12 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.errors import GeosegError, OutputError
 from geoseg_cli.job import targets_of
 from geoseg_cli.printable import printable
+from geoseg_cli.results.lock import OutputLock
 from geoseg_cli.results.map_file import opened_map
 from geoseg_cli.results.sidecars import sidecar_paths
 from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.results.verify import verify_map
+from geoseg_cli.results.workfolder import remove_dead_work
 from geoseg_cli.scenes.integrity import FileIdentity
 
 Decision = Literal["run", "replace", "unchanged", "keep"]
@@ -89,6 +91,19 @@ def decide(task: SceneTask, key: str, recipe: Recipe, bundle: Bundle, history: H
                 "move it away, or add --overwrite to replace it",
             )
     return "replace"
+
+
+def remove_leftovers(task: SceneTask, recipe: Recipe) -> None:
+    """Remove locks and unfinished work that a run which died left beside the files of a scene.
+
+    Raises:
+        BusyError: A run that lives holds them.
+        AccessError, StorageError: The folder does not allow it.
+    """
+    wanted = Wanted.of(task, recipe)
+    with OutputLock(wanted.all):  # which takes over what nobody holds any more
+        for path in wanted.all:
+            remove_dead_work(path)
 
 
 def hash_of(path: Path) -> StoredFile:

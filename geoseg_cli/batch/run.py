@@ -1,8 +1,8 @@
-"""A run over many scenes in one process: two are under way, the engine belongs to one of them at a time.
+"""A run over many scenes: lanes run them beside each other, one each at a time.
 
-While the engine answers the tiles of one scene, the last scene's map is compressed, read back and published, and the
-next scene is opened and its first tiles are cut. The engine goes from one scene to the next when the last row of the
-first is done; so nothing about a map depends on its neighbours.
+In one process two are under way. While the engine answers the tiles of one scene, the last scene's map is compressed,
+read back and published, and the next scene is opened and its first tiles are cut. The engine goes from one scene to the
+next when the last row of the first is done; so nothing about a map depends on its neighbours.
 """
 
 from __future__ import annotations
@@ -10,35 +10,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from geoseg_cli.arrays import Array
 from geoseg_cli.batch.scene_run import SceneRunner, Turn
 from geoseg_cli.batch.tasks import Outcome, SceneTask
+from geoseg_cli.batch.todo import RunOptions, Todo
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
-
-FIRST_WAIT_S = 1.0
-"""Before the second try; each further one waits twice as long."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How scenes are run.
-
-    Attributes:
-        fail_fast: Whether no scene is begun after one failed.
-        retries: Further tries for what may pass: a network, an output that another run holds.
-        at_once: Scenes under way, 1 or 2.
-    """
-
-    fail_fast: bool = False
-    retries: int = 2
-    at_once: int = 2
 
 
 class Stopped(BaseException):
@@ -118,36 +99,113 @@ class LentEngine:
         """Nothing: the engine is wanted by other scenes."""
 
 
-def run_batch(tasks: Iterable[SceneTask], runner: SceneRunner, options: RunOptions) -> Generator[Outcome, None, None]:
-    """Run scenes and tell how each ended, as it ends; closing the iterator stops those that are under way.
+class Lane(Protocol):
+    """What runs one scene at a time; a thread of its own uses it."""
 
-    A scene that may pass at another try is set aside and tried again behind the others.
+    def turn(self) -> Turn:
+        """The next scene's place in the line; asked for in the order of the scenes."""
+        ...
+
+    def run(self, task: SceneTask, turn: Turn) -> Outcome:
+        """Run a scene.
+
+        Raises:
+            EngineTrouble: No scene can be run.
+            Stopped: The run was ended.
+        """
+        ...
+
+    def stop(self) -> None:
+        """End what is under way; called from another thread."""
+        ...
+
+
+class FloorLane:
+    """A lane in this process.
 
     Args:
-        tasks: The scenes; taken one by one.
+        runner: What runs scenes.
+        floor: Who may use the engine; shared by the lanes of a process.
+    """
+
+    def __init__(self, runner: SceneRunner, floor: Floor) -> None:
+        self._runner, self._floor = runner, floor
+
+    def turn(self) -> Turn:
+        """Stand in line for the engine."""
+        return TurnOn(self._floor)
+
+    def run(self, task: SceneTask, turn: Turn) -> Outcome:
+        """Run a scene; it leaves the line however it ends."""
+        try:
+            return self._runner.run(task, turn)
+        finally:
+            turn.leave()
+
+    def stop(self) -> None:
+        """Let nobody have the engine any more."""
+        self._floor.stop()
+
+
+def run_batch(tasks: Iterable[SceneTask], runner: SceneRunner, options: RunOptions) -> Generator[Outcome, None, None]:
+    """Run scenes in this process and tell how each ended, as it ends; see :func:`run_lanes`.
+
+    Args:
+        tasks: The scenes.
         runner: What runs one.
         options: How.
 
     Raises:
         EngineTrouble: No engine runs.
     """
-    work = _Work(iter(tasks), runner, options)
-    if options.at_once == 1:
-        yield from work.outcomes(Floor())
-        return
     floor = Floor()
+    lanes = [FloorLane(runner, floor) for _ in range(options.at_once)]
+    if len(lanes) == 1:
+        yield from _outcomes(Todo(tasks, options), lanes[0], floor, threading.Lock())
+    else:
+        yield from run_lanes(tasks, lanes, options)
+
+
+def run_lanes(tasks: Iterable[SceneTask], lanes: Sequence[Lane], options: RunOptions) -> Generator[Outcome, None, None]:
+    """Run scenes and tell how each ended, as it ends; closing the iterator stops those that are under way.
+
+    Args:
+        tasks: The scenes; taken one by one, in their order.
+        lanes: What runs them, beside each other.
+        options: How.
+
+    Raises:
+        EngineTrouble: No engine runs.
+    """
+    todo, clock, in_order = Todo(tasks, options), Floor(), threading.Lock()
     results: queue.SimpleQueue[Outcome | BaseException | None] = queue.SimpleQueue()
+
+    def serve(lane: Lane) -> None:
+        try:
+            for outcome in _outcomes(todo, lane, clock, in_order):
+                results.put(outcome)
+        except Stopped:
+            pass
+        except BaseException as error:  # it is for who asked for the outcomes
+            results.put(error)
+        finally:
+            results.put(None)
+
     threads = [
-        threading.Thread(target=_serve, args=(work, floor, results), name=f"geoseg-scene-{number}", daemon=True)
-        for number in range(options.at_once)
+        threading.Thread(target=serve, args=(lane,), name=f"geoseg-scene-{number}", daemon=True)
+        for number, lane in enumerate(lanes)
     ]
     for thread in threads:
         thread.start()
     try:
         yield from _gathered(results, len(threads))
     finally:
-        floor.stop()
-        for thread in threads:
+        clock.stop()
+        # All at once: each may take its time to remove what is unfinished.
+        stops = [threading.Thread(target=lane.stop, name="geoseg-stop", daemon=True) for lane in lanes]
+        for stop in stops:
+            stop.start()
+        for thread in (*stops, *threads):
             thread.join()
 
 
@@ -162,59 +220,23 @@ def _gathered(results: queue.SimpleQueue[Outcome | BaseException | None], thread
             yield result
 
 
-def _serve(work: _Work, floor: Floor, results: queue.SimpleQueue[Outcome | BaseException | None]) -> None:
-    try:
-        for outcome in work.outcomes(floor):
-            results.put(outcome)
-    except Stopped:
-        pass
-    except BaseException as error:  # it is for who asked for the outcomes
-        results.put(error)
-    finally:
-        results.put(None)
-
-
-class _Work:
-    """The scenes that are left, shared by the threads that run them."""
-
-    def __init__(self, tasks: Iterator[SceneTask], runner: SceneRunner, options: RunOptions) -> None:
-        self._tasks, self._runner, self._options = tasks, runner, options
-        self._aside: deque[tuple[SceneTask, int, float]] = deque()
-        self._lock = threading.Lock()
-        self._is_over = False
-
-    def outcomes(self, floor: Floor) -> Iterator[Outcome]:
-        """Run what is left, one scene after the other."""
-        while (taken := self._next(floor)) is not None:
-            task, tries, turn = taken
-            try:
-                outcome = self._runner.run(task, turn)
-            finally:
-                turn.leave()
-            if outcome.failure is not None and outcome.failure.may_pass and tries < self._options.retries:
-                with self._lock:
-                    self._aside.append((task, tries + 1, time.monotonic() + FIRST_WAIT_S * 2**tries))
-                continue
-            self._is_over |= self._options.fail_fast and outcome.failure is not None
+def _outcomes(todo: Todo, lane: Lane, clock: Floor, in_order: threading.Lock) -> Iterator[Outcome]:
+    """What becomes of the scenes that a lane gets."""
+    while True:
+        with in_order:
+            one = todo.take()
+            if one is None:
+                return
+            turn = lane.turn() if one.number == 0 else None
+        if turn is None:
+            clock.wait(max(one.not_before_s - time.monotonic(), 0.0))
+            turn = lane.turn()
+        outcome = lane.run(one.task, turn)
+        if todo.settle(one, outcome):
             yield outcome
 
-    def _next(self, floor: Floor) -> tuple[SceneTask, int, Turn] | None:
-        """A scene, how often it was tried, and its turn: turns are in the order of the scenes."""
-        with self._lock:
-            if self._is_over:
-                return None
-            task = next(self._tasks, None)
-            if task is not None:
-                return task, 0, _TurnOn(floor)
-            if not self._aside:
-                return None
-            task, tries, not_before_s = self._aside.popleft()
-        floor.wait(max(not_before_s - time.monotonic(), 0.0))
-        self._runner.reload(task)
-        return task, tries, _TurnOn(floor)
 
-
-class _TurnOn(Turn):
+class TurnOn(Turn):
     """A scene's turn among others."""
 
     def __init__(self, floor: Floor) -> None:
@@ -230,3 +252,4 @@ class _TurnOn(Turn):
 
 if TYPE_CHECKING:
     _fits: type[Engine] = LentEngine
+    _fits_too: type[Lane] = FloorLane

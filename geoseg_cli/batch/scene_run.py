@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from geoseg_cli import engines, predict
+from geoseg_cli import predict
+from geoseg_cli.batch.claims import claimed
 from geoseg_cli.batch.identity import Identities
 from geoseg_cli.batch.journal import FOLDER, History, Journal, merged
-from geoseg_cli.batch.rerun import Decision, decide, hash_of, hashes_of
-from geoseg_cli.batch.tasks import Failure, Outcome, Recipe, SceneTask, Status
-from geoseg_cli.bundle import Bundle
+from geoseg_cli.batch.models import EngineTrouble, Models
+from geoseg_cli.batch.rerun import Decision, Wanted, decide, hash_of, hashes_of, remove_leftovers
+from geoseg_cli.batch.tasks import Failure, Outcome, SceneTask, Status
+from geoseg_cli.batch.watch import Watch
 from geoseg_cli.errors import BusyError, GeosegError
+from geoseg_cli.results.lock import lock_path
+from geoseg_cli.results.workfolder import has_leftovers
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
-    from geoseg_cli.job import Job
     from geoseg_cli.predict import PredictReport
 
 
@@ -38,84 +42,12 @@ class Turn:
 NO_TURN = Turn()
 
 
-class Watch(Protocol):
-    """What a run tells while it works; called from several threads."""
+class FailedElsewhere(Exception):
+    """Another process of this run, or another run, tried the same meanwhile, and it failed."""
 
-    def note(self, text: str) -> None:
-        """Something about the whole run."""
-
-    def begin(self, task: SceneTask) -> None:
-        """This thread turns to a scene."""
-
-    def announce(self, task: SceneTask, job: Job) -> None:
-        """A scene was opened and understood."""
-
-    def progress(self, task: SceneTask, done_px: int, total_px: int) -> None:
-        """Pixels of a scene are finished."""
-
-    def finished(self, task: SceneTask, report: PredictReport) -> None:
-        """A scene's map is published."""
-
-
-class Models:
-    """The bundles of a recipe, and their engines, which are opened when the first scene needs them."""
-
-    def __init__(self, recipe: Recipe, watch: Watch) -> None:
-        """Open the bundles without their weights.
-
-        Raises:
-            InputMissingError, ModelError: There is none, or its card does not fit.
-        """
-        self.recipe = recipe
-        self.bundle = Bundle.open(recipe.bundle)
-        self.cloud_bundle = Bundle.open(recipe.clouds.bundle) if recipe.clouds else None
-        self._watch, self._lock = watch, threading.Lock()
-        self._opened: tuple[Engine, predict.CloudModel | None] | None = None
-
-    def opened(self) -> tuple[Engine, predict.CloudModel | None]:
-        """The engine, and what masks clouds.
-
-        Raises:
-            EngineTrouble: An engine does not open: no scene can be run.
-        """
-        with self._lock:
-            if self._opened is None:
-                try:
-                    self._opened = self._choose(self.bundle), self._clouds()
-                except GeosegError as error:
-                    raise EngineTrouble(error) from error
-            return self._opened
-
-    def close(self) -> None:
-        """Free the devices."""
-        if self._opened is not None:
-            engine, clouds = self._opened
-            engine.close()
-            if clouds is not None and clouds.engine is not None:
-                clouds.engine.close()
-            self._opened = None
-
-    def _choose(self, bundle: Bundle) -> Engine:
-        engine, reason = engines.choose_engine(bundle, self.recipe.engine)
-        self._watch.note(f"bundle {bundle.name}; engine {reason}")
-        return engine
-
-    def _clouds(self) -> predict.CloudModel | None:
-        if self.cloud_bundle is None or self.recipe.clouds is None:
-            return None
-        return predict.CloudModel(self.cloud_bundle, self._choose(self.cloud_bundle), self.recipe.clouds.hidden_as)
-
-
-class EngineTrouble(Exception):
-    """No engine runs: a reason to end a run over many scenes, not to name each of them.
-
-    Attributes:
-        error: The trouble itself.
-    """
-
-    def __init__(self, error: GeosegError) -> None:
-        super().__init__(error.message)
-        self.error = error
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 class SceneRunner:
@@ -131,7 +63,10 @@ class SceneRunner:
         self._models, self._watch, self._recipe, self._hide = models, watch, models.recipe, hide
         self._identities: Identities | None = None
         self._journals: dict[Path, Journal] = {}
+        self._hidden: dict[Path, list[str]] = {}
+        self._keys: dict[Path, str] = {}
         self._lock = threading.Lock()
+        self._since_s = time.time()
 
     def run(self, task: SceneTask, turn: Turn = NO_TURN) -> Outcome:
         """Run a scene if that is needed; what is wrong with it becomes part of the outcome.
@@ -145,41 +80,76 @@ class SceneRunner:
             status, report = self._run(task, turn)
         except EngineTrouble:
             raise
+        except FailedElsewhere as known:
+            return Outcome(task, "failed", time.perf_counter() - started, failure=known.failure)
         # A mistake of ours in one scene must not cost the others their maps.
         except Exception as error:
             failure = Failure.of(error, task.scene, self._hide)
             seconds = time.perf_counter() - started
             if isinstance(error, BusyError):
                 return Outcome(task, "busy", seconds, failure=failure)
-            if task.home is not None:
-                with suppress(GeosegError):  # the scene's own trouble is the one to tell
-                    self._journal(task.home).write(task, "failed", error=failure.to_json(), seconds=seconds)
+            self.tell_failure(task, failure, seconds)
             return Outcome(task, "failed", seconds, failure=failure)
+        finally:
+            self._keys.pop(task.place, None)
         return Outcome(task, status, time.perf_counter() - started, report)
+
+    def tell_failure(self, task: SceneTask, failure: Failure, seconds: float) -> None:
+        """Write to the journal that a scene has no map."""
+        if failure.has_died:
+            with suppress(GeosegError):
+                remove_leftovers(task, self._recipe)
+        if task.home is None:
+            return
+        fields = failure.to_json() | ({"may_pass": True} if failure.may_pass else {})
+        with suppress(GeosegError):  # the scene's own trouble is the one to tell
+            key = self._keys.get(task.place, "")
+            self._journal(task.home).write(task, "failed", key=key, error=fields, seconds=seconds)
 
     def close(self) -> None:
         """Close the journals."""
         for journal in self._journals.values():
             journal.close()
 
-    def reload(self, task: SceneTask) -> None:
+    def _reload(self, task: SceneTask) -> None:
         """Look again at what other processes told about a scene's folder."""
         with self._lock:
             journals = list(self._journals.values())
         for journal in journals:
-            if task.place.is_relative_to(journal.home):
+            if journal.home == task.home or task.place.is_relative_to(journal.home):
                 journal.reload()
 
     def _run(self, task: SceneTask, turn: Turn) -> tuple[Status, dict[str, Any]]:
         if task.home is None:
             return "done", self.predict(task, turn).to_json()
-        decision, key = self.decide(task)
-        if decision == "keep":
-            self._journal(task.home).write(task, "kept", files={task.place: hash_of(task.output)})
-        if decision in ("unchanged", "keep"):
-            return "unchanged", {"outputs": {"labels": str(task.output)}}
-        self._models.opened()
-        return "done", self._predict_and_tell(task, key, decision == "replace", turn).to_json()
+        key = self._keys[task.place] = self._key(task)
+        unchanged: dict[str, Any] = {"outputs": {"labels": str(task.output)}}
+        if self._is_unchanged(task, task.home, key):
+            self._clean_up(task)
+            return "unchanged", unchanged
+        with claimed(task, task.home):
+            self._reload(task)
+            self._refuse_failed_elsewhere(task, task.home, key)
+            decision = self._decide(task, task.home, key)
+            if decision == "keep":
+                self._journal(task.home).write(task, "kept", files={task.place: hash_of(task.output)})
+            if decision == "unchanged":
+                self._finish(task, task.home, key)
+            if decision in ("unchanged", "keep"):
+                return "unchanged", unchanged
+            self._models.opened()
+            return "done", self._predict_and_tell(task, key, decision == "replace", turn).to_json()
+
+    def _clean_up(self, task: SceneTask) -> None:
+        """Remove what a run left that was killed when this scene's map had its name already."""
+        targets, folder = Wanted.of(task, self._recipe).all, task.place.parent
+        with self._lock:
+            if folder not in self._hidden:  # listed once: a folder may hold many scenes
+                self._hidden[folder] = [name for name in os.listdir(folder) if name.startswith(".")]
+        hidden = self._hidden[folder]
+        if any(has_leftovers(target, hidden) or lock_path(target).name in hidden for target in targets):
+            with suppress(GeosegError):  # a run that lives holds them
+                remove_leftovers(task, self._recipe)
 
     def decide(self, task: SceneTask) -> tuple[Decision, str]:
         """What would become of a scene that a journal is kept for, and its key.
@@ -188,10 +158,40 @@ class SceneRunner:
             GeosegError: The scene cannot be read, or somebody else's map is in the way.
         """
         assert task.home is not None, "nobody keeps a journal"
+        key = self._key(task)
+        return self._decide(task, task.home, key), key
+
+    def _key(self, task: SceneTask) -> str:
         with self._lock:
             identities = self._identities = self._identities or Identities(self._recipe)
-        key = identities.key(task.scene)
-        return decide(task, key, self._recipe, self._models.bundle, self._history(task, task.home)), key
+        return identities.key(task.scene)
+
+    def _decide(self, task: SceneTask, home: Path, key: str) -> Decision:
+        return decide(task, key, self._recipe, self._models.bundle, self._history(task, home))
+
+    def _is_unchanged(self, task: SceneTask, home: Path, key: str) -> bool:
+        """Whether a scene is known to be done, so that nobody needs its claim."""
+        history = self._history(task, home)
+        if history is None or history.is_open or history.published is None or history.published.key != key:
+            return False
+        with suppress(GeosegError):  # to be told once the claim is held
+            return decide(task, key, self._recipe, self._models.bundle, history) == "unchanged"
+        return False
+
+    def _finish(self, task: SceneTask, home: Path, key: str) -> None:
+        """Clean up behind a run that died when everything had its name already, and tell what it could not."""
+        history = self._history(task, home)
+        if history is not None and history.is_open and history.published is not None:
+            remove_leftovers(task, self._recipe)
+            self._journal(home).write(task, "done", key=key, files=history.published.files)
+
+    def _refuse_failed_elsewhere(self, task: SceneTask, home: Path, key: str) -> None:
+        """Two processes that share the work do not both fail at one bad scene."""
+        last = history.last if (history := self._history(task, home)) else None
+        if last is None or last.event != "failed" or last.key != key or last.time_s < self._since_s:
+            return
+        if not last.is_own and not last.error.get("may_pass"):
+            raise FailedElsewhere(Failure.from_json(last.error))
 
     def _history(self, task: SceneTask, home: Path) -> History | None:
         """What is known of a scene's output: a run that was begun elsewhere, or with a list, has its journal there."""
@@ -244,11 +244,11 @@ class SceneRunner:
             turn.lend(engine),
             replace(options, overwrite=True) if may_replace else options,
             progress=progress,
-            announce=lambda job: self._watch.announce(task, job),
+            announce=lambda job: self._watch.announce(task, job.decisions()),
             clouds=clouds,
             publishing=publishing,
         )
-        self._watch.finished(task, report)
+        self._watch.finished(task, report.not_finite)
         return report
 
     def _journal(self, home: Path) -> Journal:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from geoseg_cli.batch.claims import is_claimed
 from geoseg_cli.batch.journal import FOLDER, Entry, History, Journal, merged
 from geoseg_cli.batch.rerun import hash_of
 from geoseg_cli.errors import InputMissingError
@@ -20,7 +20,7 @@ class SceneState:
     """What is known of a scene.
 
     Attributes:
-        state: ``done``; ``failed``; ``running`` by a process that lives here or may live elsewhere; ``interrupted``;
+        state: ``done``; ``failed``; ``running``: a process holds it; ``interrupted``;
             ``missing``: done, and a file is gone; ``changed``: done, and a raster is not as it was.
         last: The newest line about it.
     """
@@ -54,16 +54,24 @@ def read_status(home: Path, with_hashes: bool = False) -> list[SceneState]:
         )
     journals = [Journal(folder) for folder in sorted(homes)]
     outputs = sorted({output for journal in journals for output in journal.outputs()})
-    known = [merged([found for journal in journals if (found := journal.of(output))]) for output in outputs]
-    return [SceneState(_state(history, with_hashes), history.last) for history in known if history is not None]
+    states = []
+    for output in outputs:
+        knowing = [journal for journal in journals if journal.of(output)]
+        history = merged([found for journal in knowing if (found := journal.of(output))])
+        if history is not None:
+            is_held = any(is_claimed(journal.home, output) for journal in knowing)
+            states.append(SceneState(_state(history, is_held, with_hashes), history.last))
+    return states
 
 
-def _state(history: History, with_hashes: bool) -> State:
+def _state(history: History, is_held: bool, with_hashes: bool) -> State:
     last = history.last
+    if is_held:
+        return "running"
     if last.event == "failed":
         return "failed"
     if last.event in ("started", "publishing"):
-        return "running" if _may_run(last) else "interrupted"
+        return "interrupted"
     for path, stored in last.files.items():
         if not os.path.isfile(path):
             return "missing"
@@ -71,16 +79,3 @@ def _state(history: History, with_hashes: bool) -> State:
         if is_raster and (path.stat().st_size != stored.size_bytes or (with_hashes and hash_of(path) != stored)):
             return "changed"
     return "done"
-
-
-def _may_run(entry: Entry) -> bool:
-    """Whether the process that wrote a line may still work; of other machines nobody can say."""
-    if entry.host != platform.node() or os.name != "posix":
-        return True
-    try:
-        os.kill(entry.process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoseg_cli.errors import BusyError, GeosegError, StorageError
+from geoseg_cli.errors import BusyError, EngineError, GeosegError, StorageError, WorkerDiedError
 
 if TYPE_CHECKING:
     from geoseg_cli.cloud_masking import HiddenAs
@@ -88,6 +88,11 @@ class Failure:
     exit_code: int
     may_pass: bool = False
 
+    @property
+    def has_died(self) -> bool:
+        """Whether the process that ran the scene died."""
+        return self.kind == WorkerDiedError.__name__
+
     @classmethod
     def of(cls, error: Exception, scene: Path, hide: Callable[[str], str] = str) -> Failure:
         """Describe an error that a scene ended with.
@@ -97,11 +102,20 @@ class Failure:
             scene: Where.
             hide: Takes out of a text what nobody else should read.
         """
+        if isinstance(error, MemoryError):
+            error = EngineError("the memory is not enough for this scene", "use a smaller --tile, or --max-memory")
         if not isinstance(error, GeosegError):
             text = hide(f"internal error: {type(error).__name__}: {error}")
             return cls("Bug", text, "run this scene alone with -vv and report it", 70)
-        may_pass = isinstance(error, BusyError) or (isinstance(error, StorageError) and _may_need_network(scene))
+        passing = isinstance(error, BusyError | WorkerDiedError)
+        may_pass = passing or (isinstance(error, StorageError) and _may_need_network(scene))
         return cls(type(error).__name__, hide(error.message), hide(error.hint), error.exit_code, may_pass)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Failure:
+        """What :meth:`to_json` made of a failure that cannot pass."""
+        kind, message, hint = (str(fields.get(name, "")) for name in ("kind", "message", "hint"))
+        return cls(kind, message, hint, int(fields.get("exit_code", 70)))
 
     def to_json(self) -> dict[str, Any]:
         """The failure in plain types."""
@@ -136,6 +150,14 @@ class Outcome:
         error = {"error": self.failure.to_json()} if self.failure else {}
         own = {"scene": shown(self.task.scene), "output": str(self.task.output)}
         return own | self.report | {"scene": own["scene"], "status": self.status} | error
+
+
+def is_file_name(text: str) -> bool:
+    """Whether the system could take a text as a name at all."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a pair of surrogates, as JSON can hold
+        return False
 
 
 def is_address(scene: Path) -> bool:

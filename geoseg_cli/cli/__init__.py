@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
 
 def _run(given: Sequence[str], name: str | None) -> None:
     try:
-        app(list(given), prog_name=name, obj=given)
+        # Not app(): that puts a hook of its own in the place of ours.
+        typer.main.get_command(app)(list(given), prog_name=name, obj=given)
     except GeosegError as error:
         _fail(error)
     except MemoryError:
@@ -88,6 +89,7 @@ def _prepare_process() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job, wants it so
             signal.signal(number, _interrupted)
     sys.unraisablehook = _unraisable
+    sys.excepthook = _uncaught
     # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -96,6 +98,12 @@ def _unraisable(trouble: sys.UnraisableHookArgs) -> None:
     """Leave out the traceback of rasterio's logger where GDAL quotes bytes of a damaged file that are no text."""
     if trouble.object != "rasterio._env.log_error":
         sys.__unraisablehook__(trouble)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Leave out what C code prints before the hook above is asked: an error that was raised in no line of Python."""
+    if trace is not None or not issubclass(kind, UnicodeDecodeError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _fail(error: GeosegError) -> NoReturn:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geoseg_cli.cli import options as o
+from geoseg_cli.cli import to_stdout
 from geoseg_cli.cli.area_tables import mapped_table
 from geoseg_cli.cli.console import Messages
-from geoseg_cli.cli.request import _creation_options, _source_date, put
+from geoseg_cli.cli.request import _creation_options, _source_date, put, refuse_no_name
+from geoseg_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.composite.find import Stack
@@ -81,6 +83,9 @@ def command(
     """
     from geoseg_cli.composite.run import DEFAULT_MEMORY_BYTES, CompositeOptions, compose
 
+    refuse_no_name("--output", output)
+    if output in to_stdout.NAMES:
+        raise UsageError("a composite does not go to standard output", "name a file with -o")
     options = CompositeOptions(
         pattern=pattern,
         confidence_suffix=confidence_suffix,

@@ -23,7 +23,7 @@ PREFIX, CONFIG_VARIABLE = "GEOSEG", "GEOSEG_CONFIG"
 _NEVER = {"help", "version", "config", "install_completion", "show_completion"}
 _OF_ITSELF = "config"
 """The command that shows this has no settings of its own."""
-_GUARDED_STARTS, _GUARDED = ("allow_", "trust", "insecure"), {"overwrite", "force", "scheduler"}
+_GUARDED_STARTS, _GUARDED = ("allow_", "trust", "insecure", "tls_"), {"overwrite", "force", "scheduler"}
 """Parameters that a file found in a folder may not set: it can have come with somebody's data."""
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
@@ -78,7 +78,7 @@ def project_file(named: Path | None, environ: Mapping[str, str], folder: Path) -
     text = environ.get(CONFIG_VARIABLE)
     chosen = named or (Path(text) if text else None)
     if chosen is not None:
-        if not chosen.exists():
+        if not os.path.exists(chosen):  # which bears names too long to exist
             raise ConfigError(f"there is no configuration {chosen}", f"correct --config or {CONFIG_VARIABLE}")
         return chosen
     found = (parent / PROJECT_FILE for parent in (folder, *folder.parents))
@@ -168,7 +168,7 @@ def _read(path: Path, is_user: bool) -> ConfigFile:
     try:
         with open(path, "rb") as file:
             return ConfigFile(path, tomllib.load(file), is_user)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of too many digits, too
         raise ConfigError(f"{path} is no TOML: {error}", "correct it, or name another file with --config") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "name another file with --config") from error

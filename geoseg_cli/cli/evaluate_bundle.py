@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import os
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -13,7 +14,7 @@ from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import Messages
 from geoseg_cli.cli.request import put, read_batch
 from geoseg_cli.cli.tables import text_table
-from geoseg_cli.errors import UsageError
+from geoseg_cli.errors import AccessError, UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle
@@ -48,6 +49,8 @@ class _Evaluation:
         self._given = given
         self._messages = Messages(given["quiet"], given["verbose"])
         self._bundle = find_bundle(given["subject"])
+        if given["fit_temperature"]:
+            _refuse_to_change_a_shipped_one(given["subject"], self._bundle)
         self._options = _evaluate_options(given, self._bundle)
 
     def run(self) -> None:
@@ -117,6 +120,21 @@ class _Evaluation:
 
     def _progress(self, pair: LabelledPair) -> AbstractContextManager[Progress | None]:
         return self._messages.progress(pair.image.name)
+
+
+def _refuse_to_change_a_shipped_one(subject: str, bundle: Bundle) -> None:
+    """A name means the bundle that came with geoseg, which all its users share; a folder is its owner's.
+
+    Raises:
+        AccessError: The bundle came with geoseg, and was named.
+    """
+    from geoseg_cli.shipped import bundle_folders
+
+    if bundle.folder.resolve() in {one.resolve() for one in bundle_folders()} and not os.path.isdir(subject):
+        raise AccessError(
+            f"--fit-temperature would change bundle {bundle.name}, which came with geoseg",
+            f"copy it first, and give the copy: cp -r {bundle.folder} my-{bundle.name}",
+        )
 
 
 def _refuse_contradictions(given: dict[str, Any]) -> None:

@@ -92,4 +92,6 @@ def _bar(messages: Messages) -> Any:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=messages.console, transient=True)
+    # What is redirected goes to standard error: only where both are the terminal is that the same place.
+    is_terminal = sys.stdout.isatty()
+    return Progress(*columns, console=messages.console, transient=True, redirect_stdout=is_terminal)

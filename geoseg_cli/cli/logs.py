@@ -44,6 +44,11 @@ def redaction() -> Redaction:
     return Redaction.of(os.environ, *homes)
 
 
+def file() -> Path | None:
+    """Where the log of this process lies; None where none is kept."""
+    return next((Path(one.baseFilename) for one in LOGGER.handlers if isinstance(one, _LogFile)), None)
+
+
 def about(scene: str | None) -> None:
     """From here on this thread works on this scene."""
     _scene.set(scene)

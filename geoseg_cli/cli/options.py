@@ -153,6 +153,16 @@ Model = Annotated[
         help="Bundle to run; see `geoseg models list`.",
     ),
 ]
+Trust = Annotated[
+    str | None,
+    typer.Option(
+        "--trust",
+        metavar="SHA256",
+        rich_help_panel=MODEL,
+        show_default=False,
+        help="Run a bundle whose weights are a program (.pt2) and have this hash. It can do all that you can do.",
+    ),
+]
 EngineName = Annotated[
     Literal["auto", "torch", "onnx", "openvino"],
     typer.Option("--engine", help="What runs the network; auto: the fastest that is there.", rich_help_panel=MODEL),

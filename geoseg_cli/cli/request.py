@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.cli import to_stdout
+from geoseg_cli.cli import fleet, to_stdout
 from geoseg_cli.cli.map_options import accuracy_of, cleaning_of
 from geoseg_cli.cli.options import read_gsd, read_size, scene_options
-from geoseg_cli.errors import StorageError, UsageError
+from geoseg_cli.errors import OutputError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from geoseg_cli.batch.tasks import Recipe, SceneTask
@@ -65,8 +65,11 @@ class Request:
         for name in ("out_dir", "name_template"):
             if given["output"] and given.get(name):
                 raise UsageError(f"--output and --{name.replace('_', '-')} exclude each other", "give one of them")
+        for name in ONE_FILE:
+            refuse_no_name(f"--{name}", given[name])
         if given.get("skip_existing") and given["overwrite"]:
             raise UsageError("--skip-existing and --overwrite exclude each other", "give one of them")
+        fleet.refuse_idle_options(given)
         _refuse_files_for_many(given, "several scenes" if len(given["scenes"]) > 1 else "")
         if given["output"] in to_stdout.NAMES:
             to_stdout.refuse_to_mix(given)
@@ -90,14 +93,19 @@ class Request:
 
         given = self.given
         template = given.get("name_template") or DEFAULT_TEMPLATE
-        naming = Naming(self.suffix, Path(self.model).name, given["out_dir"], template)
-        listed = sys.stdin.buffer.read() if STDIN in given["scenes"] else None
+        naming = Naming(self.suffix, Path(self.model).name, given["out_dir"], template, not given["no_sidecar"])
+        if (folder := given["out_dir"]) is not None and not os.path.isdir(folder):
+            raise OutputError(f"--out-dir {folder}: there is no such folder", f"make it first: mkdir -p {folder}")
+        # A shell can close it: `<&-`.
+        listed = sys.stdin.buffer.read() if STDIN in given["scenes"] and sys.stdin is not None else None
         found = find_scenes(given["scenes"], given.get("pattern") or (), listed, given["out_dir"])
         units = found.units
         _refuse_files_for_many(given, "the folder or list holds several scenes" if len(units) > 1 else "")
         if given["output"]:
             units = tuple(replace(unit, output=given["output"]) for unit in units)
-        return naming.tasks(units, found.is_batch)
+        # A part of a run, and what runs elsewhere, is told in a journal even where it is one scene.
+        keep_journal = found.is_batch or bool(given.get("shard") or given.get("scheduler"))
+        return naming.tasks(units, keep_journal)
 
     def recipe(self) -> Recipe:
         """What is done to each scene; what cannot be used ends the command before its first scene.
@@ -113,7 +121,11 @@ class Request:
         bundle = _bundle_for(self.task, self.model)
         options = self.predict_options(bundle.legend)
         refuse_bad_options(options, bundle.legend)
-        engine = EngineOptions(engine=given["engine"], device=given["device"], precision=given["precision"])
+        engine = EngineOptions(
+            given["engine"], given["device"], given["precision"], given.get("threads", 0), given["trust"]
+        )
+        if given["trust"] is not None and not bundle.holds_program:
+            raise UsageError(f"--trust means nothing: bundle {bundle.name} holds no program", "leave it out")
         clouds = None
         if given.get("mask_clouds"):
             masks = _bundle_for("cloud", given["cloud_model"] or DEFAULT_CLOUD_MODEL, "--cloud-model")
@@ -159,6 +171,16 @@ class Request:
             resume=not given["no_resume"],
             written_at=_source_date(),
         )
+
+
+def refuse_no_name(option: str, path: Path | None) -> None:
+    """Refuse ``.``, which nothing can be written to.
+
+    Raises:
+        OutputError: The path has no last part.
+    """
+    if path is not None and not path.name:
+        raise OutputError(f"{option} {path} is a folder", "name a file in it")
 
 
 def put(text: str) -> None:

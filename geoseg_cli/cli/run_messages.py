@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from geoseg_cli.printable import printable
 if TYPE_CHECKING:
     from geoseg_cli.batch.tasks import Outcome, SceneTask
     from geoseg_cli.cli.live_table import LiveTable
-    from geoseg_cli.job import Job
     from geoseg_cli.predict import PredictReport
 
 
@@ -34,14 +34,13 @@ class BatchWatch:
 
         logs.about(shown(task.scene))
 
-    def announce(self, task: SceneTask, job: Job) -> None:
+    def announce(self, task: SceneTask, decisions: Mapping[str, Any]) -> None:
         from geoseg_cli.batch.tasks import shown
 
-        decisions = job.decisions()
         self._table.begin(task)
         if self._messages.is_verbose:
-            self._messages.decisions(decisions, Path(shown(task.scene)), task.output)
-            for line in further_decisions(decisions):
+            self._messages.decisions(dict(decisions), Path(shown(task.scene)), task.output)
+            for line in further_decisions(dict(decisions)):
                 self._messages.note(f"  {line}")
             return
         for warning in decisions["warnings"]:
@@ -50,10 +49,10 @@ class BatchWatch:
     def progress(self, task: SceneTask, done_px: int, total_px: int) -> None:
         self._table.advance(task, done_px, total_px)
 
-    def finished(self, task: SceneTask, report: PredictReport) -> None:
-        if report.not_finite:
+    def finished(self, task: SceneTask, not_finite: int) -> None:
+        if not_finite:
             self._messages.note(
-                f"{printable(str(task.output))}: warning: {report.not_finite} pixels became nodata because the network"
+                f"{printable(str(task.output))}: warning: {not_finite} pixels became nodata because the network"
                 " gave no finite number"
             )
 

@@ -6,13 +6,13 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.cli import logs, to_stdout
+from geoseg_cli.cli import fleet, logs, to_stdout
 from geoseg_cli.cli.console import Messages, tame
 from geoseg_cli.cli.live_table import LiveTable
 from geoseg_cli.cli.options import read_size
@@ -21,9 +21,9 @@ from geoseg_cli.cli.run_messages import BatchWatch, Summary, further_decisions, 
 from geoseg_cli.errors import GeosegError, UsageError
 
 if TYPE_CHECKING:
-    from geoseg_cli.batch.scene_run import Models, SceneRunner
+    from geoseg_cli.batch.models import Models
+    from geoseg_cli.batch.scene_run import SceneRunner
     from geoseg_cli.batch.tasks import Outcome, Recipe, SceneTask
-    from geoseg_cli.job import Job
     from geoseg_cli.predict import PredictReport
 
 
@@ -44,6 +44,10 @@ def run_request(request: Request) -> None:
         return
     messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
     tasks = request.tasks()
+    if request.given.get("shard"):
+        scenes = len(tasks)
+        tasks, shard = fleet.shard_of(tasks, request.given["shard"])
+        messages.note(f"shard {shard}: {len(tasks)} of {scenes} scenes")
     recipe = request.recipe()
     for loss in recipe.options.cleaning.to_json().get("legend", {}).get("losses", ()):
         messages.note(f"lost: {loss}")
@@ -76,9 +80,10 @@ def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messag
 
 
 def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages) -> PredictReport:
-    from geoseg_cli.batch.scene_run import EngineTrouble, Models, SceneRunner
+    from geoseg_cli.batch.models import EngineTrouble, Models
+    from geoseg_cli.batch.scene_run import SceneRunner
 
-    _refuse_report_in_sidecar(task, recipe)
+    _refuse_streams_as_outputs(task, recipe)
     logs.about(_shown(task))
     with _told(task, request), messages.log(), messages.progress(_name(task)) as progress:
         watch = _OneScene(messages, progress)
@@ -94,28 +99,16 @@ def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Me
 
 def _run_many(tasks: list[SceneTask], recipe: Recipe, request: Request, messages: Messages) -> None:
     """Many scenes: those that can be done are done, the others are named."""
-    from geoseg_cli.batch.run import RunOptions, run_batch
-    from geoseg_cli.batch.scene_run import EngineTrouble, Models, SceneRunner
-
-    given = request.given
-    # What the user allows in memory is for all that is under way.
-    at_once = 1 if recipe.options.max_memory_bytes is not None or len(tasks) == 1 else 2
-    options = RunOptions(given.get("fail_fast", False), given.get("retries", 2), at_once)
     for task in tasks:
-        _refuse_report_in_sidecar(task, recipe)
+        _refuse_streams_as_outputs(task, recipe)
     summary = Summary(len(tasks))
     with messages.log(), LiveTable(messages, len(tasks)) as table:
         watch = BatchWatch(messages, table)
-        models = Models(recipe, watch)
-        with closing(SceneRunner(models, watch, logs.redaction().text)) as runner, closing(models):
-            try:
-                with closing(run_batch(tasks, runner, options)) as outcomes:
-                    for outcome in outcomes:
-                        summary.add(outcome)
-                        watch.ended(outcome)
-                        _put_outcome(outcome, given["json"])
-            except EngineTrouble as trouble:
-                raise trouble.error from trouble
+        with fleet.running(tasks, recipe, request.given, watch) as outcomes:
+            for outcome in outcomes:
+                summary.add(outcome)
+                watch.ended(outcome)
+                _put_outcome(outcome, request.given["json"])
     summary.tell(messages)
     if not summary.is_good:
         sys.exit(SOME_FAILED_EXIT_CODE)
@@ -130,7 +123,8 @@ def _put_outcome(outcome: Outcome, as_json: bool) -> None:
 
 def _plan_all(tasks: list[SceneTask], recipe: Recipe, request: Request, messages: Messages) -> None:
     """Print what would be done; nothing is written."""
-    from geoseg_cli.batch.scene_run import Models, SceneRunner
+    from geoseg_cli.batch.models import Models
+    from geoseg_cli.batch.scene_run import SceneRunner
 
     models = Models(recipe, _OneScene(messages, None))
     runner, failed = SceneRunner(models, _OneScene(messages, None)), 0
@@ -166,7 +160,7 @@ def _plan(task: SceneTask, runner: SceneRunner, models: Models, messages: Messag
     with open_for(task.scene, models.bundle, options, clouds) as job:
         if task.home is None or task.output.parent.is_dir():
             check_outputs(job, task.output)
-        _announce(messages, task, job)
+        _announce(messages, task, job.decisions())
         jobs = (job,) if job.clouds is None else (job, job.clouds)
         plans = [one.memory(usable_cores(), 1 / len(jobs)) for one in jobs]
         for plan in plans:
@@ -207,40 +201,44 @@ class _OneScene:
     def begin(self, task: SceneTask) -> None:
         logs.about(_shown(task))
 
-    def announce(self, task: SceneTask, job: Job) -> None:
-        _announce(self._messages, task, job)
+    def announce(self, task: SceneTask, decisions: Mapping[str, Any]) -> None:
+        _announce(self._messages, task, decisions)
 
     def progress(self, task: SceneTask, done_px: int, total_px: int) -> None:
         if self._progress is not None:
             self._progress(done_px, total_px)
 
-    def finished(self, task: SceneTask, report: PredictReport) -> None:
+    def finished(self, task: SceneTask, not_finite: int) -> None:
         return
 
 
-def _announce(messages: Messages, task: SceneTask, job: Job) -> None:
-    decisions = job.decisions()
+def _announce(messages: Messages, task: SceneTask, decisions: Mapping[str, Any]) -> None:
+    decisions = dict(decisions)
     messages.decisions(decisions, Path(_shown(task)), task.output)
     for line in further_decisions(decisions):
         messages.note(f"  {line}")
 
 
-def _refuse_report_in_sidecar(task: SceneTask, recipe: Recipe) -> None:
-    """Refuse a report that the shell writes where a sidecar goes: publishing the sidecar would lose it."""
+def _refuse_streams_as_outputs(task: SceneTask, recipe: Recipe) -> None:
+    """Refuse a report that the shell writes, or a log, where an output goes: publishing that would lose it."""
+    from geoseg_cli.job import targets_of
     from geoseg_cli.results.sidecars import sidecar_paths
 
-    if not recipe.options.sidecars:
-        return
-    try:
+    options = recipe.options
+    beside = list(sidecar_paths(task.output).values()) if options.sidecars else []
+    vectors = [options.polygons] if options.polygons else []
+    log = logs.file()
+    with suppress(OSError, ValueError):
         stdout = os.fstat(sys.stdout.fileno())
-    except (OSError, ValueError):
-        return
-    for path in sidecar_paths(task.output).values():
-        if os.path.exists(path) and os.path.samestat(stdout, os.stat(path)):
-            raise UsageError(
-                f"standard output goes to {path}, which lies beside the map and is written by the run itself",
-                "send it to a file of another name, or add --no-sidecar",
-            )
+        for path in beside:
+            if os.path.exists(path) and os.path.samestat(stdout, os.stat(path)):
+                raise UsageError(
+                    f"standard output goes to {path}, which lies beside the map and is written by the run itself",
+                    "send it to a file of another name, or add --no-sidecar",
+                )
+    for path in (*targets_of(task.output, options).values(), *vectors, *beside):
+        if log is not None and os.path.exists(path) and os.path.exists(log) and os.path.samefile(log, path):
+            raise UsageError(f"the log goes to {path}, which the run itself writes", "give --log-file another name")
 
 
 def _scene_field(task: SceneTask) -> dict[str, str]:

@@ -34,8 +34,16 @@ def refuse_to_mix(given: dict[str, Any]) -> None:
 
 @contextmanager
 def folder_for_one_map() -> Iterator[Path]:
-    """A folder where temporary files go, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="geoseg-") as folder:
+    """A folder where temporary files go, removed at the end.
+
+    Raises:
+        StorageError: There is no room for one.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix="geoseg-")
+    except OSError as error:
+        raise StorageError(f"no folder takes temporary files: {error}", "make room, or set TMPDIR") from error
+    with made as folder:
         yield Path(folder)
 
 

@@ -72,9 +72,21 @@ def command(
     place = launch.device(device)
     if dry_run:
         _show_plan(preview, place, messages)
+        _warn_of_missing_packages(messages)
         return
     mode = "resume" if resume else "restart" if restart else "new"
     _run(preview, out or Path(preview.config.bundle.name), mode, launch, place, messages, config)
+
+
+def _warn_of_missing_packages(messages: Messages) -> None:
+    """A bundle ends with an exported graph, which the run itself would refuse to begin without."""
+    from geoseg_cli.errors import EngineError
+    from geoseg_cli.export.onnx_file import require_packages
+
+    try:
+        require_packages()
+    except EngineError as error:
+        messages.note(f"warning: the run will stop at its beginning: {error.message}; {error.hint}")
 
 
 @dataclass(frozen=True)

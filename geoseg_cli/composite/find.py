@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +96,11 @@ def find_maps(paths: Sequence[Path], pattern: str, confidence_suffix: str | None
         InputMissingError: There is no map, or one lacks its mask or confidence.
         InputError, GridError: Maps do not fit each other.
     """
-    folder = Path(clouds) if clouds and Path(clouds).is_dir() else None
+    folder = Path(clouds) if clouds and os.path.isdir(clouds) else None
+    if folder is None and clouds is not None and not _is_ending(clouds):
+        raise InputMissingError(f"--clouds {clouds}: there is no such folder", "name a folder, or an ending of names")
+    if confidence_suffix is not None and not _is_ending(confidence_suffix):
+        raise UsageError(f"--confidence-suffix {confidence_suffix!r} ends no name", "give one such as _confidence")
     opened, skipped = _open_all(paths, pattern, folder, clouds if folder is None else None)
     if not opened:
         raise InputMissingError(
@@ -118,6 +123,10 @@ def find_maps(paths: Sequence[Path], pattern: str, confidence_suffix: str | None
     return Stack(tuple(ranked), grid, first.legend, _counted(first.legend), first.band, clear, skipped)
 
 
+def _is_ending(text: str) -> bool:
+    return bool(text) and Path(text).name == text
+
+
 def beside(path: Path, suffix: str) -> Path:
     """The raster that belongs to a map: the suffix stands behind its stem, or in the place of the stem's last part.
 
@@ -129,7 +138,7 @@ def beside(path: Path, suffix: str) -> Path:
     stems = [path.stem + suffix, path.stem.rpartition("_")[0] + suffix]
     candidates = [path.with_name(stem + path.suffix) for stem in stems if stem != suffix]
     for candidate in candidates:
-        if candidate.is_file() and candidate != path:
+        if os.path.isfile(candidate) and candidate != path:
             return candidate
     names = " nor ".join(one.name for one in candidates)
     raise InputMissingError(
@@ -165,7 +174,11 @@ def _files(paths: Sequence[Path], pattern: str) -> Iterator[tuple[Path, bool]]:
         if not path.is_dir():
             yield path, True
             continue
-        for found in sorted(path.rglob(pattern)):
+        try:
+            inside = sorted(path.rglob(pattern))
+        except (ValueError, NotImplementedError) as error:
+            raise UsageError(f"--pattern {pattern!r} matches no names: {error}", "use one such as '*.tif'") from error
+        for found in inside:
             hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
             if found.is_file() and not hidden:
                 yield found, False

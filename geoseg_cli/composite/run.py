@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -132,11 +133,12 @@ def compose(
     if announce:
         announce(stack)
     sidecars = sidecar_paths(output) if options.sidecars else {}
-    inputs = [path for one in stack.maps for path in one.files]
+    files = [path for one in stack.maps for path in one.files]
+    beside = [path for one in stack.maps for path in sidecar_paths(one.path).values() if os.path.lexists(path)]
     seen = np.zeros(256, np.int64)
     with (
         block_cache(CACHE_BYTES),
-        OutputTransaction([output, *sidecars.values()], options.overwrite, inputs) as transaction,
+        OutputTransaction([output, *sidecars.values()], options.overwrite, [*files, *beside]) as transaction,
         CompositeWriter(_spec(stack, options), output, transaction) as writer,
     ):
         for row, labels, counts in _composed(stack, options, progress):

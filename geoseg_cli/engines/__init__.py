@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -77,12 +78,14 @@ class EngineOptions:
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``; auto is, for torch, fp16 on CUDA, and on a CPU fp32, or
             bf16 in openvino where that is shown to give the same classes (:mod:`geoseg_cli.engines.fidelity`).
         threads: Processor threads; 0 is as many as the cores this process may use.
+        trust: SHA-256 of weights that are a program and may be run; None for none.
     """
 
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0
+    trust: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.
@@ -96,6 +99,8 @@ class EngineOptions:
             raise UsageError(f"no precision is called {self.precision!r}", f"use {', '.join(PRECISION_NAMES)}")
         if self.threads < 0:
             raise UsageError(f"{self.threads} threads were asked for", "use 0 for all cores, or a positive number")
+        if self.trust is not None and not re.fullmatch("[0-9a-f]{64}", self.trust):
+            raise UsageError(f"--trust {self.trust!r} is no SHA-256", "give 64 hex digits, as sha256sum prints them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,7 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
 
     Raises:
         EngineError: The engine, device or precision that was asked for by name does not run here.
+        AccessError: The weights are a program that nobody trusts.
         ModelError: A file of the bundle does not fit its card.
     """
     options = options or EngineOptions()
@@ -282,7 +288,7 @@ def _open_engine(name: str, bundle: Bundle, device: str, options: EngineOptions)
     if name == "torch":
         from geoseg_cli.engines.torch_engine import TorchEngine
 
-        return TorchEngine(bundle, device, options.precision, options.threads)
+        return TorchEngine(bundle, device, options.precision, options.threads, trust=options.trust)
     if name == "openvino":
         from geoseg_cli.engines.openvino_engine import OpenVinoEngine
 

@@ -18,6 +18,7 @@ from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number
 from geoseg_cli.engines.finite import recompute_not_finite
+from geoseg_cli.engines.trusted import open_trusted
 from geoseg_cli.errors import EngineError, ModelError
 from geoseg_cli.networks import create_network
 
@@ -46,6 +47,7 @@ class TorchEngine:
             significant bits against 8 keep more of the narrow decisions, and what overflows is computed again in
             fp32.
         threads: Processor threads; 0 leaves torch's own number.
+        trust: SHA-256 of a program that may be run; None for none.
         arrays: What tiles are made of around it; None for the device's tensors, and numpy's arrays on a CPU. Tests
             let a CPU stand for a device.
 
@@ -63,6 +65,7 @@ class TorchEngine:
         precision: str = "auto",
         threads: int = 0,
         arrays: Arrays | None = None,
+        trust: str | None = None,
     ) -> None:
         self.device = _check_device(device)
         self.precision = _choose_precision(precision, device)
@@ -72,7 +75,7 @@ class TorchEngine:
         self._threads = threads
         self._device = torch.device(device)
         self._lane = _Lane(self._tensors, len(bundle.legend.classes), at_once=1 if device == "cpu" else 0)
-        network = load_network(bundle)
+        network = self._open_program(bundle, trust) if bundle.holds_program else load_network(bundle)
         # Measured on two cores: 1.8 to 3.8 times as fast as torch's default layout. Tensor cores want it too.
         network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: nn.Module | None = network
@@ -91,6 +94,13 @@ class TorchEngine:
             if self.precision != "fp32":
                 recompute_not_finite(logits, tensors, lambda tile: self._run(tile, "fp32"), self._tensors)
         return self._tensors.fetch(logits) if isinstance(pixels, np.ndarray) else logits
+
+    def _open_program(self, bundle: Bundle, trust: str | None) -> nn.Module:
+        if (self.device, self.precision) != ("cpu", "fp32"):
+            raise EngineError(
+                f"the program of bundle {bundle.name} runs in fp32 on a CPU alone", "add --device cpu --precision fp32"
+            )
+        return open_trusted(bundle, trust)
 
     def close(self) -> None:
         """Free the network and the device's memory."""
@@ -169,8 +179,12 @@ def load_network(bundle: Bundle) -> nn.Module:
     """Build a bundle's network with its weights, in evaluation mode, on the CPU.
 
     Raises:
-        ModelError: The architecture is unknown, or the weights do not fit it or are not finite.
+        ModelError: The architecture is unknown, the weights do not fit it or are not finite, or are a program.
     """
+    if bundle.holds_program:
+        raise ModelError(
+            f"the weights of bundle {bundle.name} are a program, not data", "use a bundle with safetensors weights"
+        )
     wanted = bundle.card.extras.network
     classes = len(bundle.legend.classes)
     # Building draws random weights; the caller's random numbers must not notice.

@@ -121,7 +121,8 @@ def require_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise EngineError(f"the export to ONNX needs {error.name}", "pip install 'geoseg[export]'") from error
+        hint = "pip install 'geoseg[export]', or 'geoseg[train]' for training"
+        raise EngineError(f"the export to ONNX needs {error.name}", hint) from error
 
 
 def build_graph(module: nn.Module, shape: Shape, opset: int = DEFAULT_OPSET) -> ir.Model:

@@ -7,8 +7,9 @@ What is guaranteed:
 - After an exception in ``commit()``, an interrupt by the keyboard included, all targets and sidecars are as they
   were (on file systems without hard links, targets that were already replaced stay new).
 - A process killed in the middle of ``commit()`` can leave some targets new and others old, and targets, old or new,
-  without some of their sidecars, but never a new target beside an old one's sidecar: those go first, and new ones
-  come after the file that they describe. Only a rename is atomic; the next run for the same targets puts that right.
+  without some of their sidecars, but never a new target beside an old one's sidecar: those go first, which the disk
+  is waited for, and new ones come after the file that they describe. Only a rename is atomic; the next run for the
+  same targets puts that right.
 - While a run works no other one works on any of its targets (``results/lock.py`` says where that holds).
 - A work folder left by a killed process is removed by the next run for the same target on the same machine, or taken
   over by one that makes the same (``adopt``): it goes on from the rows that ``results/checkpoint.py`` finds whole.
@@ -196,15 +197,20 @@ class OutputTransaction:
         try:
             for target in self.targets:
                 publication.clear_sidecars(target, self.targets)
+            if publication.has_moved:  # else a loss of power may keep them beside the new file
+                self._sync_folders()
             for target in self.targets:
                 publication.place(target)
-            for target in self.targets:
-                with storage_trouble(target):
-                    _sync_folder(target.parent)
+            self._sync_folders()
         except BaseException:
             self._undo(publication)
             raise
         self._discard()
+
+    def _sync_folders(self) -> None:
+        for target in {target.parent: target for target in self.targets}.values():
+            with storage_trouble(target):
+                _sync_folder(target.parent)
 
     def _undo(self, publication: _Publication) -> None:
         stuck = publication.undo()
@@ -248,6 +254,11 @@ class _Publication:
         self._moved: list[tuple[Path, Path]] = []
         self._modes: dict[Path, int] = {}
         self._created: list[tuple[Path, tuple[int, int]]] = []
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether anything was moved aside."""
+        return bool(self._moved)
 
     def clear_sidecars(self, target: Path, keep: Sequence[Path]) -> None:
         """Move aside what would override the new file, or describes the old one.
@@ -364,7 +375,8 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a folder", f"name a file, such as {target / 'map.tif'}")
     # A link that leads nowhere is replaced; one to /dev/stdout means what it leads to.
-    if os.path.exists(target) and not target.is_file():
+    is_system = target.is_symlink() and os.readlink(target).startswith("/proc/")
+    if is_system or (os.path.exists(target) and not target.is_file()):
         raise OutputError(f"{target} is a device or a pipe", "name a file; a map is written as a whole, not streamed")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessError(f"{target}: no permission to write in {folder}", "choose another folder for the output")

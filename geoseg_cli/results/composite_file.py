@@ -87,6 +87,7 @@ class CompositeWriter:
         """
         self._work.add_tags(self._hashes())
         self._work.close()
+        self._transaction.require_space(self._work.spec.finished_bytes(), self._target)
         out = self._transaction.path(self._target)
         write_cog(self._work, out, self._spec.creation_options)
         self._work.path.unlink()

@@ -89,10 +89,10 @@ class OutputLock:
             self._done.clear()
             self._renewing = threading.Thread(target=self._renew, name="geoseg-lock", daemon=True)
             self._renewing.start()
+            return self
         except BaseException:
             self.release()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -101,10 +101,18 @@ class OutputLock:
 
     def release(self) -> None:
         """Give the outputs up and remove the lock files; safe to call again."""
+        try:
+            self._release()
+        except BaseException:  # a signal in the middle of it: finish, then go
+            self._release()
+            raise
+
+    def _release(self) -> None:
         self._done.set()
-        if self._renewing is not None and self._renewing is not threading.current_thread():
+        # One that a signal kept from being started cannot be waited for.
+        if self._renewing is not None and self._renewing.is_alive():
             self._renewing.join()
-            self._renewing = None
+        self._renewing = None
         while self._held:
             self._held[-1].give_up()
             self._held.pop()
@@ -144,16 +152,24 @@ class _Held:
 
     def give_up(self) -> None:
         # Removed while it is still locked: whoever opened it meanwhile finds that the name is no longer its own.
-        if self._is_ours:
+        if self._is_ours or self._is_free():
             with contextlib.suppress(OSError):
                 self._path.unlink()
             self._is_ours = False
         self._close()
 
+    def _is_free(self) -> bool:
+        """Whether a signal came between opening the file and taking it, and nobody else has it."""
+        try:
+            return self._descriptor is not None and self._flock() and self._is_named()
+        except (OSError, BusyError):
+            return False
+
     def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        # Forgotten before it is closed: closing twice would hit another file of that number.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _attempt(self) -> bool:
         """Try once; False where the file came, went or was replaced between two steps."""
@@ -172,7 +188,7 @@ class _Held:
                 return False
             self._is_ours = True
             self._write()
-        except BaseException:
+        except (BusyError, OSError):
             if not self._is_ours:
                 self._close()
             raise
@@ -262,7 +278,7 @@ class _Held:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         try:
             said = json.loads(os.read(self._descriptor, 4096))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return said if isinstance(said, dict) else {}
 
@@ -282,7 +298,7 @@ def _is_gone(holder: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no system has a process of such a number
         return True
     except PermissionError:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import GeosegError, InputError, InputMissingError
@@ -64,11 +66,14 @@ def opened_map(path: Path) -> Iterator[Any]:
         with open(path, "rb") as start:
             if start.read(4) not in _TIFF_MAGIC:
                 raise _not_ours(path, "it is no TIFF")
-        with (
-            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-            rasterio.open(path.absolute(), driver="GTiff") as file,
-        ):
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), _opened(path) as file:
             yield file
+
+
+def _opened(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a map of a scene without a place on Earth
+        return rasterio.open(path.absolute(), driver="GTiff")
 
 
 def map_legend(path: Path, file: Any) -> Legend:

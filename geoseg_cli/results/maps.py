@@ -238,6 +238,8 @@ class MapWriter:
         self._works["labels"].add_tags({PIXELS_TAG: self._digest.hexdigest()})
         for kind, work in self._works.items():
             work.close()
+            # Somebody else may have filled the disk since; a run that went on with another one's rows never looked.
+            self._transaction.require_space(work.spec.finished_bytes(), self._targets[kind])
             write = WRITERS[self._spec.format]
             write(work, self._transaction.path(self._targets[kind]), self._spec.creation_options)
             self._drop(work)

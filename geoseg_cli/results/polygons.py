@@ -123,7 +123,7 @@ def write_polygons(path: Path, out: Path, options: PolygonOptions | None = None)
     run = _Run(ClassMap.open(path, options.legend), options, out)
     inputs = [path, *([options.confidence] if options.confidence else [])]
     with OutputTransaction([out], options.overwrite, inputs) as transaction:
-        report = run.write(vector_writer(transaction, out, run.form, run.map.raster.grid))
+        report = run.write(vector_writer(transaction, out, run.form, run.map.raster.grid, run.map.raster.tags))
         if not report.polygons:
             raise InputError(f"{path} has no pixel of {run.wanted}", "choose other --classes, or another map")
         transaction.commit()
@@ -143,7 +143,7 @@ def add_polygons(path: Path, out: Path, options: PolygonOptions, transaction: Ou
         GeosegError: Anything that a user can do something about.
     """
     run = _Run(ClassMap.open(path), options, out)
-    return run.write(vector_writer(transaction, out, run.form, run.map.raster.grid))
+    return run.write(vector_writer(transaction, out, run.form, run.map.raster.grid, run.map.raster.tags))
 
 
 def refuse_bad_polygons(out: Path, grid: Grid, options: PolygonOptions) -> None:

@@ -101,11 +101,17 @@ class RasterSpec:
         Work raster (1, whole blocks), COG with overviews (4/3), the COG driver's own overview file (1/3), and 5 % on
         top. Cleaning needs two work rasters; a plain GeoTIFF needs no third file.
         """
-        bytes_per_px = self.bands * np.dtype(self.dtype).itemsize
-        pixels = bytes_per_px * self.grid.height * self.grid.width
         sides = (-(-side // BLOCK_PX) * BLOCK_PX for side in (self.grid.height, self.grid.width))
-        work = bytes_per_px * math.prod(sides)
-        return int((work + pixels * (4 / 3 + 1 / 3)) * 1.05) + 1_000_000
+        return int(self._bytes_per_px * math.prod(sides) * 1.05) + self.finished_bytes()
+
+    def finished_bytes(self) -> int:
+        """What of the worst case is still to be written once the work raster is there."""
+        pixels = self._bytes_per_px * self.grid.height * self.grid.width
+        return int(pixels * (4 / 3 + 1 / 3) * 1.05) + 1_000_000
+
+    @property
+    def _bytes_per_px(self) -> int:
+        return self.bands * np.dtype(self.dtype).itemsize
 
 
 def software_tags(software: str, moment: datetime) -> dict[str, str]:

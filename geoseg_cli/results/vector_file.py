@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from geoseg_cli.results.storage import READ_BACK_HINT, storage_trouble
 
 LAYER, PARQUET = "polygons", "Parquet"
 BATCH_FEATURES = 50_000
+_DATE_OPTION = "OGR_CURRENT_DATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,13 @@ def media_type_of(out: Path) -> str:
     return FORMATS[out.suffix.lower()].media_type
 
 
-def vector_writer(transaction: OutputTransaction, out: Path, form: VectorFormat, grid: Grid) -> Writer:
-    """What makes a file of a format where the transaction will publish it as ``out``."""
+def vector_writer(
+    transaction: OutputTransaction, out: Path, form: VectorFormat, grid: Grid, tags: Mapping[str, str]
+) -> Writer:
+    """What makes a file of a format where the transaction will publish it as ``out``, of a map with these tags."""
     if form.driver == PARQUET:
         return ParquetWriter(transaction.path(out), out, grid)
-    return VectorWriter(transaction.scratch("gathered.gpkg"), transaction.path(out), out, form, grid)
+    return VectorWriter(transaction.scratch("gathered.gpkg"), transaction.path(out), out, form, grid, _date(tags))
 
 
 class VectorWriter:
@@ -91,7 +95,9 @@ class VectorWriter:
         features, points: Features and their vertices so far.
     """
 
-    def __init__(self, scratch: Path, out: Path, target: Path, form: VectorFormat, grid: Grid) -> None:
+    def __init__(
+        self, scratch: Path, out: Path, target: Path, form: VectorFormat, grid: Grid, date: str | None = None
+    ) -> None:
         """Plan.
 
         Args:
@@ -100,8 +106,9 @@ class VectorWriter:
             target: The output that error messages name.
             form: What ``out`` is.
             grid: Whose CRS the coordinates are in.
+            date: What a GeoPackage says of when it was changed; None for now.
         """
-        self._scratch, self._out, self._target, self._form = scratch, out, target, form
+        self._scratch, self._out, self._target, self._form, self._date = scratch, out, target, form, date
         self._crs = None if grid.crs is None else grid.crs.to_wkt()
         self.features = 0
         self.points = 0
@@ -142,7 +149,11 @@ class VectorWriter:
             AccessError, StorageError: The disk does not take it.
         """
         raw = _pyogrio()
-        with self._trouble(), raw.open_arrow(self._scratch, layer=LAYER, use_pyarrow=False) as (_, stream):
+        with (
+            self._trouble(),
+            self._dated(),
+            raw.open_arrow(self._scratch, layer=LAYER, use_pyarrow=False) as (_, stream),
+        ):
             raw.write_arrow(
                 stream,
                 self._out,
@@ -178,6 +189,16 @@ class VectorWriter:
             )
 
     @contextmanager
+    def _dated(self) -> Iterator[None]:
+        """GDAL dates a GeoPackage by its clock; by the map's own date the same map gives the same bytes."""
+        package = importlib.import_module("pyogrio")
+        package.set_gdal_config_options({_DATE_OPTION: self._date})
+        try:
+            yield
+        finally:
+            package.set_gdal_config_options({_DATE_OPTION: None})
+
+    @contextmanager
     def _trouble(self, doing: Any = "write") -> Iterator[None]:
         """Errors of pyogrio are RuntimeErrors of its own."""
         with storage_trouble(self._target, doing), warnings.catch_warnings():
@@ -202,6 +223,15 @@ def _pyogrio() -> Any:
         raise UsageError(
             "vector files are written with pyogrio, which is not installed", "pip install 'geoseg[vector]'"
         ) from error
+
+
+def _date(tags: Mapping[str, str]) -> str | None:
+    """When a map was made, as a GeoPackage says it; None where its tags do not tell."""
+    try:
+        made = datetime.strptime(tags.get("TIFFTAG_DATETIME", ""), "%Y:%m:%d %H:%M:%S")
+    except ValueError:
+        return None
+    return f"{made:%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 Writer = VectorWriter | ParquetWriter

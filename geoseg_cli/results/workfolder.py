@@ -9,6 +9,7 @@ import platform
 import re
 import secrets
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from geoseg_cli.results.storage import storage_trouble
 PREFIX_BYTES = 120
 """Bytes of an output's name that its work folder's name takes over; file systems allow 255 in all."""
 LONG_NAME_BYTES = 200
+PARTS = ("new", "scratch", "aside")
 NOBODY = 0
 """Stands for the process in the name of a folder that was left on purpose."""
 
@@ -50,7 +52,7 @@ class WorkFolder:
         """
         with storage_trouble(target):
             self.path.mkdir(mode=0o700)
-            for part in ("new", "scratch", "aside"):
+            for part in PARTS:
                 (self.path / part).mkdir()
 
     def new(self, name: str) -> Path:
@@ -84,8 +86,9 @@ class WorkFolder:
         with storage_trouble(target):
             os.rename(dead.path, self.path)  # its name is that of a living process from here on
             for part in ("new", "aside"):
-                shutil.rmtree(self.path / part)
-                (self.path / part).mkdir()
+                shutil.rmtree(self.path / part, ignore_errors=True)
+            for part in PARTS:  # the dead one may have been about to remove them all
+                (self.path / part).mkdir(exist_ok=True)
 
     def leave(self, target: Path) -> None:
         """Keep the folder for the next run, though this process may go on without it."""
@@ -97,6 +100,11 @@ class WorkFolder:
     def remove(self) -> None:
         """Delete everything; what cannot be deleted stays for a later run."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def has_leftovers(target: Path, names: Iterable[str]) -> bool:
+    """Whether the names of a folder's files tell of work for an output, of a living run or a dead one."""
+    return any(name.startswith(_prefix(target)) for name in names)
 
 
 def remove_dead_work(target: Path, *, keep_resumable: bool = False) -> None:

@@ -94,11 +94,10 @@ def is_folder(path: Path) -> bool:
 
     Raises:
         AccessError: Nobody may look there.
+        StorageError: The system takes no such name, or the disk fails.
     """
-    try:
+    with _file_errors(path):
         return path.is_dir()
-    except PermissionError as error:
-        raise AccessError(f"{path}: no permission to read it", "ask for it, or chmod +r") from error
 
 
 def is_tiff(head: bytes) -> bool:

@@ -252,6 +252,12 @@ def open_raster(
         GeosegError: As :func:`open_geotiff` does.
     """
     path = Path(name)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: its name is not UTF-8, and GDAL opens no other", "rename it, or give a link with another name"
+        ) from error
     if name.startswith("/vsizip/"):
         verify_member(name)
     if name.startswith("/vsi"):

@@ -150,6 +150,7 @@ def test_the_date_is_that_of_the_product_s_name(tmp_path: Path) -> None:
 WRONG = [
     "{nonsense}.tif", "{stem", "{stem!x}.tif", "{0}.tif", "../{stem}.tif", "/x/{stem}.tif", "{stem}.png",
     "{stem.x}.tif",
+    "{stem:>9999999999}.tif", "{stem:>{date}}.tif",
 ]  # fmt: skip
 
 

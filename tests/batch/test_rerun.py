@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from geoseg_cli.results.lock import lock_path
+from geoseg_cli.results.workfolder import WorkFolder
 from tests.batch.conftest import Mask, Run, hashes, journal_lines, lines_of, scenes_in
+from tests.batch.processes import begin, made, map_of, statuses, wait_for
 from tests.test_predict import random_scene, read
 
 NAMES = ["a.tif", "b.tif", "deep/c.tif"]
@@ -112,6 +118,8 @@ def test_a_torn_journal_costs_at_most_the_scenes_of_its_torn_lines(mask: Mask, f
     whole = journal.read_bytes()
     journal.write_bytes(whole[:-1])  # the last line feed: what it ends may be cut
     assert set(mask(folder, "--out-dir", out).values()) == {"unchanged"}, "its hashes were told before"
+    for later in set((out / ".geoseg").glob("journal-*.jsonl")) - {journal}:
+        later.unlink()  # the second run told once more what the torn line had said
     first = whole.index(b'"publishing"')
     journal.write_bytes(whole[: first + 20])
     found = mask(folder, "--out-dir", out, code=1)
@@ -129,6 +137,22 @@ def test_a_run_that_ended_between_publishing_and_telling_is_known_by_its_hashes(
     assert set(mask(folder, "--out-dir", out).values()) == {"unchanged"}
     (out / "a_cloudmask.json").unlink()  # as where the run ended before its last rename
     assert mask(folder, "--out-dir", out) == {"a.tif": "done", "b.tif": "unchanged", "c.tif": "unchanged"}
+
+
+def test_what_a_run_left_that_was_killed_behind_its_last_rename_goes_though_the_map_is_unchanged(
+    mask: Mask, folder: Path, out: Path
+) -> None:
+    mask(folder, "--out-dir", out)
+    names = {path.name for path in out.iterdir()}
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:  # its number is nobody's afterwards
+        pass
+    part = WorkFolder.beside(out / "a_cloudmask.tif").path.name.replace(f"-{os.getpid()}-", f"-{process.pid}-")
+    (out / part / "aside").mkdir(parents=True)
+    (out / part / "aside" / "0").write_text("an old map")
+    for name in ("a_cloudmask.tif", "b_cloudmask.json"):
+        lock_path(out / name).write_text(json.dumps({"pid": process.pid, "host": platform.node()}))
+    assert set(mask(folder, "--out-dir", out).values()) == {"unchanged"}
+    assert {path.name for path in out.iterdir()} == names
 
 
 @pytest.mark.parametrize("what", ["scene", "model", "damage"])
@@ -185,3 +209,37 @@ def test_status_tells_what_became_of_every_scene(run: Run, mask: Mask, folder: P
     assert "code 65" in told.out
     assert run("batch", "status", out.parent).out.count("\n") == told.out.count("\n"), "journals further in count"
     assert run("batch", "status", folder).code == 66, "there is none"
+
+
+def test_what_a_run_left_that_was_killed_behind_its_last_rename_is_removed(tmp_path: Path, model: Path) -> None:
+    expected = scenes_in(tmp_path / "in", ["torn.tif"])["torn.tif"]
+    killed = begin(tmp_path)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -9
+    assert list((tmp_path / "out").glob(".*.lock")), "it was killed too early or too late"
+    assert statuses(begin(tmp_path))["torn"]["status"] == "unchanged"
+    assert not [path for path in (tmp_path / "out").glob(".*") if path.name != ".geoseg"]
+    assert journal_lines(tmp_path / "out")[-1]["event"] == "done"
+    assert made(tmp_path, "begun")["torn"] == 1
+    np.testing.assert_array_equal(read(map_of(tmp_path, "torn"))[0], expected)
+
+
+def test_status_calls_running_what_somebody_holds_and_interrupted_what_nobody_does(
+    run: Run, tmp_path: Path, model: Path
+) -> None:
+    scenes_in(tmp_path / "in", ["a.tif", "b.tif"])
+    process = begin(tmp_path, GEOSEG_TEST_PAUSE="20")
+    wait_for(lambda: [line for line in all_lines(tmp_path / "out") if line["event"] == "started"])
+
+    def states() -> set[str]:
+        return {line["state"] for line in lines_of(run("batch", "status", tmp_path / "out", "--json"))}
+
+    assert states() == {"running"}
+    process.kill()
+    process.communicate()
+    assert states() == {"interrupted"}
+
+
+def all_lines(home: Path) -> list[dict[str, object]]:
+    """Lines of a journal that is being written."""
+    return journal_lines(home) if (home / ".geoseg").is_dir() else []

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from geoseg_cli import predict
-from geoseg_cli.batch import run as batch_run
-from geoseg_cli.batch.run import RunOptions, run_batch
-from geoseg_cli.batch.scene_run import Models, SceneRunner
+from geoseg_cli.batch import todo
+from geoseg_cli.batch.models import Models
+from geoseg_cli.batch.run import run_batch
+from geoseg_cli.batch.scene_run import SceneRunner
 from geoseg_cli.batch.tasks import Failure, Outcome, Recipe, SceneTask
+from geoseg_cli.batch.todo import RunOptions
 from geoseg_cli.engines import EngineOptions
 from geoseg_cli.engines.fake_engine import IdentityEngine
 from geoseg_cli.errors import BusyError, InputError, StorageError
@@ -131,18 +133,19 @@ def failing(monkeypatch: pytest.MonkeyPatch, errors: dict[str, list[Exception]])
         return good(path, *rest, **more)
 
     monkeypatch.setattr(predict, "predict_scene", sometimes)
-    monkeypatch.setattr(batch_run, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(todo, "FIRST_WAIT_S", 0.01)
     return begun
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_what_may_pass_is_tried_again_behind_the_others_and_bad_input_never(
+def test_a_scene_that_another_run_holds_is_waited_for_behind_the_others_and_bad_input_never_tried_again(
     tasks: list[SceneTask], runner: SceneRunner, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     busy, bad = BusyError("held", "wait"), StorageError("truncated", "again")
-    begun = failing(monkeypatch, {"s0.tif": [busy], "s1.tif": [bad, bad], "s2.tif": [busy] * 9})
-    outcomes = {one.task.scene.name: one for one in run_batch(tasks, runner, RunOptions(retries=2, at_once=at_once))}
-    assert [begun.count(f"s{number}.tif") for number in range(6)] == [2, 1, 3, 1, 1, 1]
+    begun = failing(monkeypatch, {"s0.tif": [busy], "s1.tif": [bad, bad], "s2.tif": [busy] * 99})
+    outcomes = {one.task.scene.name: one for one in run_batch(tasks, runner, RunOptions(at_once=at_once, wait_s=0.2))}
+    assert [begun.count(f"s{number}.tif") for number in (0, 1, 3, 4, 5)] == [2, 1, 1, 1, 1]
+    assert begun.count("s2.tif") > 3
     assert begun[-1] == "s2.tif"
     statuses = {name: one.status for name, one in outcomes.items()}
     others = dict.fromkeys(("s0.tif", "s3.tif", "s4.tif", "s5.tif"), "done")

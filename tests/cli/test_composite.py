@@ -83,6 +83,35 @@ def test_it_prints_the_path_and_tells_areas_dates_and_repeated_maps(run: Run, tm
     assert run("composite", tmp_path / "maps", "-o", tmp_path / "out.tif").code == 73
 
 
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        (("--clouds", "/none/at/all"), 66),
+        (("--confidence-suffix", "a/b"), 2),
+        (("--confidence-suffix", "x" * 300), 66),
+        (("--pattern", "/abs/*"), 2),
+        (("--pattern", "**x"), 2),
+        (("-o", "."), 73),
+        (("-o", "-"), 2),
+    ],
+)
+def test_what_no_file_can_be_called_is_refused_in_words(
+    run: Run, tmp_path: Path, extra: tuple[str, ...], code: int
+) -> None:
+    write_map(tmp_path / "maps/a.tif", np.full((4, 6), 10, np.uint8))
+    done = run("composite", tmp_path / "maps", "-o", tmp_path / "out.tif", *extra)
+    assert done.code == code, done.err
+    assert " -> " in done.err
+
+
+def test_what_lies_beside_a_map_is_not_replaced_by_what_lies_beside_the_composite(run: Run, tmp_path: Path) -> None:
+    path = write_map(tmp_path / "a.tif", np.full((4, 6), 10, np.uint8))
+    before = path.with_suffix(".json").read_bytes()
+    done = run("composite", path, "-o", tmp_path / "a.tiff", "--overwrite")
+    assert done.code == 2
+    assert path.with_suffix(".json").read_bytes() == before
+
+
 @pytest.mark.parametrize(("extra", "code"), [((), 65), (("--pattern", "*.jp2"), 66), (("--min-count", "0"), 2)])
 def test_what_cannot_be_done_has_its_exit_code_and_leaves_nothing(
     run: Run, tmp_path: Path, extra: tuple[str, ...], code: int

@@ -118,6 +118,7 @@ def test_what_stands_in_the_file_reaches_the_run(run: Run, project: Write, tmp_p
         ("[defaults]\nblend = 'blur'\n", ("line 2", "blur", "correct")),
         ("[classify]\nversion = true\n", ("line 2", "no option 'version'", "")),
         ("[classify\n", ("is no TOML", "", "correct it")),
+        (f"[classify]\ntile = {'9' * 5000}\n", ("is no TOML", "", "correct it")),
         ("[config]\n", ("config is an unknown table", "", "")),
     ],
 )
@@ -192,6 +193,11 @@ def test_the_named_file_stands_in_the_place_of_the_nearest(run: Run, project: Wr
     assert named == {"blend"}
     assert run("config", "path").out.splitlines() == [str(path), str(tmp_path / "user.toml")]
     assert run("--config", os.devnull, "config", "show").out == "nothing is set: every option has its default\n"
+
+
+def test_a_named_file_whose_name_no_system_takes_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOSEG_CONFIG", "x" * 5000)
+    assert run("classify", "none.tif").code == 78
 
 
 def test_help_is_there_for_who_has_to_repair_a_file(run: Run, project: Write) -> None:

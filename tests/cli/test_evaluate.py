@@ -125,6 +125,18 @@ def test_fitting_writes_the_card_says_on_what_and_the_next_map_uses_it(
     assert after["total"]["calibration"]["mean_confidence"] == pytest.approx(0.6, abs=1e-3)
 
 
+def test_fitting_does_not_change_a_bundle_that_came_with_geoseg(
+    run: Run, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg_cli.shipped.bundle_folders", lambda: [model])
+    monkeypatch.setattr("geoseg_cli.bundle.bundle_folders", lambda: [model])
+    before = (model / "item.json").read_bytes()
+    done = run("evaluate", model.name, folder, "--fit-temperature")
+    assert done.code == 77
+    assert f"cp -r {model}" in done.err
+    assert (model / "item.json").read_bytes() == before
+
+
 def test_an_uncalibrated_confidence_comes_with_a_warning(run: Run, folder: Path, model: Path, tmp_path: Path) -> None:
     scene = folder / "rome" / "x.tif"
     plain = run("cloudmask", scene, "--model", model, "-o", tmp_path / "a.tif")

@@ -153,6 +153,19 @@ def test_a_text_log_is_one_line_an_event_whatever_a_name_holds(run: Run, model: 
     assert text[-1].endswith(" end exit_code=66")
 
 
+@pytest.mark.parametrize("name", ["map.tif", "map.json", "probabilities.tif", "link.log"])
+def test_a_log_where_an_output_goes_is_refused(run: Run, model: Path, home: Path, name: str) -> None:
+    """Publishing would put the output in the place of the log."""
+    (home / "data" / "link.log").symlink_to("map.tif")
+    done = run(
+        "cloudmask", "scene.tif", "-o", "map.tif", "--probabilities", "probabilities.tif", "--model", model,
+        "--overwrite", "--log-file", name, "--radiometry", "reflectance",
+    )  # fmt: skip
+    assert done.code == 2, done.err
+    assert "the log goes to" in done.err
+    assert b'"event": "start"' in (home / "data" / name).read_bytes()
+
+
 def test_a_file_that_is_no_log_is_left_as_it_is(run: Run, model: Path, home: Path) -> None:
     before = (home / "data" / "scene.tif").read_bytes()
     done = run("cloudmask", "scene.tif", "--model", model, "--log-file", "scene.tif")

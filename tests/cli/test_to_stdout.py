@@ -40,6 +40,19 @@ def test_standard_output_carries_the_bytes_of_the_map_and_nothing_else(tmp_path:
     assert not Path(name).is_file()
 
 
+def test_no_room_for_temporary_files_is_named(
+    tmp_path: Path, model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **more: object) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    random_scene(tmp_path / "scene.tif", 40, 40)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    done = run("cloudmask", tmp_path / "scene.tif", "--model", model, "-o", "-")
+    assert (done.code, done.out) == (74, "")
+    assert "TMPDIR" in done.err
+
+
 def test_a_reader_that_leaves_is_named_without_a_traceback(sample: Path) -> None:
     script = f"{{ {' '.join(GEOSEG)} cloudmask {sample} -o - -q; echo code $? >&2; }} | head -c 0"
     done = subprocess.run(script, shell=True, check=True, capture_output=True, text=True)

@@ -53,6 +53,14 @@ def with_files_up_to(size_bytes: int) -> Runner:
     return run
 
 
+def while_another_run_holds_it(shell: Shell, made: Made, arguments: list[str]) -> Done:
+    """The output's lock is taken."""
+    from geoseg_cli.results.lock import OutputLock
+
+    with OutputLock([shell.output]):
+        return shell.here(arguments)
+
+
 def without_room(shell: Shell, made: Made, arguments: list[str]) -> Done:
     """The file system says that 100 bytes are free."""
     import geoseg_cli.results.commit

@@ -150,6 +150,9 @@ ROWS = (
         ("tests/results/test_storage.py::test_a_full_disk_is_an_error_and_keeps_the_old_output",
          "tests/results/test_storage.py::test_threads_asked_for_by_the_environment_do_not_hide_a_full_disk",
          "tests/results/test_commit.py::test_a_fault_at_any_operation_leaves_all_old_or_all_new",
+         "tests/results/test_promises.py::test_room_is_looked_for_again_before_the_finished_file_is_made",
+         "tests/faults/test_faults.py::test_outputs_survive_faults_that_are_drawn_from_all",
+         "tests/faults/test_faults.py::test_outputs_survive_every_fault",
          "tests/cli/test_process.py::test_a_disk_that_fills_up_during_the_run_ends_with_74_and_leaves_nothing"),
     ),
     Failure(
@@ -160,16 +163,28 @@ ROWS = (
             Case("killed_often", "kill -9, 50 times at random", noise, has_old_map=True, run=faults.killed(50),
                  is_slow=True),
         ),
-        ("tests/results/test_commit.py::test_killed_at_any_operation_every_file_is_old_or_new_and_the_next_run_cleans_up",
+        ("tests/faults/test_faults.py::test_outputs_survive_every_fault",
+         "tests/results/test_promises.py::test_old_sidecars_are_gone_on_the_disk_before_the_new_map_has_its_name",
+         "tests/test_resume.py::test_killed_at_any_row_of_tiles_the_next_run_gives_the_bytes_of_an_undisturbed_one",
+         "tests/results/test_commit.py::test_killed_at_any_operation_every_file_is_old_or_new_and_the_next_run_cleans_up",
          "tests/results/test_commit.py::test_killed_while_a_map_is_made_the_old_one_stays_and_the_next_run_completes",
          "tests/cli/test_process.py::test_a_signal_ends_the_run_with_its_code_and_leaves_the_old_output"),
     ),
     Failure(
         28, "Two runs write the same output",
-        "Without --overwrite exactly one of several runs publishes its map, and the others are refused; with it the"
-        " last complete map stays.",
-        elsewhere=("tests/results/test_commit.py::test_of_eight_runs_at_once_exactly_one_wins",
-                   "tests/results/test_commit.py::test_a_target_that_appears_meanwhile_is_not_overwritten"),
+        "One run for one output: while it works a lock file beside the output names it, and any other run, with"
+        " --overwrite too, is refused at once, before it computes anything. The lock of a run that died is taken over.",
+        (
+            Case("is_held", "another run holds the output", red, code=75, message=("is held by process", "since"),
+                 names="map.tif", remedy=("wait until that run has ended", "another name"), has_old_map=True,
+                 run=faults.while_another_run_holds_it),
+        ),
+        ("tests/results/test_commit.py::test_of_eight_runs_at_once_exactly_one_wins",
+         "tests/results/test_lock.py::test_a_second_run_is_refused_and_told_who_holds_the_output_since_when",
+         "tests/results/test_lock.py::test_the_lock_of_a_killed_process_is_free_at_once",
+         "tests/results/test_lock.py::test_the_lock_of_a_process_that_died_here_is_taken_over_with_a_note",
+         "tests/results/test_lock.py::test_another_machines_lock_holds_until_it_has_been_silent_too_long",
+         "tests/results/test_commit.py::test_a_target_that_appears_meanwhile_is_not_overwritten"),
     ),
     Failure(
         29, "The output cannot be written, or is something else",
@@ -247,13 +262,24 @@ ROWS = (
     Failure(
         41, "A map of other input, options or model is taken for this run's",
         "A file of that name is never taken for the result because it exists: it is refused, or replaced with"
-        " --overwrite.",
+        " --overwrite. A folder's journal keeps for each map the hash of what was published and a key of everything"
+        " that decides its pixels (scene, model, card, options, version); another key or hash means another run. Rows"
+        " that a killed run left are gone on with only where such a key is the same and their checksums are right.",
         (
             Case("is_not_taken", "an older map", onto_a_map, code=73, message=("exists already",),
                  remedy=("--overwrite",), names="map.tif"),
             Case("is_replaced", "an older map, --overwrite", red, has_old_map=True),
         ),
-        ("tests/results/test_verify.py::test_one_changed_pixel_is_found",),
+        ("tests/results/test_verify.py::test_one_changed_pixel_is_found",
+         "tests/batch/test_rerun.py::test_only_what_changed_or_is_gone_is_done_again",
+         "tests/batch/test_rerun.py::test_other_options_or_another_model_give_other_maps_and_are_no_reason_to_ask",
+         "tests/batch/test_rerun.py::test_a_map_that_somebody_changed_is_not_touched_without_leave",
+         "tests/batch/test_rerun.py::test_skip_existing_keeps_only_what_proves_to_be_the_same",
+         "tests/batch/test_journal.py::test_a_line_that_was_torn_by_a_full_disk_does_not_take_the_next_one_with_it",
+         "tests/test_resume.py::test_work_that_is_not_the_same_or_not_whole_is_not_gone_on_with",
+         "tests/test_resume.py::test_other_options_begin_anew_and_leave_nothing_of_the_old_work",
+         "tests/test_resume.py::test_another_model_begins_anew",
+         "tests/test_resume.py::test_pixels_that_the_disk_lost_cost_their_rows_and_no_more"),
     ),
     Failure(
         42, "Wrong pixels or deadlocks where several processes read",
@@ -269,8 +295,16 @@ ROWS = (
     ),
     Failure(
         43, "Secrets in messages, tags or reports",
-        "Addresses are told without user names, passwords and queries; tags hold names, not paths.",
-        elsewhere=("tests/scenes/test_network.py::test_secrets_of_an_address_are_not_told",
+        "Addresses are told without user names, passwords and queries; tags hold names, not paths. What looks like a"
+        " secret, and the values of variables that name one, are hidden in messages, logs, journals and reports; the"
+        " home folder is told as ~.",
+        elsewhere=("tests/cli/test_logs.py::test_a_planted_secret_appears_in_no_output_of_a_run",
+                   "tests/cli/test_logs.py::test_a_planted_secret_appears_nowhere_when_a_run_fails",
+                   "tests/cli/test_logs.py::test_paths_below_the_home_folder_are_logged_with_a_tilde",
+                   "tests/batch/test_rerun.py::test_the_journal_holds_no_password_of_an_address",
+                   "tests/test_redaction.py::test_no_address_in_a_text_keeps_user_password_or_query",
+                   "tests/test_redaction.py::test_what_looks_like_a_secret_is_hidden_and_nothing_else",
+                   "tests/scenes/test_network.py::test_secrets_of_an_address_are_not_told",
                    "tests/cli/test_scene_options.py::test_an_address_is_refused_without_leave_and_its_secrets_stay_unsaid",
                    "tests/results/test_stac.py::test_no_path_of_the_machine_stands_in_any_sidecar"),
     ),

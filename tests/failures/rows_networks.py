@@ -163,8 +163,14 @@ ROWS = (
     ),
     Failure(
         39, "Class values that the file cannot hold",
-        "Values are checked when the legend is read, and those of the map when it is read back.",
-        elsewhere=("tests/test_catalog.py::test_values_that_cannot_be_told_apart_in_a_map_are_refused",
+        "Maps are uint8, or uint16 where a class value or their number needs it; what neither holds is refused when the"
+        " bundle is opened. No number is converted by wrapping; values are compared when the map is read back.",
+        elsewhere=("tests/test_numbers.py::test_more_classes_than_uint16_holds_are_refused_when_the_bundle_is_opened",
+                   "tests/test_wide_legends.py::test_every_class_of_a_large_legend_comes_back_as_its_value_however_it_is_tiled",
+                   "tests/test_numbers.py::test_a_legend_has_no_value_and_no_nodata_that_its_type_would_wrap",
+                   "tests/test_numbers.py::test_a_raster_takes_no_numbers_that_would_have_to_be_converted",
+                   "tests/test_numbers.py::test_a_share_that_would_wrap_around_in_uint8_is_never_stored",
+                   "tests/test_catalog.py::test_values_that_cannot_be_told_apart_in_a_map_are_refused",
                    "tests/results/test_raster.py::test_checksums_counts_and_values_are_those_of_the_pixels"),
     ),
 )  # fmt: skip

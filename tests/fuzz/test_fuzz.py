@@ -56,6 +56,12 @@ def test_what_once_ended_badly_does_so_no_more() -> None:
     assert [result.outcome in ("equal", "refused") for result in results] == [True] * count, results
 
 
+def test_bytes_that_are_no_text_are_no_line_of_their_own_in_front_of_the_message() -> None:
+    """GDAL quotes bytes of these two files in its messages; rasterio's logger fails to decode them."""
+    results = Campaign(seed=0, jobs=1).run([6784, 9856])
+    assert [(result.kind, result.outcome, result.detail) for result in results] == [("tiff", "refused", "")] * 2
+
+
 def serve_badly(pipe: Connection, folder: Path, seed: int, cases: list[int]) -> None:
     """Crashes at case 1 and hangs at case 2."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -530,6 +530,16 @@ def test_a_link_to_a_device_or_a_pipe_is_not_replaced(tmp_path):
         link.unlink()
 
 
+def test_the_link_by_which_a_system_names_a_stream_is_not_replaced(tmp_path):
+    """/dev/stdout leads to a plain file where the shell sends it into one."""
+    with open(tmp_path / "sent.txt", "w") as file:
+        link = tmp_path / "stdout"
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        with pytest.raises(OutputError, match="device or a pipe"), OutputTransaction([link], overwrite=True):
+            pass
+        assert link.is_symlink()
+
+
 def test_a_name_that_no_file_system_takes_is_an_output_error(tmp_path):
     (tmp_path / "scene.tif").touch()
     target = tmp_path / ("m" * 300 + ".tif")

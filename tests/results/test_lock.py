@@ -11,6 +11,7 @@ import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -49,6 +50,22 @@ def dead_process() -> int:
 
 def left(out: Path, **said: Any) -> None:
     lock_path(out).write_text(json.dumps({"pid": 1, "host": platform.node(), "since": "2026-01-01T00:00:00Z"} | said))
+
+
+@pytest.mark.usefixtures("any_system")
+def test_a_lock_of_a_process_that_no_system_has_is_taken_over(out: Path) -> None:
+    left(out, pid=10**40)
+    with OutputLock([out]):
+        assert json.loads(lock_path(out).read_text())["pid"] == os.getpid()
+
+
+@posix
+@pytest.mark.parametrize("text", ["[" * 4000, "junk", "[1]", ""])
+def test_a_lock_of_nobody_that_says_nothing_is_taken_over(out: Path, text: str) -> None:
+    lock_path(out).write_text(text)
+    os.utime(lock_path(out), (0, 0))
+    with OutputLock([out]):
+        assert json.loads(lock_path(out).read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.usefixtures("any_system")
@@ -232,3 +249,29 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     with OutputLock([out]):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", range(1, 160, 2))
+def test_an_interrupt_at_any_step_leaves_no_lock_file(tmp_path: Path, step: int) -> None:
+    """A signal may come between any two lines of taking and releasing, but for the first two of leaving the block."""
+    left = step
+
+    def count(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != lock_module.__file__ or frame.f_code.co_name in ("__exit__", "release"):
+            return None
+        left -= event == "line"
+        if left == 0:
+            raise KeyboardInterrupt
+        return count
+
+    targets = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    sys.settrace(count)
+    try:
+        with OutputLock(targets):
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    assert os.listdir(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,24 @@ def test_a_geopackage_is_understood_by_another_reader(
     with rasterio.open(source) as file:
         grid = Grid(file.crs, file.transform, file.height, file.width)
     assert np.array_equal(load_area(out, grid).mask(grid.window), np.isin(pixels, (10, 20, 80)))
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".fgb", ".geojson", ".parquet"])
+def test_a_map_gives_the_same_bytes_whenever_its_polygons_are_made(
+    tmp_path: Path, make_map: MakeMap, labels: Callable[..., Labels], ending: str
+) -> None:
+    pytest.importorskip("pyogrio")
+    pytest.importorskip("pyarrow")
+    source = make_map(labels(40, 50))
+    with rasterio.open(source, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.update_tags(TIFFTAG_DATETIME="2023:06:25 10:20:30")
+    outs = [tmp_path / f"{number}{ending}" for number in (1, 2)]
+    for out in outs:
+        write_polygons(source, out)
+        time.sleep(0.01)
+    one, other = (out.read_bytes() for out in outs)
+    assert one == other
+    assert ending != ".gpkg" or b"2023-06-25T10:20:30.000Z" in one
 
 
 def test_geojson_is_in_degrees_and_leaves_no_gap(

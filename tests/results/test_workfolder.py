@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -78,3 +79,17 @@ def test_a_process_of_somebody_else_is_alive(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     with pytest.raises(StorageError, match=r"gone/map\.tif"):
         make_beside(tmp_path / "gone" / "map.tif")
+
+
+@pytest.mark.parametrize("gone", [("new",), ("scratch", "aside"), ("new", "scratch", "aside")])
+def test_a_folder_that_a_dead_run_was_removing_can_be_taken(tmp_path, dead_process, monkeypatch, gone):
+    target = tmp_path / "map.tif"
+    dead = left_by(dead_process, target, monkeypatch)
+    dead.checkpoint.write_text("rows")
+    for part in gone:
+        shutil.rmtree(dead.path / part)
+    taken = WorkFolder.beside(target)
+    taken.take(dead, target)
+    assert sorted(path.name for path in taken.path.iterdir()) == ["aside", "checkpoint", "new", "scratch"]
+    assert not dead.path.exists()
+    assert list((taken.path / "new").iterdir()) == []

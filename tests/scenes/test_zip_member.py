@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from geoseg_cli.cli.scene_paths import place_and_stem
 
+from geoseg_cli.batch.naming import place_and_stem
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.errors import GeosegError, InputError, InputMissingError, StorageError
 from geoseg_cli.scenes import SceneOptions, open_scene
