@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import ParamSpec, TypeVar
 
 import geoseg_cli
@@ -31,8 +33,8 @@ def run_apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
     Raises:
         GeosegError: The function raised it, or the process ended without an answer.
     """
-    with TemporaryDirectory(prefix="geoseg-apart-") as folder:
-        request, reply = Path(folder) / _REQUEST, Path(folder) / _ANSWER
+    with _own_folder() as folder:
+        request, reply = folder / _REQUEST, folder / _ANSWER
         request.write_bytes(pickle.dumps((function, arguments, named)))
         done = subprocess.run(
             [sys.executable, "-P", "-c", _START, _package_parent(), str(request), str(reply)],
@@ -45,6 +47,20 @@ def run_apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
         raise error
     value: T = result
     return value
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A folder for one call; a signal while it is being removed does not leave it."""
+    folder = Path(mkdtemp(prefix="geoseg-apart-"))
+    try:
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def answer(request: str, reply: str) -> None:

@@ -87,6 +87,18 @@ def test_xargs_runs_several_processes_over_one_folder(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_gnu_parallel_hands_over_several_scenes_at_a_time(folder: Path) -> None:
+    if not shutil.which("parallel"):
+        pytest.skip("GNU parallel is not installed")
+    (folder / "out").mkdir()
+    paths = shell("find . -name '*.tif' | parallel -j 2 -X geoseg cloudmask --out-dir out -q", folder)
+    assert sorted(map(os.path.basename, paths.splitlines())) == [
+        "a b_cloudmask.tif", "c_cloudmask.tif", "d_cloudmask.tif",
+    ]  # fmt: skip
+    assert shell("find . -name '*.tif' | parallel -j 2 -X geoseg cloudmask --out-dir out -q", folder).count("tif") == 3
+
+
+@pytest.mark.slow
 def test_make_runs_only_what_is_newer(folder: Path) -> None:
     (folder / "Makefile").write_text(
         "all: c_cloudmask.tif deep/d_cloudmask.tif\n"

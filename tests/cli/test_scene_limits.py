@@ -11,7 +11,7 @@ import rasterio
 
 from tests.cli.conftest import Run
 from tests.conftest import TEN_METRES, MakeScene
-from tests.scenes.test_sidecars import NOTES, bare, beside
+from tests.scenes.test_scene_sidecars import NOTES, bare, beside
 
 SIDE = 24_000
 """Rows and columns of a file that declares 1.1 GiB and is far smaller; nothing is stored in it."""

@@ -48,7 +48,7 @@ def everything_in(folder: Path) -> set[str]:
 
 def request(*scenes: Path, **more: Any) -> Request:
     given = dict.fromkeys(("bounds", "bounds_crs", "model", "bands", "sensor", "area", "output", "out_dir"))
-    given["overwrite"] = False
+    given |= {"overwrite": False, "no_sidecar": False}
     given |= dict.fromkeys(ONE_FILE) | {"crop": False, "scenes": list(scenes), **more}
     return Request.of(given, task="cloud", default_model="x", suffix="cloudmask")
 
