@@ -95,7 +95,6 @@ def test_gnu_parallel_hands_over_several_scenes_at_a_time(folder: Path) -> None:
     assert sorted(map(os.path.basename, paths.splitlines())) == [
         "a b_cloudmask.tif", "c_cloudmask.tif", "d_cloudmask.tif",
     ]  # fmt: skip
-    assert shell("find . -name '*.tif' | parallel -j 2 -X geoseg cloudmask --out-dir out -q", folder).count("tif") == 3
 
 
 @pytest.mark.slow
