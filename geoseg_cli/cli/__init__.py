@@ -5,17 +5,15 @@ Nothing heavy is imported here; every command imports what it needs when it runs
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 
-from geoseg_cli.cli import configured, logs
+from geoseg_cli.cli import configured, logs, signals
 from geoseg_cli.cli.commands import LazyCommands
 from geoseg_cli.cli.messenger import Messenger
 from geoseg_cli.cli.options import Version
@@ -23,7 +21,6 @@ from geoseg_cli.errors import EngineError, GeosegError
 from geoseg_cli.printable import printable
 
 LINES = "\n"
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(
     name="geoseg",
@@ -58,25 +55,34 @@ def main(arguments: Sequence[str] | None = None, name: str | None = None) -> Non
     try:
         with logs.recorded(given):
             _run(given, name)
-    except _Interrupted as interrupt:
-        _leave_at_once(interrupt.exit_code)
+    except SystemExit:
+        if signals.is_interrupted():
+            signals.leave()
+        raise
 
 
 def _run(given: Sequence[str], name: str | None) -> None:
     try:
         # Not app(): that puts a hook of its own in the place of ours.
         typer.main.get_command(app)(list(given), prog_name=name, obj=given)
-    except GeosegError as error:
-        _fail(error)
-    except MemoryError:
-        _fail(EngineError("the memory is not enough for this scene", "use a smaller --tile, or a larger --max-memory"))
     except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error}"
-        bug = GeosegError(text, "run with -vv and report what it prints")
-        if any(argument.startswith("-vv") for argument in given):
-            logs.failure(bug)
-            raise
-        _fail(bug)
+        if signals.is_interrupted():  # a library has made an error of its own of it
+            raise signals.Interrupted from error
+        _give_up(error, given)
+
+
+def _give_up(error: Exception, given: Sequence[str]) -> NoReturn:
+    if isinstance(error, MemoryError):
+        text = "the memory is not enough for this scene"
+        _fail(EngineError(text, "use a smaller --tile, or a larger --max-memory"))
+    if isinstance(error, GeosegError):
+        _fail(error)
+    text = f"internal error: {type(error).__name__}: {error}"
+    bug = GeosegError(text, "run with -vv and report what it prints")
+    if any(argument.startswith("-vv") for argument in given):
+        logs.failure(bug)
+        raise error
+    _fail(bug)
 
 
 def _prepare_process() -> None:
@@ -85,9 +91,7 @@ def _prepare_process() -> None:
         if getattr(sys, name) is None:  # closed by the shell: `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open as long as the process lives
     sys.stderr = cast(TextIO, Messenger(sys.stderr))
-    for number in _SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup, or a shell's background job, wants it so
-            signal.signal(number, _interrupted)
+    signals.listen()
     sys.unraisablehook = _unraisable
     sys.excepthook = _uncaught
     # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
@@ -95,8 +99,11 @@ def _prepare_process() -> None:
 
 
 def _unraisable(trouble: sys.UnraisableHookArgs) -> None:
-    """Leave out the traceback of rasterio's logger where GDAL quotes bytes of a damaged file that are no text."""
-    if trouble.object != "rasterio._env.log_error":
+    """Leave out the traceback of rasterio's logger where GDAL quotes bytes of a damaged file that are no text.
+
+    And that of a signal, which is raised again.
+    """
+    if trouble.object != "rasterio._env.log_error" and not issubclass(trouble.exc_type, signals.Interrupted):
         sys.__unraisablehook__(trouble)
 
 
@@ -113,36 +120,3 @@ def _fail(error: GeosegError) -> NoReturn:
     if error.hint:
         print(f"  -> {printable(hide(error.hint), keep=LINES)}", file=sys.stderr)
     sys.exit(error.exit_code)
-
-
-class _Interrupted(SystemExit):
-    """A signal on its way through the frames that clean up behind themselves."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
-
-
-def _leave_at_once(exit_code: int) -> NoReturn:
-    """End without waiting for threads: a network's answer that nobody wants can take seconds."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(exit_code)
-
-
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    """Unwind through the running transaction, which removes what is unfinished, and end as shells expect.
-
-    Finished rows of a large scene are kept for the next run. A second signal does not wait for that; the next run for
-    the same output cleans up.
-    """
-    for again in _SIGNALS:
-        signal.signal(again, lambda number, frame: os._exit(128 + number))
-    # Past Python's buffer: the signal may have met a write to it, inside which Python refuses another one.
-    with contextlib.suppress(OSError, ValueError):
-        os.write(
-            sys.stderr.fileno(),
-            b"geoseg: interrupted; unfinished outputs are removed, finished rows of a large scene are kept\n",
-        )
-    raise _Interrupted(128 + number)

@@ -47,6 +47,7 @@ LONG_NAME_BYTES = 240
 MOST_ATTEMPTS = 100
 """Each attempt but the last met a holder that left at that very moment."""
 
+_OPEN_FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _NO_FLOCK = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
 _log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class _Held:
     def __init__(self, target: Path) -> None:
         self._target, self._path = target, lock_path(target)
         self._descriptor: int | None = None
-        self._is_ours = False
+        self._is_opening = self._is_ours = False
 
     def take(self) -> None:
         with storage_trouble(self._target):
@@ -151,17 +152,21 @@ class _Held:
             os.utime(self._path)
 
     def give_up(self) -> None:
+        if self._is_opening and self._descriptor is None:  # a signal came before the number of the open file was noted
+            self._is_opening = False
+            with contextlib.suppress(OSError):
+                self._descriptor = os.open(self._path, _OPEN_FLAGS)
         # Removed while it is still locked: whoever opened it meanwhile finds that the name is no longer its own.
-        if self._is_ours or self._is_free():
+        if self._is_ours or self._is_nobodys():
             with contextlib.suppress(OSError):
                 self._path.unlink()
             self._is_ours = False
         self._close()
 
-    def _is_free(self) -> bool:
-        """Whether a signal came between opening the file and taking it, and nobody else has it."""
+    def _is_nobodys(self) -> bool:
+        """Whether a signal came between creating the file and writing to it, and nobody else has it."""
         try:
-            return self._descriptor is not None and self._flock() and self._is_named()
+            return self._descriptor is not None and self._flock() and self._is_named() and not self._holder()
         except (OSError, BusyError):
             return False
 
@@ -196,14 +201,16 @@ class _Held:
 
     def _open(self) -> bool:
         """Open the file; whether it was created. None is open where it was removed between two steps."""
-        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        self._is_opening = True
         try:
-            self._descriptor = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-            return True
+            self._descriptor = os.open(self._path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+            is_new = True
         except FileExistsError:
+            is_new = False
             with contextlib.suppress(FileNotFoundError):
-                self._descriptor = os.open(self._path, flags)
-            return False
+                self._descriptor = os.open(self._path, _OPEN_FLAGS)
+        self._is_opening = False
+        return is_new
 
     def _flock(self) -> bool:
         """Lock the open file; False where nobody can.

@@ -74,6 +74,43 @@ def test_a_signal_ends_the_run_with_its_code_and_leaves_the_old_output(
     assert output.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("place", ["a destructor", "an error of a library"])
+def test_a_signal_is_not_lost_where_python_drops_exceptions(tmp_path: Path, place: str) -> None:
+    """As inside GDAL's messages, which C calls back: what is raised there is dropped and the run goes on."""
+    code = f"""
+import os, signal, sys, time
+import rasterio
+from geoseg_cli.cli import main
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+def run(*arguments, **options):
+    if {place!r} == "a destructor":
+        Dropped()
+    else:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        except BaseException:
+            raise ValueError("made of it")
+    for _ in range(300):
+        time.sleep(0.1)
+
+rasterio.open = run
+sys.argv = ["geoseg", "classify", {str(SAMPLE)!r}, "-o", {str(tmp_path / "map.tif")!r}]
+main()
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr.endswith("finished rows of a large scene are kept\n")
+    assert time.monotonic() - began < 20
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_signal_while_a_message_is_written_ends_with_its_code(tmp_path: Path) -> None:
     """Standard error is a full pipe: the signal meets a write that waits, and Python refuses a second one inside it."""
     many = [str(tmp_path / f"nowhere_{number}.tif") for number in range(1500)]
