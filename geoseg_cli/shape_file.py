@@ -28,6 +28,8 @@ _JOURNAL = bytes.fromhex("d9d505f920a163d7")
 """How a rollback journal begins while it counts (SQLite, database file format, section 3)."""
 
 SUFFIXES = (".geojson", ".json", ".gpkg")
+OTHER_SUFFIXES = (".shp", ".fgb", ".parquet", ".geoparquet", ".kml", ".gml", ".geojsonl")
+"""Of files that hold shapes and are not read: what they are turned into is told."""
 
 _MOST_NAMED = 10
 _WGS_84 = "OGC:CRS84"
@@ -104,7 +106,7 @@ def _refuse_absent(path: Path, attribute: str, present: list[str]) -> None:
         rest = f" and {len(present) - _MOST_NAMED} more" if len(present) > _MOST_NAMED else ""
         raise InputError(
             f"{path} has no attribute {attribute}; it has {', '.join(present[:_MOST_NAMED]) or 'none'}{rest}",
-            "name the one that holds the class",
+            "name the one that holds the class: --attribute NAME",
         )
 
 

@@ -58,8 +58,9 @@ def test_a_property_of_geojson_comes_with_all_shapes_of_its_feature(tmp_path: Pa
 
 
 def test_an_attribute_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no attribute kind; it has fid, species"):
+    with pytest.raises(InputError, match="no attribute kind; it has fid, species") as caught:
         read_shapes(write_attributes(tmp_path / "a.gpkg", [1, 2, 3], name="species"), "a test", "kind")
+    assert "--attribute" in caught.value.hint
     properties = {f"p{number}": 1 for number in range(12)}
     row = {"type": "Feature", "properties": properties, "geometry": {"type": "Point", "coordinates": [1, 2]}}
     (tmp_path / "a.geojson").write_text(json.dumps(row))

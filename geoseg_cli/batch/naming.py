@@ -164,12 +164,15 @@ def place_and_stem(scene: Path) -> tuple[Path, str]:
     Nothing goes into a product's own folder: outputs of a product folder, or of its metadata file, lie beside the
     folder and are called like it. Those of an address lie in the current folder.
     """
+    from geoseg_cli.scenes.file_list import common_stem, split_list
     from geoseg_cli.scenes.zip_member import split_name
 
     if is_address(scene):
         return Path(), _stem(shown(scene).rstrip("/").rpartition("/")[2])
     if (zipped := split_name(scene)) is not None:
         return _outside(zipped[0].parent), _stem(scene.name)
+    if (files := split_list(scene)) is not None:
+        return _outside(files[0].parent), common_stem(files)
     if os.path.isdir(scene):
         folder = scene if scene.name not in ("", "..") else scene.resolve()
         return _outside(folder.parent), _stem(folder.name)

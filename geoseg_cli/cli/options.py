@@ -38,7 +38,8 @@ Version = Annotated[
 ]
 _A_SCENE = (
     "a GeoTIFF or JPEG 2000 file, a product folder (Sentinel-2 SAFE, Landsat, HLS, single-band files), a zipped SAFE,"
-    " an MTD or MTL file, a STAC item, or an address (https://..., s3://...) with --allow-network"
+    " an MTD or MTL file, single-band files listed as A_B03.tif,A_B04.tif, a STAC item, or an address"
+    " (https://..., s3://...) with --allow-network"
 )
 Scenes = Annotated[
     list[Path],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geoseg_cli import shape_file
 from geoseg_cli.errors import InputError, UsageError
 from geoseg_cli.evaluate.classes import ReferenceOptions
 from geoseg_cli.evaluate.map_counts import UnitArray, UnitCounts, table_columns
@@ -21,7 +22,6 @@ from geoseg_cli.evaluate.shapes import ShapeReference
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.memory import free_memory_bytes
 from geoseg_cli.scenes import block_cache
-from geoseg_cli.shape_file import SUFFIXES as SHAPE_SUFFIXES
 
 TOLERANCE_PX, BLOCK_PX = 2, 128
 """Defaults: how far boundaries may lie apart, and the side of the blocks that intervals draw."""
@@ -81,7 +81,8 @@ def compare_map(map_path: Path, reference_path: Path, options: CompareOptions | 
 
 @contextmanager
 def _opened(path: Path, map_file: MapFile, options: ReferenceOptions) -> Iterator[RasterReference | ShapeReference]:
-    kind = ShapeReference if path.suffix.lower() in SHAPE_SUFFIXES else RasterReference
+    has_shapes = path.suffix.lower() in (*shape_file.SUFFIXES, *shape_file.OTHER_SUFFIXES)
+    kind = ShapeReference if has_shapes else RasterReference
     with closing(kind(path, map_file.grid, map_file.classes, options)) as reference:
         yield reference
 

@@ -18,6 +18,7 @@ from geoseg_cli.errors import InputError, InputMissingError, ModelError, UsageEr
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.results.components import Strip
 from geoseg_cli.results.description import COUNTS_TAG
+from geoseg_cli.results.map_file import refuse_folder
 from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.rows import LabelArray
 
@@ -55,6 +56,7 @@ class LabelRaster:
             InputMissingError: There is no such file.
             InputError: It is no GeoTIFF, or has other than one band of uint8 or uint16.
         """
+        refuse_folder(path)
         if not path.is_file():
             raise InputMissingError(f"there is no file {path}", "give the path of a map that geoseg wrote")
         try:

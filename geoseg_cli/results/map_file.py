@@ -51,15 +51,26 @@ class OwnMap:
         return cls(map_grid(file), map_legend(path, file), file.descriptions[0] or "", file.tags())
 
 
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder where a map is wanted.
+
+    Raises:
+        InputError: It is one.
+    """
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder, not a map", f"name the maps in it: {path / '*.tif'}")
+
+
 @contextmanager
 def opened_map(path: Path) -> Iterator[Any]:
     """The file as a rasterio dataset, and nothing that lies beside it.
 
     Raises:
         InputMissingError: There is no such file.
-        InputError: It is no TIFF.
+        InputError: It is no TIFF, or a folder.
         AccessError, StorageError: It cannot be read; raised for what is read in the ``with`` block too.
     """
+    refuse_folder(path)
     if not os.path.isfile(path):
         raise InputMissingError(f"{path}: there is no such file", "check the path")
     with storage_trouble(path, "read"):

@@ -10,7 +10,7 @@ import importlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,19 @@ class VectorFormat:
         layer_options: GDAL's layer creation options.
         media_type: What a catalogue calls it.
         is_lon_lat: Whether its coordinates are always longitude and latitude.
+        dataset_options: GDAL's dataset creation options.
     """
 
     driver: str
     layer_options: Mapping[str, str]
     media_type: str
     is_lon_lat: bool = False
+    dataset_options: Mapping[str, str] = field(default_factory=dict)
 
 
 FORMATS: Mapping[str, VectorFormat] = {
-    ".gpkg": VectorFormat("GPKG", {}, "application/geopackage+sqlite3"),
+    # GDAL before 3.7 warns of versions after 1.3.
+    ".gpkg": VectorFormat("GPKG", {}, "application/geopackage+sqlite3", dataset_options={"VERSION": "1.3"}),
     ".fgb": VectorFormat("FlatGeobuf", {}, "application/vnd.flatgeobuf"),
     ".parquet": VectorFormat(PARQUET, {}, "application/vnd.apache.parquet"),
     # RFC 7946: WGS 84, seven decimals, split at the antimeridian, outer rings counter-clockwise.
@@ -163,6 +166,7 @@ class VectorWriter:
                 geometry_name="geom",
                 crs=self._crs,
                 layer_options=dict(self._form.layer_options),
+                dataset_options=dict(self._form.dataset_options),
                 layer_metadata=dict(metadata) if self._form.driver == "GPKG" else None,
             )
         self._scratch.unlink()

@@ -366,6 +366,12 @@ def size_ratio(steps: tuple[float, float], gsd_m: float, gsd_range_m: tuple[floa
     return max(max(step / high, low / step, 1.0) for step in steps)
 
 
+def sizes_told(gsd_m: float, gsd_range_m: tuple[float, float] | None = None) -> str:
+    """The pixel sizes of a model's training data, as messages call them: ``10 m``, ``10 to 30 m``."""
+    low, high = gsd_range_m or (gsd_m, gsd_m)
+    return f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+
+
 def check_resolution(
     grid: Grid, gsd_m: float, where: str = "the scene", gsd_range_m: tuple[float, float] | None = None
 ) -> tuple[str, ...]:
@@ -388,15 +394,15 @@ def check_resolution(
         return ()
     height_m, width_m = steps
     stated = f"pixels of {height_m:.4g} x {width_m:.4g} m (height x width)"
-    ratio = size_ratio(steps, gsd_m, gsd_range_m)
+    ratio, learned = size_ratio(steps, gsd_m, gsd_range_m), sizes_told(gsd_m, gsd_range_m)
     if ratio > FAR_GSD:
         raise GridError(
-            f"{where} has {stated}, the model needs {gsd_m:g} m",
+            f"{where} has {stated}, the model needs {learned}",
             f"let the model see it at its own: --gsd {gsd_m:g}; small things may be lost, or are not there",
         )
     warnings = []
     if ratio > NEAR_GSD:
-        warnings.append(f"the scene has {stated}, the model was trained on {gsd_m:g} m: expect more errors")
+        warnings.append(f"the scene has {stated}, the model was trained on {learned}: expect more errors")
     if max(steps) > SQUARE * min(steps):
         warnings.append(f"the scene has {stated}: they are not square")
     return tuple(warnings)

@@ -100,22 +100,19 @@ class BandFile:
     scene: tuple[str, ...]
 
 
-def find(path: Path | Sequence[Path]) -> Product | None:
-    """Describe a folder or a list of single-band files.
+def find(path: Path) -> Product | None:
+    """Describe a folder of single-band files.
 
     Args:
-        path: Absolute path of a folder, or absolute paths of files that belong together.
+        path: Absolute path of a folder.
 
     Returns:
         The product; None for a folder without single-band files, and for one that holds several scenes of many bands.
 
     Raises:
         InputError: Two files hold the same band, or the names tell of different scenes.
-        InputMissingError: A listed file is not there.
         AccessError: The folder may not be read.
     """
-    if not isinstance(path, Path):
-        return _of_list(tuple(path))
     if not path.is_dir():
         return None
     found = band_files(path)
@@ -340,18 +337,29 @@ def _one_per_band(path: Path, files: Sequence[BandFile]) -> list[BandFile]:
         if other.size_m is None or file.size_m is None or other.size_m == file.size_m or other.scene != file.scene:
             raise InputError(
                 f"{path}: {other.path.name} and {file.path.name} hold the same band",
-                "give one scene: put its files into a folder of their own, or list them",
+                "give one scene: put its files into a folder of their own, or list them: A_B03.tif,A_B04.tif,...",
             )
         kept[file.key] = min(other, file, key=lambda one: one.size_m or 0)
     return [kept[key] for key in sorted(kept)]
 
 
-def _of_list(paths: Sequence[Path]) -> Product:
+def of_list(paths: Sequence[Path]) -> Product:
+    """Describe single-band files that somebody says belong together, of whatever folders and dates.
+
+    Args:
+        paths: Absolute paths.
+
+    Raises:
+        InputError: A file is no raster of one band that its name tells, or two hold the same band.
+        InputMissingError: A file is not there.
+    """
     files = []
     for path in paths:
         words, driver = _words(path.name), driver_of(path)
         if not path.exists():
-            raise InputMissingError(f"{path}: there is no such file", "check the path")
+            raise InputMissingError(
+                f"{path}: there is no such file", "check the path; those after the first lie in its folder"
+            )
         if not words or driver is None or not _is_single(path, driver):
             raise InputError(
                 f"{path} is no raster of one band whose name tells which",

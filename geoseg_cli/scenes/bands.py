@@ -273,7 +273,8 @@ def _agreed(spec: InputSpec, names: tuple[str, ...], where: str, known: str | No
     if missing or not any(first.present):
         ordered = [band for band in spec.bands if band in missing or not missing]
         raise BandError(
-            f"{where}: missing {_counted(ordered)}\n{first}\n{_listing(names)}", _say_bands(spec, len(names))
+            f"{where}: missing {_counted(ordered)}\n{first}\n{_listing(names)}",
+            _say_bands(spec, len(names), ordered[0]),
         )
     return first
 
@@ -356,16 +357,25 @@ def _counted(bands: Sequence[str]) -> str:
     return f"band{'s' * (len(bands) > 1)} {', '.join(bands)}"
 
 
-def _say_bands(spec: InputSpec, count: int) -> str:
+def _say_bands(spec: InputSpec, count: int, lacking: str = "") -> str:
+    """What helps a file of ``count`` bands; ``lacking`` is the first that it does not have, as far as names tell."""
     needed = spec.required or spec.bands[:1]
+    if count == 1 < len(needed):
+        return (
+            f"the model needs {_counted(needed)} together; list single-band files with commas:"
+            " A_B02.tif,A_B03.tif,A_B04.tif, or give the folder that holds those of one scene"
+        )
+    fill = (
+        "take one reflectance everywhere for a band that is not there, at your own risk:"
+        f" --fill {lacking or needed[0]}=VALUE"
+    )
     if count < len(needed):
         return (
-            f"the model needs {_counted(needed)} in one file; stack single-band files first:"
-            " gdal_merge.py -separate -o scene.tif B02.tif B03.tif ..., then name its bands with --bands"
+            f"the model needs {_counted(needed)}: give a scene that holds them; or {fill};"
+            " --bands where its bands are others than their names say"
         )
     example = ",".join((*spec.bands, *(SKIP for _ in range(count)))[:count])
     return (
         f"name the file's bands in their order, {SKIP} to skip one, such as --bands {example};"
-        f" the model needs {_counted(needed)}; or take one reflectance everywhere for a band that is not there, at your"
-        f" own risk: --fill {needed[0]}=VALUE"
+        f" the model needs {_counted(needed)}; or {fill}"
     )

@@ -180,7 +180,10 @@ def _refuse_other_formats(path: Path, head: bytes) -> None:
     text = head.lstrip()
     kinds = (kind for magic, kind in _OTHER_SIGNATURES.items() if text.startswith(magic))
     kind = next(kinds, "of another format") if head else "empty"
-    raise InputError(f"{path} is no TIFF: it is {kind}", "give a GeoTIFF; gdal_translate can make one")
+    hint = "give a GeoTIFF; gdal_translate can make one"
+    if kind == "a zip archive":
+        hint = f"unpack it; or name the file in it that is the scene: /vsizip/{path}/MEMBER.tif"
+    raise InputError(f"{path} is no TIFF: it is {kind}", hint)
 
 
 def _first_loss(stream: BinaryIO, size_bytes: int) -> str | None:

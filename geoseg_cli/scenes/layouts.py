@@ -6,6 +6,7 @@ A folder is asked for in the order of `_FOLDERS`, a file by its first bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from geoseg_cli.scenes import (
     aws_tile,
     band_files,
     envi,
+    file_list,
     hls,
     landsat,
     network,
@@ -39,7 +41,8 @@ _HEAD_BYTES: Final = 1024
 """As far as GDAL looks for the root of a virtual raster, which may follow a declaration and comments."""
 KNOWN: Final = (
     "a GeoTIFF, COG or JPEG 2000 file, a Sentinel-2 SAFE folder or .zip, a tile folder of the Sentinel-2 archive on"
-    " AWS, a Landsat folder or MTL file, an HLS or PlanetScope product, a STAC item, or a folder of single-band files"
+    " AWS, a Landsat folder or MTL file, an HLS or PlanetScope product, a STAC item, or single-band"
+    " files as a folder or a list: B02.tif,B03.tif,B04.tif"
 )
 
 
@@ -57,6 +60,9 @@ def find_product(path: Path, options: SceneOptions) -> Product:
         return _remote(address, options)
     if (found := zip_member.find(path, options.max_pixels)) is not None:
         return found
+    if (files := file_list.split_list(path)) is not None:  # before the system is asked for a name that is too long
+        name = ",".join(file.name for file in files)  # all of it, and no folders, goes into the map's tags
+        return replace(band_files.of_list(files), path=files[0].parent / name)
     if is_folder(path):
         return _first(_FOLDERS, path) or _unknown_folder(path)
     if not path.exists() and (found := hls.find(path)) is not None:

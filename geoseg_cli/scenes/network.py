@@ -76,7 +76,10 @@ def network_error(path: Path, error: BaseException) -> GeosegError:
     """What GDAL could not open or read on a network: missing, or trouble that may pass."""
     if re.search(rf"HTTP response code: {_NOT_THERE}", str(error)):
         return InputMissingError(f"{address_of(path)}: there is no such file on that server", "check the address")
-    return BusyError(f"{address_of(path)} cannot be read over the network: {_without_addresses(error)}", _TRY_AGAIN)
+    why = _without_addresses(error)
+    if "not recognized" in why:  # GDAL's last word also where the first was that parts cannot be had
+        why = "what it sends is no such raster, or the server does not send parts of files (HTTP ranges)"
+    return BusyError(f"{address_of(path)} cannot be read over the network: {why}", _TRY_AGAIN)
 
 
 def _without_addresses(error: BaseException) -> str:

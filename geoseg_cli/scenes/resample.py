@@ -21,7 +21,7 @@ import numpy.typing as npt
 from geoseg_cli.errors import GridError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.rows import Rows, only_where
-from geoseg_cli.scenes import FAR_GSD, NEAR_GSD, Scene, Source, size_ratio
+from geoseg_cli.scenes import FAR_GSD, NEAR_GSD, Scene, Source, size_ratio, sizes_told
 
 if TYPE_CHECKING:
     from geoseg_cli.scenes.raster_file import BlockShape
@@ -358,7 +358,7 @@ def choose_gsd(
     height_m, width_m = steps
     raise GridError(
         f"{where} has pixels of {height_m:.4g} x {width_m:.4g} m (height x width), {ratio:.3g} times off the"
-        f" {model_gsd_m:g} m of the model",
+        f" {sizes_told(model_gsd_m, gsd_range_m)} of the model",
         f"--gsd {model_gsd_m:g} resamples it all the same; a result from much larger pixels is not to be trusted",
     )
 
@@ -367,7 +367,7 @@ def _refuse_far_wish(wish: float, model_gsd_m: float, gsd_range_m: tuple[float, 
     """Refuse a pixel size that the model cannot use, before it makes a grid that nothing could hold."""
     low, high = gsd_range_m or (model_gsd_m, model_gsd_m)
     if not low <= wish * FAR_GSD or not wish <= high * FAR_GSD:
-        learned = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+        learned = sizes_told(model_gsd_m, gsd_range_m)
         raise UsageError(
             f"--gsd {wish:g}: the model was trained on pixels of {learned}, that is more than {FAR_GSD:g} times off",
             f"use --gsd auto, or --gsd {model_gsd_m:g}",

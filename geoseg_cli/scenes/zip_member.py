@@ -14,18 +14,21 @@ from geoseg_cli.scenes.product import Driver, Product
 
 PREFIX: Final = "/vsizip/"
 
+_LIST: Final = "list its members: unzip -l FILE; a zip of a whole SAFE folder is named itself"
 _DRIVERS: Final[dict[str, Driver]] = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 
 
 def split_name(path: Path) -> tuple[Path, str] | None:
-    """Archive and member that a name means; None where it is none, or no such archive is there.
+    """Archive and member that a name means, the member empty where only the archive is named.
+
+    None where the name is of another kind, or no such archive is there.
 
     An absolute archive has two slashes before it, which ``pathlib`` makes one of: it is looked for first.
     """
     if not str(path).startswith(PREFIX):
         return None
     parts = str(path).removeprefix(PREFIX).split("/")
-    for count in range(1, len(parts)):
+    for count in range(1, len(parts) + 1):
         inner = "/".join(parts[:count])
         for archive in (Path("/", inner), Path(inner).absolute()):
             if inner.lower().endswith(".zip") and os.path.isfile(archive):
@@ -53,8 +56,10 @@ def find(path: Path, max_pixels: int | None = None) -> Product | None:
     if archive is None:
         raise StorageError(f"{found[0]} is truncated or damaged: it has no readable directory", "copy it again")
     refuse_unsafe(archive)
+    if not member:
+        raise InputError(f"{path} names no file in the zip", f"name one of `unzip -l`: /vsizip/{found[0]}/MEMBER.tif")
     if member not in archive.names:
-        raise InputMissingError(f"{found[0]} holds no {member}", "list its members: unzip -l FILE")
+        raise InputMissingError(f"{found[0]} holds no {member}; its files are read, no folders", _LIST)
     driver = _DRIVERS.get(Path(member).suffix.lower())
     if driver is None:
         raise InputError(f"{path}: only .tif, .tiff and .jp2 files are read in a zip", "unpack it, and give the file")

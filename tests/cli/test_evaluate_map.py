@@ -105,6 +105,9 @@ def test_options_that_make_no_sense_end_the_run(
         ("map.tif", "notes.txt", 65, "is no TIFF"),
         ("short.tif", "ref.tif", 74, "truncated"),
         ("plain.tif", "ref.tif", 65, "does not say what its values mean"),
+        ("map.tif", "places.shp", 65, "ogr2ogr -f GPKG places.gpkg places.shp"),
+        ("map.tif", "places.fgb", 65, "ogr2ogr -f GPKG places.gpkg places.fgb"),
+        ("map.tif", "places.parquet", 65, "ogr2ogr -f GPKG places.gpkg places.parquet"),
     ],
 )
 def test_files_that_cannot_be_used_have_their_codes(

@@ -58,6 +58,23 @@ def test_a_tile_of_the_archive_on_aws_is_one_scene(run: Run, tmp_path: Path, mod
     np.testing.assert_array_equal(read(Path(done.out.strip()))[0], labels)
 
 
+def test_a_list_of_single_band_files_is_one_scene_also_among_several(run: Run, tmp_path: Path, model: Path) -> None:
+    labels = np.random.default_rng(3).integers(1, 4, (2, 64, 64))
+    lists = []
+    for plane, name in zip(labels, ("20200101", "20200106"), strict=True):
+        for band in ("B03", "B04"):
+            write_scene(tmp_path / f"T31UFS_{name}_{band}.tif", (plane[None] * 5000).astype(np.uint16))
+        lists.append(f"{tmp_path}/T31UFS_{name}_B03.tif,T31UFS_{name}_B04.tif")
+    code, reports = reports_of(run, *lists, "--radiometry", "dn", "--model", model)
+    reports.sort(key=lambda report: report["scene"])  # they come as scenes end
+    assert (code, [report["scene"] for report in reports]) == (0, lists)
+    for plane, report, name in zip(labels, reports, ("20200101", "20200106"), strict=True):
+        assert report["output"] == str(tmp_path / f"T31UFS_{name}_cloudmask.tif")
+        np.testing.assert_array_equal(read(Path(report["output"]))[0], plane)
+    done = run("scene", "info", lists[0])
+    assert (done.code, "list of single-band files" in done.out) == (0, True)
+
+
 @pytest.mark.parametrize("right", ["180.1", "-179.9"])
 def test_bounds_across_the_180th_meridian_are_taken_either_way(
     run: Run, tmp_path: Path, model: Path, right: str

@@ -54,6 +54,15 @@ def test_what_cannot_be_verified_ends_with_its_own_code(run: Run, made: Path, na
     assert failure["error"]["exit_code"] == code
 
 
+@pytest.mark.parametrize("command", ["verify", "report", "preview", "polygons", "areas"])
+def test_a_folder_is_called_one_where_a_map_is_wanted(run: Run, made: Path, command: str) -> None:
+    out = {"report": "x.html", "preview": "x.png", "polygons": "x.gpkg"}.get(command)
+    done = run(command, made.parent, *(("-o", made.with_name(out)) if out else ()))
+    assert done.code == 65
+    assert f"{made.parent} is a folder" in done.err
+    assert "*.tif" in done.err
+
+
 def test_one_bad_map_of_several_is_named_and_the_others_are_checked(run: Run, made: Path) -> None:
     done = run("verify", made.with_name("scene.tif"), made)
     assert done.code == 1

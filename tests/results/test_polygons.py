@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +82,31 @@ def test_polygons_are_those_of_the_whole_map_however_it_is_read(
         assert shapely.is_ccw(shapely.get_exterior_ring(mine)).all()
         assert sorted(shapely.area(mine)) == sorted(shapely.area(theirs))
         assert shapely.symmetric_difference(shapely.union_all(mine), shapely.union_all(theirs)).area == 0
+
+
+@pytest.mark.skipif(shutil.which("ogr2ogr") is None, reason="needs GDAL's command line")
+@pytest.mark.parametrize("ending", [".gpkg", ".fgb", ".geojson"])
+def test_gdals_command_line_reads_the_same_polygons_without_a_word(
+    tmp_path: Path, make_map: MakeMap, labels: Callable[..., Labels], ending: str
+) -> None:
+    pytest.importorskip("pyogrio")
+    pixels = labels(61, 83)
+    source, out = make_map(pixels), tmp_path / f"out{ending}"
+    write_polygons(source, out)
+    command = ["ogr2ogr", "-f", "CSV", "/vsistdout/", str(out), "-lco", "GEOMETRY=AS_WKT", "-t_srs", "EPSG:32631"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    with rasterio.open(source) as file:
+        expected = gdal_polygons(pixels, file.transform)
+        assert file.crs == CRS.from_epsg(32631)
+    for value, theirs in expected.items():
+        mine = [row for row in rows if int(row["value"]) == value]
+        assert len(mine) == len(theirs)
+        assert sum(int(row["pixels"]) for row in mine) == (pixels == value).sum()
+        # Seven decimals of a degree are a centimetre; sides are ten metres.
+        areas = sorted(shapely.area(shapely.from_wkt([row["WKT"] for row in mine])))
+        assert areas == pytest.approx(sorted(shapely.area(theirs)), rel=1e-2 if ending == ".geojson" else 1e-9)
 
 
 def test_areas_of_the_classes_are_those_of_their_pixels(

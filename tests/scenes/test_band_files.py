@@ -37,7 +37,7 @@ def write_jp2(path: Path, plane: npt.NDArray[Any]) -> Path:
     return path
 
 
-def found(path: Path | list[Path]) -> Product:
+def found(path: Path) -> Product:
     product = band_files.find(path)
     assert product is not None
     return product
@@ -235,7 +235,7 @@ def test_other_paths_are_none(tmp_path: Path) -> None:
 def test_a_list_may_join_folders_dates_and_grids_of_several_pixel_sizes(tmp_path: Path) -> None:
     red = write_band(tmp_path / "a/20220620_B04.tif", plane_of(4))
     nir = write_band(tmp_path / "b/20220625_B8A.tif", plane_of(8, 3), transform=TEN_METRES @ TEN_METRES.scale(2))
-    product = found([nir, red])
+    product = band_files.of_list([nir, red])
     assert product.path == tmp_path
     assert read_numbers(product, "red", "nir08", gsd_m=10.0)[0][:, 0, 0].tolist() == [4, 8]
 
@@ -246,7 +246,7 @@ def test_the_order_of_a_list_does_not_matter(tmp_path_factory: pytest.TempPathFa
     if not folder.exists():
         for value, name in enumerate(S2.values(), start=1):
             write_band(folder / f"{name}.tif", plane_of(value))
-    product = found([folder / f"{name}.tif" for name in order])
+    product = band_files.of_list([folder / f"{name}.tif" for name in order])
     assert names_of(product) == list(S2.values())
 
 
@@ -265,13 +265,13 @@ def test_a_list_with_a_file_that_names_no_band_is_refused(tmp_path: Path) -> Non
     many = write_scene(tmp_path / "x_B05.tif", np.ones((2, SIDE, SIDE), np.uint16))
     for path in (other, many):
         with pytest.raises(InputError, match=path.name):
-            band_files.find([red, path])
+            band_files.of_list([red, path])
     with pytest.raises(InputMissingError, match="absent_B04"):
-        band_files.find([red, tmp_path / "absent_B04.tif"])
+        band_files.of_list([red, tmp_path / "absent_B04.tif"])
     with pytest.raises(InputError, match="no file is listed"):
-        band_files.find([])
+        band_files.of_list([])
     with pytest.raises(InputError, match="hold the same band"):
-        band_files.find([red, red])
+        band_files.of_list([red, red])
 
 
 def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_read(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_real_folders_of_scenes_are_none(real_data: Path) -> None:
 
 def test_the_real_landsat_folder_with_a_band_in_two_grids_is_read_as_a_list(real_data: Path) -> None:
     folder = real_data / "awkward/non_square_pixels_no_mtl"
-    product = found([folder / f"L8-B{number}-Elkton-VA.tiff" for number in (2, 3, 4, 5, 10)])
+    product = band_files.of_list([folder / f"L8-B{number}-Elkton-VA.tiff" for number in (2, 3, 4, 5, 10)])
     assert names_of(product) == ["B2", "B3", "B4", "B5"]
     numbers = read_numbers(product, "red", "nir")[0]
     for plane, number in zip(numbers, (4, 5), strict=True):

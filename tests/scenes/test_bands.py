@@ -200,10 +200,17 @@ def test_the_users_names_can_be_ambiguous_too() -> None:
         match_bands(spec("red"), (None, None), ("B3", "B4"))
 
 
-def test_single_band_files_are_told_to_be_stacked() -> None:
+def test_single_band_files_are_told_to_be_listed() -> None:
     with pytest.raises(BandError) as caught:
         match_bands(BGRN, ("B02",))
-    assert "gdal_merge.py -separate" in caught.value.hint
+    assert "A_B02.tif,A_B03.tif" in caught.value.hint
+
+
+@pytest.mark.parametrize("names", [("B02", "B03", "B04"), ("B02", "B03", "B04", "B11", "B12")])
+def test_the_band_that_is_missing_is_the_one_to_fill(names: tuple[str, ...]) -> None:
+    with pytest.raises(BandError) as caught:
+        match_bands(BGRN, names)
+    assert "--fill nir=VALUE" in caught.value.hint
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal() -> None:

@@ -145,7 +145,7 @@ REFUSED: list[tuple[Callable[[Path], Any], int, str, str]] = [
     (text, 65, "no TIFF", "gdal_translate"),
     (empty, 65, "empty", "GeoTIFF"),
     (html, 65, "an XML or HTML text", "GeoTIFF"),
-    (zip_archive, 65, "zip archive", "GeoTIFF"),
+    (zip_archive, 65, "zip archive", "MEMBER.tif"),
     (jpeg_2000, 74, "truncated or damaged", "download it again"),
     (virtual_raster, 65, "GDAL virtual raster", "gdal_translate"),
     (header_only, 74, "truncated", "download it again"),

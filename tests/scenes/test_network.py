@@ -36,6 +36,7 @@ class Server:
     address: str
     requests: list[str] = field(default_factory=list)
     broken: bool = False
+    sends_parts: bool = True
 
 
 def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
@@ -56,13 +57,14 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
             if not path.is_file():
                 return self.send_error(404)
             body = path.read_bytes()
-            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if server.sends_parts else None
             start = int(asked[1]) if asked else 0
             stop = min(int(asked[2]) + 1 if asked and asked[2] else len(body), len(body))
             self.send_response(206 if asked else 200)
             if asked:
                 self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}")
-            self.send_header("Accept-Ranges", "bytes")
+            if server.sends_parts:
+                self.send_header("Accept-Ranges", "bytes")
             self.send_header("Content-Length", str(stop - start))
             self.end_headers()
             if not is_head:
@@ -279,6 +281,15 @@ def test_a_server_that_fails_during_the_read_is_an_error_and_no_zeros(server: Se
             file.read((1,), Window(600, 600, 100, 100))
     finally:
         file.close()
+
+
+def test_a_server_that_sends_files_only_whole_is_told_as_such(server: Server) -> None:
+    # Larger than what is asked for first: of smaller files the whole is taken.
+    write_scene(server.folder / "scene.tif", np.random.default_rng(3).integers(1, 9000, (3, 300, 300), np.uint16))
+    server.sends_parts = False
+    with pytest.raises(BusyError, match="or the server does not send parts of files") as caught:
+        open_scene(Path(f"{server.address}/scene.tif"), SPEC, ALLOWED)
+    assert "download it" in caught.value.hint
 
 
 def test_time_and_tries_of_gdal_are_bounded_while_a_file_is_open(monkeypatch: Any, server: Server) -> None:

@@ -21,7 +21,7 @@ from geoseg_cli.grid import Grid, Window
 from geoseg_cli.job import PredictOptions
 from geoseg_cli.predict import predict_scene
 from geoseg_cli.rows import Rows
-from geoseg_cli.scenes import SceneOptions
+from geoseg_cli.scenes import SceneOptions, check_resolution
 from geoseg_cli.scenes.raster_file import BlockShape
 from geoseg_cli.scenes.resample import AreaOfView, Resampled, _Length, choose_gsd, resampled_grid
 from tests.fakes.bundles import STEP, fake_bundle
@@ -275,6 +275,16 @@ def test_pixels_more_than_four_times_off_are_refused_with_the_option_that_insist
         choose_gsd(utm_grid(50, 50, step_m), 10.0, "auto", "scene.tif")
     assert "scene.tif" in caught.value.message
     assert "--gsd 10" in caught.value.hint
+
+
+def test_pixels_far_off_a_range_are_told_with_the_range_that_they_are_measured_from() -> None:
+    grid, learned = utm_grid(50, 50, 900), (10.0, 30.0)
+    with pytest.raises(GridError, match=r"30 times off the 10 to 30 m of the model"):
+        choose_gsd(grid, 10.0, "auto", gsd_range_m=learned)
+    with pytest.raises(GridError, match=r"the model needs 10 to 30 m"):
+        check_resolution(grid, 10.0, gsd_range_m=learned)
+    (warning,) = check_resolution(utm_grid(50, 50, 50), 10.0, gsd_range_m=learned)
+    assert "was trained on 10 to 30 m" in warning
 
 
 @pytest.mark.parametrize("wish", [0.0, -1.0, float("nan"), float("inf")])

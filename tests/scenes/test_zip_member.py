@@ -41,6 +41,16 @@ def test_a_raster_in_a_zip_is_read_and_mapped_beside_the_zip(packed: Path, form:
     assert place_and_stem(name) == (packed.parent, "a")
 
 
+def test_a_zip_without_a_member_is_answered_with_how_to_name_one(packed: Path) -> None:
+    for name in (Path(f"/vsizip/{packed}"), packed):
+        with pytest.raises(InputError) as caught:
+            open_scene(name, SPEC, DN)
+        assert "no such" not in caught.value.message
+        assert f"/vsizip/{packed}/MEMBER.tif" in caught.value.hint
+    with pytest.raises(InputMissingError, match="holds no in;"):
+        open_scene(Path(f"/vsizip/{packed}/in"), SPEC, DN)
+
+
 def test_a_relative_zip_is_found(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(packed.parent)
     with open_scene(Path("/vsizip/some.zip/in/a.tif"), SPEC, DN) as scene:
