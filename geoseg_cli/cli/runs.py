@@ -19,6 +19,7 @@ from geoseg_cli.cli.options import read_size
 from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, Request, put
 from geoseg_cli.cli.run_messages import BatchWatch, Summary, further_decisions, tell_report
 from geoseg_cli.errors import GeosegError, UsageError
+from geoseg_cli.printable import counted
 
 if TYPE_CHECKING:
     from geoseg_cli.batch.models import Models
@@ -47,7 +48,7 @@ def run_request(request: Request) -> None:
     if request.given.get("shard"):
         scenes = len(tasks)
         tasks, shard = fleet.shard_of(tasks, request.given["shard"])
-        messages.note(f"shard {shard}: {len(tasks)} of {scenes} scenes")
+        messages.note(f"shard {shard}: {len(tasks)} of {counted(scenes, 'scene')}")
     recipe = request.recipe()
     for loss in recipe.options.cleaning.to_json().get("legend", {}).get("losses", ()):
         messages.note(f"lost: {loss}")
@@ -87,10 +88,10 @@ def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Me
     logs.about(_shown(task))
     with _told(task, request), messages.log(), messages.progress(_name(task)) as progress:
         watch = _OneScene(messages, progress)
-        models = Models(recipe, watch)
+        runner = SceneRunner(Models(recipe, watch), watch)
+        runner.refuse_early(task)
         try:
-            models.opened()
-            report = SceneRunner(models, watch).predict(task)
+            report = runner.predict(task)
         except EngineTrouble as trouble:
             raise trouble.error from trouble
     tell_report(messages, report)
@@ -140,7 +141,7 @@ def _plan_all(tasks: list[SceneTask], recipe: Recipe, request: Request, messages
         else:
             put(json.dumps(report) + "\n" if request.given["json"] else "")
     if failed:
-        messages.note(f"{failed} of {len(tasks)} scenes would fail")
+        messages.note(f"{failed} of {counted(len(tasks), 'scene')} would fail")
         sys.exit(SOME_FAILED_EXIT_CODE)
 
 
