@@ -6,8 +6,10 @@
 
 ``workers``: copies of a sample scene through a shipped model whose engine has one thread, by one local worker, by two,
 and by two workers of a Dask cluster on this machine. The parties take turns; told are, for each round, the seconds of
-the whole run and those from the first finished scene to the last, which leave out the start of the processes. Seconds
-are compared within a round: other load on the machine falls on all of a round alike.
+the whole run, those from the first finished scene to the last, which leave out the start of the processes, and
+core-seconds: of all processes, and of this one alone, which schedules. Seconds are compared within a round: other load
+on the machine falls on all of a round alike. ``--side`` repeats the sample: what a cluster costs is a matter of how
+large a scene is.
 
 ``tasks``: tasks that do nothing, through the code that hands out scenes: what the scheduler costs.
 
@@ -29,6 +31,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import rasterio
 from batch import Silence
 
 from geoseg_cli.batch.dask_cluster import ClusterOptions, connected
@@ -62,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("part", choices=("workers", "tasks", "journal"))
     parser.add_argument("--scenes", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", type=int, default=512, help="rows and columns of a scene: a multiple of 512")
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--model", default="cloud-lale")
     parser.add_argument("--work", type=Path, default=None, help="where temporary folders go")
@@ -71,8 +76,9 @@ def _arguments() -> argparse.Namespace:
 def measure_workers(work: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Whole and steady seconds of each party in each round, and ratios of rounds."""
     (work / "in").mkdir()
+    write_scene(work / "scene.tif", asked.side)
     for number in range(asked.scenes):
-        shutil.copy(SCENE, work / "in" / f"s{number:03}.tif")
+        os.link(work / "scene.tif", work / "in" / f"s{number:03}.tif")
     recipe = Recipe(ROOT / "models" / asked.model, EngineOptions(device="cpu", threads=1), PredictOptions(batch=1))
     rounds = [{party: run(work, party, recipe, asked.scenes) for party in PARTIES} for _ in range(asked.rounds)]
 
@@ -85,7 +91,21 @@ def measure_workers(work: Path, asked: argparse.Namespace) -> dict[str, Any]:
         for key in ("whole_s", "steady_s_per_scene", "core_s")
     }
     medians = {name: statistics.median(values) for name, values in ratios.items()}
-    return {"scenes": asked.scenes, "rounds": rounds, "ratios": ratios, "medians": medians}
+    return {"scenes": asked.scenes, "side": asked.side, "rounds": rounds, "ratios": ratios, "medians": medians}
+
+
+def write_scene(path: Path, side: int) -> None:
+    """The sample scene, repeated up to a size."""
+    with rasterio.open(SCENE) as source:
+        pixels, profile, source_tags = (
+            source.read(),
+            source.profile,
+            (source.descriptions, source.scales, source.offsets),
+        )
+    times = side // pixels.shape[1]
+    with rasterio.open(path, "w", **profile | {"height": side, "width": side}) as file:
+        file.write(np.tile(pixels, (1, times, times)))
+        file.descriptions, file.scales, file.offsets = source_tags
 
 
 def run(work: Path, party: str, recipe: Recipe, scenes: int) -> dict[str, float]:
@@ -95,7 +115,7 @@ def run(work: Path, party: str, recipe: Recipe, scenes: int) -> dict[str, float]
     out.mkdir()
     tasks = [SceneTask(work / "in" / f"s{n:03}.tif", out / f"m{n:03}.tif", out) for n in range(scenes)]
     watch = Silence()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, own = _core_s(resource.RUSAGE_CHILDREN), _core_s(resource.RUSAGE_SELF)
     started, ends = time.perf_counter(), []
     with (
         closing(SceneRunner(Models(recipe, watch), watch)) as runner,
@@ -104,12 +124,18 @@ def run(work: Path, party: str, recipe: Recipe, scenes: int) -> dict[str, float]
         for outcome in outcomes:
             assert outcome.status == "done", outcome
             ends.append(time.perf_counter() - started)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cores = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    own = _core_s(resource.RUSAGE_SELF) - own
+    cores = _core_s(resource.RUSAGE_CHILDREN) - before + own
     at_once = 1 if party.startswith("1") else 2
     # The first outcome of each worker is the end of its start.
     steady = (ends[-1] - ends[at_once - 1]) / (scenes - at_once)
-    return {"whole_s": round(ends[-1], 2), "steady_s_per_scene": round(steady, 4), "core_s": round(cores, 2)}
+    return {"whole_s": round(ends[-1], 2), "steady_s_per_scene": round(steady, 4), "core_s": round(cores, 2),
+            "own_core_s": round(own, 2)}  # fmt: skip
+
+
+def _core_s(whose: int) -> float:
+    used = resource.getrusage(whose)
+    return used.ru_utime + used.ru_stime
 
 
 def _outcomes(party: str, tasks: list[SceneTask], recipe: Recipe, runner: SceneRunner) -> Iterator[Outcome]:

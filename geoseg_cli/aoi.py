@@ -20,6 +20,7 @@ from pyproj.exceptions import ProjError
 
 from geoseg_cli.errors import GeosegError, GridError, InputError, UsageError
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.printable import counted
 from geoseg_cli.rows import Rows, only_where
 from geoseg_cli.shape_file import read_shapes
 
@@ -254,7 +255,7 @@ def cropped_grid(grid: Grid, window: Window) -> Grid:
 def _on_grid(shapes: list[Any], crs: pyproj.CRS, grid: Grid, path: Path) -> tuple[Any, Grid, tuple[str, ...]]:
     """The union in pixel coordinates, and a warning where a polygon crossed itself."""
     crossed = sum(not shape.is_valid for shape in shapes)
-    warnings = (f"{path.name}: {crossed} polygons cross themselves and were mended",) if crossed else ()
+    warnings = (f"{path.name}: {counted(crossed, 'polygon')} with crossing edges: mended",) if crossed else ()
     union = shapely.union_all([shapely.make_valid(shapely.force_2d(shape)) for shape in shapes])
     shape = _polygons(on_pixels(np.array([union]), crs, grid)[0])
     if shape.is_empty:

@@ -6,8 +6,10 @@ where their names differ; the few that they do not share are methods here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,10 @@ class Arrays:
         """Whether numpy computes."""
         return self.module is np
 
+    @property
+    def _is_cuda(self) -> bool:
+        return str(self.device).startswith("cuda")
+
     def empty(self, shape: tuple[int, ...]) -> Array:
         """A new float32 array of any content."""
         return self.module.empty(shape, dtype=self.module.float32, device=self.device)
@@ -59,6 +65,9 @@ class Arrays:
             array = np.require(array, array.dtype.newbyteorder("="), ("C", "W"))
             if min(array.strides, default=0) < 0:  # along an axis of one, which numpy counts as contiguous
                 array = array.copy()
+            if self._is_cuda:
+                # From pinned memory a device fetches by itself; torch keeps the buffer until it has.
+                return self.module.from_numpy(array).pin_memory().to(self.device, non_blocking=True)
         return self.module.asarray(array, device=self.device)
 
     def fetch(self, array: Array) -> npt.NDArray[Any]:
@@ -86,8 +95,28 @@ class Arrays:
 
     def settle(self) -> None:
         """Wait until the device has done what it was told; elsewhere nothing is left to do."""
-        if str(self.device).startswith("cuda"):
+        if self._is_cuda:
             self.module.cuda.synchronize(self.device)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """What a device is told in this block it does beside its other work, and has done at the end.
+
+        What others use afterwards is to be handed over in the block.
+        """
+        if not self._is_cuda:
+            yield
+            return
+        stream = _side_stream(self.module, str(self.device))
+        with self.module.cuda.stream(stream):
+            yield
+        stream.synchronize()
+
+    def hand_over(self, array: Array) -> Array:
+        """An array made ``beside``, whose memory is not given away before the device's other work is done with it."""
+        if self._is_cuda:
+            array.record_stream(self.module.cuda.default_stream(self.device))
+        return array
 
     def flip(self, array: Array, axes: Sequence[int]) -> Array:
         """Turn axes round; with numpy a view, with torch, which has no steps below 0, a copy."""
@@ -100,6 +129,12 @@ class Arrays:
     def join(self, parts: Sequence[Array], axis: int) -> Array:
         """Arrays one behind the other; one alone as it is."""
         return parts[0] if len(parts) == 1 else self.module.concatenate(tuple(parts), axis)
+
+
+@cache
+def _side_stream(torch: Any, device: str) -> Any:
+    """One for the process: torch keeps memory apart by stream."""
+    return torch.cuda.Stream(device)
 
 
 NUMPY = Arrays()

@@ -189,13 +189,18 @@ class Cutter:
         carried = max(0, last.row_stop - window.row) if last else 0
         width = self.source.grid.width
         fresh = self.source.read(Window(window.row + carried, 0, window.height - carried, width))
-        read = self.arrays.put(fresh.pixels)
-        if not self.arrays.are_numpys:
-            read = self._normalised(read, fresh.valid)
-        if last is None or carried == 0:
-            return Strip(window.row, (read,), (fresh.valid,))
-        pixels, valid = _last_rows(last.pixels, carried, self.arrays), _last_rows(last.valid, carried, NUMPY)
-        return Strip(window.row, (pixels, read), (valid, fresh.valid))
+        pixels, valid = [self._brought(fresh)], [fresh.valid]
+        if last is not None and carried:
+            pixels.insert(0, _last_rows(last.pixels, carried, self.arrays))
+            valid.insert(0, _last_rows(last.valid, carried, NUMPY))
+        return Strip(window.row, tuple(pixels), tuple(valid))
+
+    def _brought(self, fresh: Pixels) -> Array:
+        """Stored numbers as they are on a CPU; elsewhere the network's input, made while the device does other work."""
+        if self.arrays.are_numpys:
+            return self.arrays.put(fresh.pixels)
+        with self.arrays.beside():
+            return self.arrays.hand_over(self._normalised(self.arrays.put(fresh.pixels), fresh.valid))
 
     def _normalised(self, pixels: Array, valid: BoolArray) -> Array:
         """(P,H,W) stored numbers become the network's input (C,H,W)."""

@@ -93,7 +93,7 @@ class Grid:
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right and top of the rectangle around all pixels, in the units of the CRS."""
         corners = [
-            self.transform * corner for corner in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))
+            self.transform @ corner for corner in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))
         ]
         x, y = zip(*corners, strict=True)
         return min(x), min(y), max(x), max(y)

@@ -24,6 +24,7 @@ from geoseg_cli.grid import Window
 from geoseg_cli.job import Job
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.mosaic import Mosaic
+from geoseg_cli.printable import counted
 from geoseg_cli.rows import Extra, Rows, SeamCounts, from_row
 from geoseg_cli.scenes.resample import AreaOfView
 from geoseg_cli.version import __version__
@@ -162,7 +163,8 @@ class JobRun:
                 progress((rows.row + rows.labels.shape[0]) * grid.width, grid.height * grid.width)
         if self.not_finite > MAX_NOT_FINITE * (self._marks[-1].answered + self.not_finite):
             raise EngineError(
-                f"{self._job.scene.path}: {self._job.bundle.name} gave non-finite numbers for {self.not_finite} pixels",
+                f"{self._job.scene.path}: {self._job.bundle.name} gave non-finite numbers for"
+                f" {counted(self.not_finite, 'pixel')}",
                 "run with --precision fp32; if it happens there too, the weights or the input values are broken",
             )
 

@@ -14,6 +14,7 @@ import numpy as np
 from geoseg_cli.catalog import usual_nodata
 from geoseg_cli.errors import AccessError, GridError, InputError, InputMissingError
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.printable import counted
 from geoseg_cli.rows import LabelArray
 from geoseg_cli.scenes.raster_file import RasterFile, open_geotiff
 
@@ -244,18 +245,19 @@ def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 def _refuse_unpaired(folder: Path, images: dict[Key, Path], labels: dict[Key, Path]) -> None:
     if not images.keys() & labels.keys():
         raise InputMissingError(
-            f"{folder} holds no pair of an image and its label ({len(images)} images, {len(labels)} labels)",
+            f"{folder} holds no pair of an image and its label ({counted(len(images), 'image')},"
+            f" {counted(len(labels), 'label')})",
             f"name them like this: {LAYOUTS}",
         )
     for kind, other, lonely in (
-        ("images", "label", [images[key] for key in images if key not in labels]),
-        ("labels", "image", [labels[key] for key in labels if key not in images]),
+        ("image", "label", [images[key] for key in images if key not in labels]),
+        ("label", "image", [labels[key] for key in labels if key not in images]),
     ):
         if lonely:
             rest = f" and {len(lonely) - _MOST_NAMED} more" if len(lonely) > _MOST_NAMED else ""
             named = ", ".join(str(path.relative_to(folder)) for path in lonely[:_MOST_NAMED])
             raise InputError(
-                f"{folder}: {len(lonely)} {kind} have no {other}: {named}{rest}",
+                f"{folder}: {counted(len(lonely), kind)} without {other}: {named}{rest}",
                 f"move them out of the folder, or add what is missing: {LAYOUTS}",
             )
 

@@ -171,7 +171,7 @@ def predict_scene(
     with ExitStack() as stack:
         stack.enter_context(clock("total"))
         job = stack.enter_context(open_for(path, bundle, options, clouds))
-        transaction = stack.enter_context(_transaction(job, output))
+        transaction = stack.enter_context(_transaction(output, options, _inputs(job)))
         samples = _refuse_early(job)
         if announce:
             announce(job)
@@ -268,8 +268,22 @@ def check_outputs(job: Job, output: Path) -> None:
         GeosegError: An output exists, has no folder, is an input, or an option that says what becomes of the map cannot
             be used.
     """
-    _transaction(job, output).check()
+    check_targets(output, job.options, _inputs(job))
     _refuse_early(job)
+
+
+def check_targets(output: Path, options: PredictOptions, inputs: Sequence[Path]) -> None:
+    """Refuse names that nothing can be written to; nothing is opened or written.
+
+    Args:
+        output: Where the class map goes.
+        options: How; they name the other outputs.
+        inputs: Files that no output may replace.
+
+    Raises:
+        GeosegError: An output exists, has no folder, or is an input.
+    """
+    _transaction(output, options, inputs).check()
 
 
 def refuse_bad_options(options: PredictOptions, legend: Legend) -> None:
@@ -321,11 +335,11 @@ def _adjusted(areas: Sequence[ClassArea], samples: SampleCounts | None) -> Adjus
         return error
 
 
-def _transaction(job: Job, output: Path) -> OutputTransaction:
-    """What publishes the job's outputs: the rasters, their polygons, then what describes them."""
-    vectors = [job.options.polygons] if job.options.polygons else []
-    targets = [*targets_of(output, job.options).values(), *vectors, *_sidecars(output, job.options).values()]
-    return OutputTransaction(targets, overwrite=job.options.overwrite, inputs=_inputs(job))
+def _transaction(output: Path, options: PredictOptions, inputs: Sequence[Path]) -> OutputTransaction:
+    """What publishes the outputs: the rasters, their polygons, then what describes them."""
+    vectors = [options.polygons] if options.polygons else []
+    targets = [*targets_of(output, options).values(), *vectors, *_sidecars(output, options).values()]
+    return OutputTransaction(targets, overwrite=options.overwrite, inputs=inputs)
 
 
 def _inputs(job: Job) -> list[Path]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from geoseg_cli.errors import UsageError
 from geoseg_cli.grid import Window
+from geoseg_cli.printable import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,9 @@ class TilePlan:
         return len(self) * self.tile_height * self.tile_width / (self.rows.size * self.cols.size)
 
     def __str__(self) -> str:
+        rows, columns = counted(len(self.rows.starts), "row"), counted(len(self.cols.starts), "column")
         return (
-            f"{len(self)} tiles of {self.tile_height} x {self.tile_width} px"
-            f" ({len(self.rows.starts)} rows x {len(self.cols.starts)} columns, overlap >= {self.rows.overlap} px,"
+            f"{counted(len(self), 'tile')} of {self.tile_height} x {self.tile_width} px"
+            f" ({rows} x {columns}, overlap >= {self.rows.overlap} px,"
             f" {self.computed_share:.2f} pixels computed per pixel)"
         )

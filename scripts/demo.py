@@ -7,6 +7,7 @@ The maps, the pictures and the page go into FOLDER (default: demo).
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -39,12 +40,17 @@ def main() -> None:
 
 def run(command: str, scenes: list[Path], folder: Path) -> list[Path]:
     """Run one geoseg command; its tables of class areas go to the terminal, its output paths come back."""
-    arguments = [*map(str, scenes), "--out-dir", str(folder), "--overwrite"]
-    print("$ geoseg", command, " ".join(Path(a).name if a.endswith(".tif") else a for a in arguments), flush=True)
+    arguments = [*map(_from_here, scenes), "--out-dir", _from_here(folder), "--overwrite"]
+    print("$", shlex.join(["geoseg", command, *arguments]), flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "geoseg_cli", command, *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
     return [Path(line) for line in done.stdout.splitlines()]
+
+
+def _from_here(path: Path) -> str:
+    """A path as one would type it in this folder; whole where it lies elsewhere."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def show(*arguments: str | Path) -> None:

@@ -94,3 +94,34 @@ def test_numbers_are_side_by_side_once_compact() -> None:
     assert NUMPY.compact(swapped).flags.c_contiguous
     assert TORCH.compact(TORCH.put(NUMBERS.astype(np.float32)).swapaxes(1, 2)).is_contiguous()
     np.testing.assert_array_equal(NUMPY.compact(swapped), swapped)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "bool"])
+def test_a_device_gets_the_numbers_from_pinned_memory_and_gives_them_back(dtype: str) -> None:
+    arrays = Arrays(torch, "cuda:0")
+    numbers = np.arange(3 * 700 * 900).reshape(3, 700, 900).astype(dtype)
+    there = arrays.put(numbers[:, ::-1])
+    assert there.device == torch.device("cuda:0")
+    np.testing.assert_array_equal(arrays.fetch(there), numbers[:, ::-1])
+
+
+@pytest.mark.gpu
+def test_what_a_device_made_beside_its_work_is_whole_and_stays_whole() -> None:
+    """Much is made and dropped again while slow work that uses it is still to be done."""
+    arrays = Arrays(torch, "cuda:0")
+    slow, sums = torch.ones(4096, 4096, device="cuda:0"), []
+    for number in range(40):
+        slow = slow @ slow / 4096
+        with arrays.beside():
+            made = arrays.hand_over(arrays.put(np.full((64, 1024, 16), number, np.float32)) + 1)
+        sums.append(made.mean() + 0 * slow[0, 0])
+        del made
+    assert [float(one) for one in sums] == pytest.approx([number + 1 for number in range(40)])
+
+
+def test_beside_is_nothing_where_there_is_no_device() -> None:
+    for arrays in (Arrays(), Arrays(torch, "cpu")):
+        with arrays.beside():
+            numbers = arrays.hand_over(arrays.put(np.arange(5)))
+        assert numbers.tolist() == [0, 1, 2, 3, 4]

@@ -223,7 +223,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(tmp_path: Path)
         write(tmp_path / f"{name}_label.tif", np.full((8, 8), 255, np.uint8))
     refused(InputError, "no pixel of the 2 labels")
     (tmp_path / "b_label.tif").unlink()
-    refused(InputError, "1 images have no label")
+    refused(InputError, "1 image without label")
     with pytest.raises(InputMissingError):
         evaluate_folder(tmp_path / "absent", fake_bundle(), engine)
     assert engine.batches == []

@@ -99,7 +99,7 @@ def test_a_table_that_leaves_an_image_out_is_refused(tmp_path: Path, table: str,
 
 def test_no_pair_names_both_layouts(tmp_path: Path) -> None:
     touch(tmp_path, ["a.tif", "labels/b.tif"])
-    with pytest.raises(InputMissingError, match="1 images, 1 labels") as caught:
+    with pytest.raises(InputMissingError, match="1 image, 1 label") as caught:
         find_pairs(tmp_path)
     assert "images/X.tif with labels/X.tif" in caught.value.hint
     assert "X_label.tif" in caught.value.hint
@@ -113,9 +113,9 @@ def test_no_folder_is_an_input_that_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["c.tif"], "1 images have no label: c.tif"),
-        (["labels/d.tif"], "1 labels have no image: labels/d.tif"),
-        ([f"c{number}.tif" for number in range(7)], "7 images have no label: .* and 2 more"),
+        (["c.tif"], "1 image without label: c.tif"),
+        (["labels/d.tif"], "1 label without image: labels/d.tif"),
+        ([f"c{number}.tif" for number in range(7)], "7 images without label: .* and 2 more"),
         (["a.tiff"], "would be images with one label"),
     ],
 )

@@ -36,7 +36,7 @@ STAGES = {"scenes", "batches", "engines", "mosaic", "results"}
 ALLOWED_BETWEEN_STAGES: set[tuple[str, str]] = set()
 
 HEAVY = {
-    "torch": {"engines.torch_engine", "engines.trusted", "networks", "training", "export"},
+    "torch": {"engines.torch_engine", "engines.replayed", "engines.trusted", "networks", "training", "export"},
     "onnxruntime": {"engines.onnx_engine", "engines.devices", "export"},
     "openvino": set(),  # engines.openvino_graph alone loads it, by name, without its telemetry
     "rasterio": {

@@ -49,6 +49,11 @@ def test_every_declared_package_is_pinned_to_a_version_that_the_declaration_take
         assert SpecifierSet(str(wanted.specifier)).contains(pinned, prereleases=True), (wanted, pinned)
 
 
+def test_what_installs_the_folder_in_place_is_pinned(chain: ModuleType) -> None:
+    """Nothing is fetched beside the pins; ``editables`` is asked for by the build backend only when it runs."""
+    assert {"hatchling", "editables"} <= set(chain.pins())
+
+
 def test_every_installed_run_time_dependency_is_pinned(chain: ModuleType) -> None:
     installed = set(chain.runtime_packages())
     assert {"numpy", "torch", "rasterio", "pydantic-core", "pyparsing"} <= installed  # direct ones, and theirs

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,7 @@ def main() -> None:
 
 def make(folder: Path, peer: Peer, share: Path | None) -> None:
     """Make one environment, or bring it up to date."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=True, symlinks=os.name == "posix")
     if share:
         (site_packages(folder) / "shared.pth").write_text(f"{share.resolve()}\n", encoding="utf-8")
     else:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.batch.dask_worker import TOPIC, MayPass, run_scene
+from geoseg_cli.batch.dask_worker import TOPIC, MayPass, Told, Word, run_scene
 from geoseg_cli.batch.identity import Identities
 from geoseg_cli.batch.models import EngineTrouble
 from geoseg_cli.batch.scene_run import SceneRunner
@@ -41,7 +41,7 @@ class DaskOptions:
     """
 
     resources: Mapping[str, float] = field(default_factory=dict)
-    function: Callable[[SceneTask, Recipe, str], Outcome] = run_scene
+    function: Callable[[SceneTask, Recipe, str], Told] = run_scene
 
 
 @dataclass(slots=True)
@@ -134,8 +134,8 @@ class DaskRun:
         known = self._under_way.pop(future, None)
         if known is None:
             return None
-        self._tasks.pop(str(known.one.task.place), None)
         outcome = self._outcome(future, known)
+        self._tasks.pop(str(known.one.task.place), None)
         future.release()
         return known.one, replace(outcome, task=known.one.task)
 
@@ -144,8 +144,10 @@ class DaskRun:
 
         task, seconds = known.one.task, time.monotonic() - known.started_s
         if future.status == "finished":
-            outcome: Outcome = future.result()
-            return outcome
+            told: Told = future.result()
+            for word in told.words:
+                self._repeat(word, task)
+            return told.outcome
         if future.status != "error":
             gone = EngineError(f"the cluster lost a task ({future.status})", "see its scheduler; run the command again")
             raise EngineTrouble(gone)
@@ -183,9 +185,12 @@ class DaskRun:
 
     def _hear(self, event: Any) -> None:
         """What a worker tells; others' runs are not ours."""
-        _, said = event
-        task = self._tasks.get(said["output"] or "")
-        if said["word"] == "note":
-            self._watch.note(*said["rest"])
+        for said in event[1]:
+            word = Word(**said)
+            self._repeat(word, self._tasks.get(word.place or ""))
+
+    def _repeat(self, word: Word, task: SceneTask | None) -> None:
+        if word.name == "note":
+            self._watch.note(*word.rest)
         elif task is not None:
-            getattr(self._watch, said["word"])(task, *said["rest"])
+            getattr(self._watch, word.name)(task, *word.rest)

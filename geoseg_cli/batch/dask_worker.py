@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from geoseg_cli.batch.identity import Identities
@@ -18,7 +18,35 @@ from geoseg_cli.redaction import without_credentials
 
 TOPIC = "geoseg"
 """Under which workers tell what they do."""
-_PROGRESS_EVERY_S = 1.0
+_TELL_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One call of a watch, on its way to the client.
+
+    Attributes:
+        place: The output of the scene that it is about; None for the whole run.
+        name: Name of the watch's method.
+        rest: What else it is called with.
+    """
+
+    place: str | None
+    name: str
+    rest: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a task returns.
+
+    Attributes:
+        outcome: How the scene ended.
+        words: What was not told before that.
+    """
+
+    outcome: Outcome
+    words: Sequence[Word] = ()
 
 
 class MayPass(Exception):
@@ -38,6 +66,7 @@ class _Loaded:
     """A recipe's models in this process."""
 
     models: Models
+    watch: _Watch
     lane: FloorLane
     scenes: int = 0
 
@@ -67,7 +96,7 @@ class _Process:
 _process = _Process()
 
 
-def run_scene(task: SceneTask, recipe: Recipe, recipe_key: str) -> Outcome:
+def run_scene(task: SceneTask, recipe: Recipe, recipe_key: str) -> Told:
     """Run a scene in this worker.
 
     Args:
@@ -85,13 +114,14 @@ def run_scene(task: SceneTask, recipe: Recipe, recipe_key: str) -> Outcome:
     finally:
         _process.leave(recipe_key)
     if outcome.status == "failed" and outcome.failure is not None and outcome.failure.may_pass:
+        loaded.watch.tell()
         raise MayPass(outcome)
-    return outcome
+    return Told(outcome, loaded.watch.untold())
 
 
-def do_nothing(task: SceneTask, recipe: Recipe, recipe_key: str) -> Outcome:
+def do_nothing(task: SceneTask, recipe: Recipe, recipe_key: str) -> Told:
     """Stand for :func:`run_scene` where the cost of the way is measured."""
-    return Outcome(task, "done", 0.0)
+    return Told(Outcome(task, "done", 0.0))
 
 
 def _load(recipe: Recipe, key: str) -> _Loaded:
@@ -109,37 +139,55 @@ def _load(recipe: Recipe, key: str) -> _Loaded:
         if isinstance(error, GeosegError):
             raise EngineTrouble(error) from error
         raise
-    return _Loaded(models, FloorLane(SceneRunner(models, watch, without_credentials), Floor()))
+    return _Loaded(models, watch, FloorLane(SceneRunner(models, watch, without_credentials), Floor()))
 
 
 class _Watch:
-    """Tells the client through the scheduler; what nobody listens to is lost."""
+    """Tells the client through the scheduler; what nobody listens to is lost.
+
+    A message costs the cluster as much as a task. So words are gathered for a while, and those of a small scene go with
+    its outcome.
+    """
 
     def __init__(self) -> None:
         from distributed import get_worker
 
         self._worker = get_worker()
-        self._next_s: dict[SceneTask, float] = {}
+        self._words: list[Word] = []
+        self._lock = threading.Lock()
+        self._next_s = 0.0
 
-    def _tell(self, task: SceneTask | None, word: str, *rest: Any) -> None:
-        place = None if task is None else str(task.place)
-        self._worker.log_event(TOPIC, {"output": place, "word": word, "rest": list(rest)})
+    def untold(self) -> list[Word]:
+        """What was not told so far; it is not told again."""
+        with self._lock:
+            words, self._words = self._words, []
+            return words
+
+    def tell(self) -> None:
+        """Tell at once."""
+        self._next_s = time.monotonic() + _TELL_EVERY_S
+        self._worker.log_event(TOPIC, [asdict(word) for word in self.untold()])
+
+    def _say(self, task: SceneTask | None, name: str, *rest: Any) -> None:
+        word = Word(None if task is None else str(task.place), name, rest)
+        with self._lock:
+            if name == "progress":  # the last one counts
+                self._words = [one for one in self._words if (one.place, one.name) != (word.place, name)]
+            self._words.append(word)
+        if time.monotonic() >= self._next_s:
+            self.tell()
 
     def note(self, text: str) -> None:
-        self._tell(None, "note", f"{self._worker.name}: {without_credentials(text)}")
+        self._say(None, "note", f"{self._worker.name}: {without_credentials(text)}")
 
     def begin(self, task: SceneTask) -> None:
-        self._tell(task, "begin")
+        self._say(task, "begin")
 
     def announce(self, task: SceneTask, decisions: Mapping[str, Any]) -> None:
-        self._tell(task, "announce", dict(decisions))
+        self._say(task, "announce", dict(decisions))
 
     def progress(self, task: SceneTask, done_px: int, total_px: int) -> None:
-        now = time.monotonic()
-        if now >= self._next_s.get(task, 0.0):
-            self._next_s[task] = now + _PROGRESS_EVERY_S
-            self._tell(task, "progress", done_px, total_px)
+        self._say(task, "progress", done_px, total_px)
 
     def finished(self, task: SceneTask, not_finite: int) -> None:
-        self._next_s.pop(task, None)
-        self._tell(task, "finished", not_finite)
+        self._say(task, "finished", not_finite)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from geoseg_cli import engines, predict
@@ -13,21 +12,14 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.errors import GeosegError
 
 if TYPE_CHECKING:
-    from geoseg_cli.engines import Engine, EngineOptions
-
-    Choose = Callable[[Bundle, EngineOptions], tuple[Engine, str]]
+    from geoseg_cli.engines import Engine
 
 
 class Models:
     """The bundles of a recipe, and their engines, which are opened when the first scene needs them."""
 
-    def __init__(self, recipe: Recipe, watch: Watch, choose: Choose | None = None) -> None:
+    def __init__(self, recipe: Recipe, watch: Watch) -> None:
         """Open the bundles without their weights.
-
-        Args:
-            recipe: Names them.
-            watch: Hears which engines were chosen.
-            choose: Opens an engine; None for ``engines.choose_engine``.
 
         Raises:
             InputMissingError, ModelError: There is none, or its card does not fit.
@@ -36,7 +28,6 @@ class Models:
         self.bundle = Bundle.open(recipe.bundle)
         self.cloud_bundle = Bundle.open(recipe.clouds.bundle) if recipe.clouds else None
         self._watch, self._lock = watch, threading.Lock()
-        self._choose_engine = choose
         self._opened: tuple[Engine, predict.CloudModel | None] | None = None
 
     def opened(self) -> tuple[Engine, predict.CloudModel | None]:
@@ -63,7 +54,7 @@ class Models:
             self._opened = None
 
     def _choose(self, bundle: Bundle) -> Engine:
-        engine, reason = (self._choose_engine or engines.choose_engine)(bundle, self.recipe.engine)
+        engine, reason = engines.choose_engine(bundle, self.recipe.engine)
         self._watch.note(f"bundle {bundle.name}; engine {reason}")
         return engine
 

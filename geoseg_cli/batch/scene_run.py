@@ -17,11 +17,12 @@ from geoseg_cli.batch.identity import Identities
 from geoseg_cli.batch.journal import FOLDER, History, Journal, merged
 from geoseg_cli.batch.models import EngineTrouble, Models
 from geoseg_cli.batch.rerun import Decision, Wanted, decide, hash_of, hashes_of, remove_leftovers
-from geoseg_cli.batch.tasks import Failure, Outcome, SceneTask, Status
+from geoseg_cli.batch.tasks import Failure, Outcome, SceneTask, Status, is_address
 from geoseg_cli.batch.watch import Watch
 from geoseg_cli.errors import BusyError, GeosegError
 from geoseg_cli.results.lock import lock_path
 from geoseg_cli.results.workfolder import has_leftovers
+from geoseg_cli.scenes.layouts import find_product
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
@@ -213,6 +214,16 @@ class SceneRunner:
         report = self.predict(task, turn, may_replace, note_hashes)
         journal.write(task, "done", key=key, files=files, seconds=time.perf_counter() - started)
         return report
+
+    def refuse_early(self, task: SceneTask) -> None:
+        """Refuse what can be told without an engine and without pixels.
+
+        Raises:
+            GeosegError: The scene is not there or cannot be one, or an output exists or has no folder.
+        """
+        options = self._recipe.options
+        members = () if is_address(task.scene) else find_product(task.scene.absolute(), options.scene).members
+        predict.check_targets(task.output, options, [task.scene, *members])
 
     def predict(
         self,

@@ -22,6 +22,7 @@ from geoseg_cli.engines import EngineOptions, choose_engine
 from geoseg_cli.errors import UsageError
 from geoseg_cli.job import Job, PredictOptions
 from geoseg_cli.predict import predict_scene
+from geoseg_cli.printable import counted
 from geoseg_cli.tiles import Axis, TilePlan
 
 OVERLAPS_PX = (0, 16, 32, 64, 96, 128)
@@ -175,7 +176,7 @@ def sweep_overlaps(scene: Path, options: SweepOptions, folder: Path, note: Note)
     multiple = options.bundle.card.extras.size_multiple
     reference_px = -(-REFERENCE_PX // multiple) * multiple
     wanted = [(tile, overlap) for tile in options.tiles_px for overlap in _overlaps(tile)]
-    note(f"{len(wanted)} maps, and the reference with tiles of {reference_px} px")
+    note(f"{counted(len(wanted), 'map')}, and the reference with tiles of {reference_px} px")
     # One tile at a time: attention among all positions of so large a tile takes gigabytes.
     wide = replace(options.predict, tile_px=reference_px, overlap_px=2 * CONTEXT_PX, blend="trim", batch=1)
     cuts = [wide, *(replace(options.predict, tile_px=tile, overlap_px=overlap) for tile, overlap in wanted)]

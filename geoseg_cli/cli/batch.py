@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geoseg_cli.cli.help_texts import PlainCommand, PlainGroup
 from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, put
-from geoseg_cli.printable import printable
+from geoseg_cli.printable import counted, printable
 
 if TYPE_CHECKING:
     from geoseg_cli.batch.status import SceneState
 
-app = typer.Typer(help="See what became of runs over many scenes.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="See what became of runs over many scenes.", cls=PlainGroup, no_args_is_help=True, add_completion=False
+)
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder that the run wrote to: that of --out-dir, or of the scenes.")
@@ -30,7 +33,7 @@ def group() -> None:
     """See what became of runs over many scenes."""
 
 
-@app.command("status")
+@app.command("status", cls=PlainCommand)
 def status(folder: Folder, recheck: Hashes = False, json: Json = False) -> None:
     """Tell which maps of DIR are done, failed, running, interrupted, missing or changed.
 
@@ -44,7 +47,8 @@ def status(folder: Folder, recheck: Hashes = False, json: Json = False) -> None:
     else:
         put("".join(_line(one) for one in states if one.state != "done"))
         counts = Counter(one.state for one in states)
-        put(f"{len(states)} scenes: {', '.join(f'{number} {state}' for state, number in sorted(counts.items()))}\n")
+        told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+        put(f"{counted(len(states), 'scene')}: {told}\n")
     if any(one.state != "done" for one in states):
         sys.exit(SOME_FAILED_EXIT_CODE)
 

@@ -16,7 +16,7 @@ NameTemplate = Annotated[
     str | None,
     typer.Option(
         "--name-template",
-        metavar="TEXT",
+        metavar="TEMPLATE",
         rich_help_panel=MANY,
         show_default="{stem}_landcover.tif or {stem}_cloudmask.tif",
         help="Names of the maps, with {stem}, {task}, {model}, {parent} and {date} in it; slashes make folders.",

@@ -114,7 +114,10 @@ Overlap = Annotated[
     ),
 ]
 Rounds = Annotated[
-    int, typer.Option("--rounds", min=1, help="How often each is measured; medians are told.", rich_help_panel=WHAT)
+    int,
+    typer.Option(
+        "--rounds", metavar="N", min=1, help="How often each is measured; medians are told.", rich_help_panel=WHAT
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 

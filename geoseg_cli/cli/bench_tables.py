@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from geoseg_cli.printable import printable
+from geoseg_cli.printable import counted, printable
 
 if TYPE_CHECKING:
     from geoseg_cli.bench.agreement import Agreement
@@ -17,7 +17,7 @@ def bench_text(report: BenchReport) -> str:
     """Speed, stages and agreement, a row for each configuration."""
     height, width = report.size_px
     rate = height * width / 1e6 / report.read_wall_s
-    machine = f"{report.machine['processor']}, {report.machine['cores']} cores"
+    machine = f"{report.machine['processor']}, {counted(report.machine['cores'], 'core')}"
     ran = [row for row in report.rows if not row.failed]
     stages = list(dict.fromkeys(stage for row in ran for stage in row.seconds))
     lines = [

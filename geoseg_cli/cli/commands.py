@@ -6,7 +6,8 @@ import importlib
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+
+from geoseg_cli.cli.help_texts import PlainCommand, PlainGroup
 
 COMMANDS = {
     "classify": "Write a land-cover map of each SCENE as a Cloud Optimized GeoTIFF.",
@@ -30,7 +31,7 @@ COMMANDS = {
 """Name of each command, which is that of its module, and the first sentence of its help; in the order of the help."""
 
 
-class LazyCommands(TyperGroup):
+class LazyCommands(PlainGroup):
     """A group whose help knows of its commands only what :data:`COMMANDS` says.
 
     Contexts and commands are click's, which some versions of Typer carry in a package of their own.
@@ -39,7 +40,7 @@ class LazyCommands(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for name, summary in COMMANDS.items():
-            self.commands[name] = TyperCommand(name, help=summary)
+            self.commands[name] = PlainCommand(name, help=summary)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names in the order of the help."""
@@ -63,7 +64,7 @@ def load_command(name: str) -> Any:
     app = getattr(module, "app", None)
     if app is None:
         app = typer.Typer(add_completion=False)
-        app.command(name)(module.command)
+        app.command(name, cls=PlainCommand)(module.command)
     command = typer.main.get_command(app)
     command.name = name
     return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,9 @@ from geoseg_cli.cli import options as o
 from geoseg_cli.cli import to_stdout
 from geoseg_cli.cli.area_tables import mapped_table
 from geoseg_cli.cli.console import Messages
-from geoseg_cli.cli.request import _creation_options, _source_date, put, refuse_no_name
+from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, _creation_options, _source_date, put, refuse_no_name
 from geoseg_cli.errors import UsageError
+from geoseg_cli.printable import counted
 
 if TYPE_CHECKING:
     from geoseg_cli.composite.find import Stack
@@ -23,7 +25,7 @@ Maps = Annotated[
     list[Path],
     typer.Argument(
         readable=False,
-        metavar="MAP|FOLDER...",
+        metavar="MAP|FOLDER",
         show_default=False,
         help="Class maps of one grid that geoseg wrote, and folders that hold some, at any depth.",
     ),
@@ -58,6 +60,16 @@ MinCount = Annotated[
 MaxMemory = Annotated[
     str, typer.Option("--max-memory", metavar="auto|SIZE", help="For counting: 64M, 2G, ...; auto is 256M.")
 ]
+Co = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--co",
+        metavar="NAME=VALUE",
+        rich_help_panel=o.WRITING,
+        show_default=False,
+        help="Creation option of GDAL's driver COG; may be repeated.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON report instead of the output path.")]
 
 
@@ -70,15 +82,17 @@ def command(
     min_count: MinCount = 1,
     max_memory: MaxMemory = "auto",
     no_sidecar: o.NoSidecar = False,
-    co: o.CreationOptions = None,
+    co: Co = None,
     overwrite: o.Overwrite = False,
     json: AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Write the most frequent class of each pixel over many maps, and how often it was seen clearly.
 
-    Nodata and classes of clouds and their shadows do not count; of cloud masks every class does. Where classes are
-    equally frequent the one seen most recently wins. The second band of OUT is the number of clear observations.
+    Nodata and classes of clouds and their shadows do not count; of cloud masks
+    every class does. Where classes are equally frequent the one seen most
+    recently wins. The second band of OUT is the number of clear observations.
+    A damaged file in a folder is named and left out, and the exit code is 1.
     Standard output carries the path of the composite and nothing else.
     """
     from geoseg_cli.composite.run import DEFAULT_MEMORY_BYTES, CompositeOptions, compose
@@ -102,23 +116,31 @@ def command(
         report = compose(maps, output, options, progress, lambda stack: _announce(messages, stack))
     _tell(messages, report)
     put(json_format.dumps(report.to_json(), allow_nan=False) + "\n" if json else f"{output}\n")
+    if report.stack.failed:
+        sys.exit(SOME_FAILED_EXIT_CODE)
 
 
 def _announce(messages: Messages, stack: Stack) -> None:
     grid, maps = stack.grid, stack.maps
-    messages.note(f"{len(maps)} maps of {grid.height} x {grid.width} px, legend {stack.counted.name}")
+    for path, error in stack.failed:
+        messages.failure(path, error)
+    messages.note(f"{counted(len(maps), 'map')} of {grid.height} x {grid.width} px, legend {stack.counted.name}")
     if stack.skipped:
-        messages.note(f"  {stack.skipped} other TIFFs in the folders are no class maps to count")
+        messages.note(f"  {counted(stack.skipped, 'other file')} in the folders: no class map to count")
     undated = sum(one.acquired is None for one in maps)
     if undated:
-        messages.note(f"  {undated} maps do not tell when their scene was taken: they count as the oldest")
+        messages.note(f"  {counted(undated, 'map')} without the time when the scene was taken: counted as the oldest")
     repeated = len(maps) - len({(one.pixels_sha256, one.acquired, one.scene) for one in maps})
     if repeated:
-        messages.note(f"  warning: {repeated} maps repeat another one, and count each time")
+        repeating = counted(repeated, "map repeats", "maps repeat")
+        messages.note(f"  warning: {repeating} another one, which counts each time")
 
 
 def _tell(messages: Messages, report: CompositeReport) -> None:
     messages.note(mapped_table(report.areas).rstrip())
-    messages.note(f"never seen clearly: {report.never_seen:,} pixels")
+    messages.note(f"never seen clearly: {counted(report.never_seen, 'pixel')}")
     if report.options.min_count > 1:
-        messages.note(f"seen less than {report.options.min_count} times: {report.too_rarely:,} pixels")
+        messages.note(f"seen less than {report.options.min_count} times: {counted(report.too_rarely, 'pixel')}")
+    if failed := len(report.stack.failed):
+        of_all = counted(failed + len(report.stack.maps), "map")
+        messages.note(f"{failed} of {of_all} failed; the composite is made of the others")

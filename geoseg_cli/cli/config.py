@@ -10,11 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from geoseg_cli.cli.help_texts import PlainCommand, PlainGroup
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
 
 app = typer.Typer(
-    help="Show the configuration and where each value comes from.", no_args_is_help=True, add_completion=False
+    help="Show the configuration and where each value comes from.",
+    cls=PlainGroup,
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 Command = Annotated[
@@ -31,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 UNSET, FLAG = "default", "flag"
 
 
-@app.command("show", context_settings={"ignore_unknown_options": True})
+@app.command("show", cls=PlainCommand, context_settings={"ignore_unknown_options": True})
 def show(ctx: typer.Context, command: Command = None, json: AsJson = False) -> None:
     """Print options with their values, and where each comes from: a flag, a variable, a file, or the default."""
     from geoseg_cli.cli.config_layers import leaves, project_file, read_files
@@ -51,7 +55,7 @@ def show(ctx: typer.Context, command: Command = None, json: AsJson = False) -> N
     put(_lines(rows) if rows else "nothing is set: every option has its default\n")
 
 
-@app.command("path")
+@app.command("path", cls=PlainCommand)
 def path(ctx: typer.Context) -> None:
     """Print the files that are read, the one that decides first, and the one of the user even if it is not there."""
     from geoseg_cli.cli.config_layers import project_file, user_file

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.cli import logs
 from geoseg_cli.errors import GeosegError
-from geoseg_cli.printable import printable
+from geoseg_cli.printable import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,7 +92,7 @@ class Messages:
         self.note(f"  memory: {_mib(plan.total_bytes)} {limit}, beside interpreter, libraries and weights")
         for part, size in plan.parts.items():
             self.note(f"    {part}: {_mib(size)}")
-        self.note(f"    batches of {plan.batch} tiles, {plan.waiting} may wait")
+        self.note(f"    batches of {counted(plan.batch, 'tile')}, {plan.waiting} may wait")
 
     def areas(self, report: PredictReport) -> None:
         """Table of classes of a finished map."""
@@ -108,17 +108,20 @@ class Messages:
             table.add_row(str(area.value), area.title, f"{area.pixels:,}", f"{area.share:.1%}", hectares)
         self._console.print(table)
         if report.hidden_pixels is not None:
-            self.note(f"hidden below clouds and shadows, or where nobody can tell: {report.hidden_pixels:,} pixels")
+            hidden = counted(report.hidden_pixels, "pixel")
+            self.note(f"hidden below clouds and shadows, or where nobody can tell: {hidden}")
         if report.seams is not None:
             one = report.seams
-            share = "no pixel is shared" if one.share is None else f"{one.share:.2%} of {one.shared:,} shared pixels"
+            shared = counted(one.shared, "shared pixel")
+            share = "no pixel is shared" if one.share is None else f"{one.share:.2%} of {shared}"
             self.note(f"overlapping tiles gave different classes: {share}")
         if report.polygons is not None:
-            self.note(f"{report.polygons.output}: {report.polygons.polygons:,} polygons")
+            self.note(f"{report.polygons.output}: {counted(report.polygons.polygons, 'polygon')}")
         if report.valid_pixels == 0:
             self.note("warning: no valid pixel: the map is nodata everywhere")
         if report.not_finite:
-            self.note(f"warning: {report.not_finite} pixels became nodata because the network gave no finite number")
+            lost = counted(report.not_finite, "pixel")
+            self.note(f"warning: {lost} became nodata because the network gave no finite number")
         if self._verbose:
             self.note("seconds: " + ", ".join(f"{k} {v:.2f}" for k, v in report.seconds.items()))
 

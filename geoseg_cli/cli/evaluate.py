@@ -60,7 +60,9 @@ MappingText = Annotated[
 ]
 Attribute = Annotated[
     str,
-    typer.Option("--attribute", help="Attribute of points and polygons with their class.", rich_help_panel=MAP),
+    typer.Option(
+        "--attribute", metavar="NAME", help="Attribute of points and polygons with their class.", rich_help_panel=MAP
+    ),
 ]
 IgnoreUnknown = Annotated[
     bool,
@@ -72,12 +74,15 @@ IgnoreUnknown = Annotated[
 ]
 Tolerance = Annotated[
     int,
-    typer.Option("--tolerance", help="Pixels that boundaries may lie apart, for boundary F1.", rich_help_panel=MAP),
+    typer.Option(
+        "--tolerance", metavar="PX", help="Pixels that boundaries may lie apart, for boundary F1.", rich_help_panel=MAP
+    ),
 ]
 Block = Annotated[
     int,
     typer.Option(
         "--block",
+        metavar="PX",
         help="Side in pixels of the blocks that intervals draw; points and polygons are drawn themselves.",
         rich_help_panel=MAP,
     ),
@@ -104,7 +109,14 @@ PngFile = Annotated[
 ]
 JsonFile = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE|-", help="Write all figures as JSON.", rich_help_panel=RESULT),
+    typer.Option(
+        "--json",
+        metavar="FILE|-",
+        help="Write all figures as JSON to FILE, or with - to standard output in the place of the tables. Unlike in the"
+        " other commands it needs one of them.",
+        rich_help_panel=RESULT,
+        show_default=False,
+    ),
 ]
 Page = Annotated[
     Path | None,
@@ -166,7 +178,8 @@ Ignore = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=RESULT)]
 Threads = Annotated[
-    int, typer.Option("--threads", min=0, help="Processor threads; 0 is all cores.", rich_help_panel=o.MODEL)
+    int,
+    typer.Option("--threads", metavar="N", min=0, help="Processor threads; 0 is all cores.", rich_help_panel=o.MODEL),
 ]
 
 

@@ -11,7 +11,7 @@ from geoseg_cli.cli.console import Messages
 from geoseg_cli.cli.request import put
 from geoseg_cli.cli.tables import text_table
 from geoseg_cli.errors import UsageError
-from geoseg_cli.printable import printable
+from geoseg_cli.printable import counted, printable
 
 if TYPE_CHECKING:
     from geoseg_cli.evaluate import CompareOptions, MapReport
@@ -116,7 +116,7 @@ def _tables(report: MapReport) -> str:
     totals = [(title, with_interval(figures[name], sure, name)) for name, title in _TOTALS.items() if name in figures]
     titles = [printable(one.title) for one in report.legend.classes]
     parts = [
-        printable(f"{report.map} against {report.reference}: {report.confusion.pixels:,} pixels compared"),
+        printable(f"{report.map} against {report.reference}: {counted(report.confusion.pixels, 'pixel')} compared"),
         _not_compared(report),
         text_table(("", "figure"), totals),
         f"{report.interval_note}.",
@@ -130,7 +130,7 @@ def _tables(report: MapReport) -> str:
 
 
 def _not_compared(report: MapReport) -> str:
-    without = f"{report.unanswered:,} pixels of the reference without a class in the map"
+    without = f"{counted(report.unanswered, 'pixel')} of the reference without a class in the map"
     lines = [f"Not compared: {without}, {report.untold:,} of the map without one in the reference."]
     for kind, found in report.left_out.items():
         values = ", ".join(f"{value} ({count:,})" for value, count in found.items())

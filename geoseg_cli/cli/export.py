@@ -14,6 +14,7 @@ from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.options import Quiet, Verbose
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import BandError, UsageError
+from geoseg_cli.printable import counted
 
 if TYPE_CHECKING:
     from geoseg_cli.export.parity import Parity
@@ -55,10 +56,11 @@ IntoBundle = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
 Bands = Annotated[
     int | None,
-    typer.Option("--bands", min=1, help="Its input channels.", rich_help_panel=BARE, show_default=False),
+    typer.Option("--bands", metavar="N", min=1, help="Its input channels.", rich_help_panel=BARE, show_default=False),
 ]
 Classes = Annotated[
-    int | None, typer.Option("--classes", min=1, help="Its classes.", rich_help_panel=BARE, show_default=False)
+    int | None,
+    typer.Option("--classes", metavar="N", min=1, help="Its classes.", rich_help_panel=BARE, show_default=False),
 ]
 Calibration = Annotated[
     list[Path] | None,
@@ -117,7 +119,8 @@ def command(
 ) -> None:
     """Export a bundle, or a bare network with random weights, as one file.
 
-    Batch, height and width are free. The file is compared with PyTorch at sizes that were not traced.
+    Batch, height and width are free. The file is compared with PyTorch at sizes
+    that were not traced.
     Standard output carries its path and nothing else.
     """
     from geoseg_cli.export.single_file import ExportOptions
@@ -221,10 +224,8 @@ def _default_output(name: str, options: ExportOptions) -> Path:
 def _announce(source: Source, options: ExportOptions, target: Path) -> str:
     weights = "" if source.bundle else " with random weights"
     kind = "ONNX" if options.format == "onnx" else "torch.export"
-    return (
-        f"{source.name}{weights}, {source.channels} channels, {len(source.classes)} classes -> {target}"
-        f" ({kind}, {options.precision})"
-    )
+    channels, classes = counted(source.channels, "channel"), counted(len(source.classes), "class", "classes")
+    return f"{source.name}{weights}, {channels}, {classes} -> {target} ({kind}, {options.precision})"
 
 
 def _describe(source: Source, report: ExportReport) -> list[str]:
@@ -232,7 +233,8 @@ def _describe(source: Source, report: ExportReport) -> list[str]:
     shapes, parity = report.shapes, report.parity
     opset = f"opset {report.opset}, " if report.opset else ""
     own_tiles = len(parity.shapes) - len(shapes.checked)
-    places = [_size(shape) for shape in shapes.checked] + ([f"{own_tiles} tiles as they are"] if own_tiles else [])
+    places = [_size(shape) for shape in shapes.checked]
+    places += [f"{counted(own_tiles, 'tile')} as given"] if own_tiles else []
     return [
         f"{opset}any batch, height and width{_multiples(source)}",
         f"compared with PyTorch at {', '.join(places)} (traced at {_size(shapes.traced)}): {_agreement(parity)}",

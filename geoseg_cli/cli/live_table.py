@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.printable import printable
+from geoseg_cli.printable import counted, printable
 
 if TYPE_CHECKING:
     from geoseg_cli.batch.tasks import Outcome, SceneTask
@@ -33,7 +33,7 @@ class LiveTable:
         self._bar = _bar(messages) if self.is_shown else None
         self._all: Any = None
         if self._bar is not None:
-            self._all = self._bar.add_task(f"0 of {scenes} scenes", total=scenes, stage="", rate="")
+            self._all = self._bar.add_task(f"0 of {counted(scenes, 'scene')}", total=scenes, stage="", rate="")
 
     def begin(self, task: SceneTask) -> None:
         """A scene was opened; its first tiles are being read."""
@@ -67,7 +67,7 @@ class LiveTable:
         self._bar.advance(self._all)
         done = int(self._bar.tasks[0].completed)
         failed = f", {self._failed} failed" if self._failed else ""
-        self._bar.update(self._all, description=f"{done} of {self._scenes} scenes{failed}")
+        self._bar.update(self._all, description=f"{done} of {counted(self._scenes, 'scene')}{failed}")
 
     def __enter__(self) -> LiveTable:
         if self._bar is not None:

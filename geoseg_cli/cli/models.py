@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geoseg_cli.cli.options import Json
+from geoseg_cli.cli.help_texts import PlainCommand, PlainGroup
 from geoseg_cli.cli.request import put
 
 if TYPE_CHECKING:
@@ -15,16 +15,30 @@ if TYPE_CHECKING:
     from geoseg_cli.networks.counting import NetworkSize
 
 app = typer.Typer(
-    help="List and describe the bundles and the architectures.", no_args_is_help=True, add_completion=False
+    help="List and describe the bundles and the architectures.",
+    cls=PlainGroup,
+    no_args_is_help=True,
+    add_completion=False,
 )
 
-Bands = Annotated[int | None, typer.Option(min=1, help="Input bands (default: as published).", show_default=False)]
-Classes = Annotated[int | None, typer.Option(min=1, help="Output classes (default: as published).", show_default=False)]
+Bands = Annotated[
+    int | None,
+    typer.Option("--bands", metavar="N", min=1, help="Input bands (default: as published).", show_default=False),
+]
+Classes = Annotated[
+    int | None,
+    typer.Option("--classes", metavar="N", min=1, help="Output classes (default: as published).", show_default=False),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A bundle: its name, or its folder.")]
+RowsAsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON list, with the folder of each, instead of lines.")
+]
+CardAsJson = Annotated[bool, typer.Option("--json", help="Print the card, a STAC item in JSON, instead of the README.")]
 SizesAsJson = Annotated[bool, typer.Option("--json", help="Print one JSON list instead of a table.")]
 
 
-@app.command("list")
-def list_bundles(json: Json = False) -> None:
+@app.command("list", cls=PlainCommand)
+def list_bundles(json: RowsAsJson = False) -> None:
     """List the bundles that came with geoseg."""
     from geoseg_cli.bundle import Bundle, bundle_folders
 
@@ -39,8 +53,8 @@ def list_bundles(json: Json = False) -> None:
         put(f"    classes: {', '.join(row['classes'])}\n")
 
 
-@app.command("show")
-def show(name: Annotated[str, typer.Argument(help="Bundle name or folder.")], json: Json = False) -> None:
+@app.command("show", cls=PlainCommand)
+def show(name: Name, json: CardAsJson = False) -> None:
     """Describe a bundle: its README, or with --json its card."""
     from geoseg_cli.bundle import CARD_FILE, find_bundle
 
@@ -50,7 +64,7 @@ def show(name: Annotated[str, typer.Argument(help="Bundle name or folder.")], js
     put(shown.read_text(encoding="utf-8"))
 
 
-@app.command("architectures")
+@app.command("architectures", cls=PlainCommand)
 def list_architectures(bands: Bands = None, classes: Classes = None, json: SizesAsJson = False) -> None:
     """List the networks with their parameters and multiply-adds per image of 256 and 512 pixels a side."""
     from geoseg_cli.networks import network_names, published_interface

@@ -57,6 +57,7 @@ Output = Annotated[
     typer.Option(
         "-o",
         "--output",
+        metavar="OUT.tif",
         help="Output file, for one scene; - or /vsistdout/ for standard output.",
         rich_help_panel=WRITING,
         show_default=False,
@@ -66,6 +67,7 @@ OutDir = Annotated[
     Path | None,
     typer.Option(
         "--out-dir",
+        metavar="FOLDER",
         help="Folder for the outputs; if not given, beside each scene, and here for addresses.",
         rich_help_panel=WRITING,
         show_default=False,

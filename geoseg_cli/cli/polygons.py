@@ -13,6 +13,7 @@ from geoseg_cli.cli.console import Messages
 from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
+from geoseg_cli.printable import counted
 
 if TYPE_CHECKING:
     from geoseg_cli.results.polygons import PolygonReport
@@ -86,8 +87,9 @@ def command(
 ) -> None:
     """Turn a class map into polygons: one for each connected part of a class.
 
-    Pixels belong together where they share an edge. No polygon is cut where tiles or blocks end. Attributes are
-    value, name, title, pixels and area_ha, the area of the pixels on the ground. Standard output carries the path of
+    Pixels belong together where they share an edge. No polygon is cut where
+    tiles or blocks end. Attributes are value, name, title, pixels and area_ha,
+    the area of the pixels on the ground. Standard output carries the path of
     the file and nothing else.
     """
     from geoseg_cli.results.polygons import PolygonOptions, write_polygons
@@ -102,10 +104,11 @@ def command(
 
 
 def _tell(messages: Messages, report: PolygonReport) -> None:
-    messages.note(f"{report.polygons:,} polygons with {report.points:,} points")
+    messages.note(f"{counted(report.polygons, 'polygon')} with {counted(report.points, 'point')}")
     for one in report.classes:
         if one.polygons:
             hectares = "" if one.hectares is None else f", {one.hectares:,.2f} ha"
-            messages.note(f"  {one.value} {one.title}: {one.polygons:,} polygons, {one.pixels:,} pixels{hectares}")
+            size = f"{counted(one.pixels, 'pixel')}{hectares}"
+            messages.note(f"  {one.value} {one.title}: {counted(one.polygons, 'polygon')}, {size}")
     if report.merged:
-        messages.note(f"{report.merged:,} parts were too small and became part of a neighbour")
+        messages.note(f"{counted(report.merged, 'part was', 'parts were')} too small and became part of a neighbour")

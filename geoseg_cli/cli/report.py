@@ -18,7 +18,7 @@ LEAST_PX, MOST_PX = 16, 4096
 
 Maps = Annotated[
     list[Path],
-    typer.Argument(readable=False, metavar="MAP...", help="Class maps that geoseg wrote.", show_default=False),
+    typer.Argument(readable=False, metavar="MAP", help="Class maps that geoseg wrote.", show_default=False),
 ]
 Out = Annotated[Path, typer.Option("-o", "--output", metavar="OUT.html", help="The page.", show_default=False)]
 Scenes = Annotated[

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from geoseg_cli.batch.tasks import Recipe, SceneTask
     from geoseg_cli.bundle import Bundle
     from geoseg_cli.catalog import Legend
-    from geoseg_cli.engines import EngineOptions
     from geoseg_cli.job import PredictOptions
 
 SOME_FAILED_EXIT_CODE = 1
@@ -115,13 +114,16 @@ class Request:
             GeosegError: A bundle or an option cannot be used.
         """
         from geoseg_cli.batch.tasks import CloudRecipe, Recipe
+        from geoseg_cli.engines import EngineOptions
         from geoseg_cli.predict import refuse_bad_options
 
         given = self.given
         bundle = _bundle_for(self.task, self.model)
         options = self.predict_options(bundle.legend)
         refuse_bad_options(options, bundle.legend)
-        engine = self.engine_options()
+        engine = EngineOptions(
+            given["engine"], given["device"], given["precision"], given.get("threads", 0), given["trust"]
+        )
         if given["trust"] is not None and not bundle.holds_program:
             raise UsageError(f"--trust means nothing: bundle {bundle.name} holds no program", "leave it out")
         clouds = None
@@ -129,19 +131,6 @@ class Request:
             masks = _bundle_for("cloud", given["cloud_model"] or DEFAULT_CLOUD_MODEL, "--cloud-model")
             clouds = CloudRecipe(masks.folder.absolute(), given["clouds_as"])
         return Recipe(bundle.folder.absolute(), engine, options, clouds, bool(given.get("skip_existing")))
-
-    def engine_options(self) -> EngineOptions:
-        """What is asked of the engine.
-
-        Raises:
-            UsageError: A value means nothing.
-        """
-        from geoseg_cli.engines import EngineOptions
-
-        given = self.given
-        return EngineOptions(
-            given["engine"], given["device"], given["precision"], given.get("threads", 0), given["trust"]
-        )
 
     def predict_options(self, legend: Legend | None = None) -> PredictOptions:
         """The options of the library that say the same.

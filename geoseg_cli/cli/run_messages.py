@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg_cli.cli import logs
 from geoseg_cli.cli.console import Messages
 from geoseg_cli.errors import GeosegError
-from geoseg_cli.printable import printable
+from geoseg_cli.printable import counted, printable
 
 if TYPE_CHECKING:
     from geoseg_cli.batch.tasks import Outcome, SceneTask
@@ -52,8 +52,8 @@ class BatchWatch:
     def finished(self, task: SceneTask, not_finite: int) -> None:
         if not_finite:
             self._messages.note(
-                f"{printable(str(task.output))}: warning: {not_finite} pixels became nodata because the network"
-                " gave no finite number"
+                f"{printable(str(task.output))}: warning: {counted(not_finite, 'pixel')} became nodata because the"
+                " network gave no finite number"
             )
 
     def ended(self, outcome: Outcome) -> None:
@@ -115,10 +115,10 @@ class Summary:
         left = self._scenes - self._counts.total()
         counts += [f"{left} not begun"] if left else []
         seconds = time.monotonic() - self._started_s
-        messages.note(f"{self._scenes} scenes: {', '.join(counts)}; {seconds:.1f} s")
+        messages.note(f"{counted(self._scenes, 'scene')}: {', '.join(counts)}; {seconds:.1f} s")
         if not self._failed:
             return
-        messages.note(f"{len(self._failed)} of {self._scenes} scenes failed:")
+        messages.note(f"{len(self._failed)} of {counted(self._scenes, 'scene')} failed:")
         for outcome in self._failed:
             failure = outcome.failure
             assert failure is not None, "without a map and without a reason"

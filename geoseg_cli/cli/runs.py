@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.cli import fleet, logs, to_stdout
 from geoseg_cli.cli.console import Messages, tame
-from geoseg_cli.cli.early import EarlyEngine
 from geoseg_cli.cli.live_table import LiveTable
 from geoseg_cli.cli.options import read_size
 from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, Request, put
 from geoseg_cli.cli.run_messages import BatchWatch, Summary, further_decisions, tell_report
 from geoseg_cli.errors import GeosegError, UsageError
+from geoseg_cli.printable import counted
 
 if TYPE_CHECKING:
     from geoseg_cli.batch.models import Models
@@ -35,59 +35,52 @@ def run_request(request: Request) -> None:
     """
     # Said in our own words, once, with the other warnings about the scene.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
-    with EarlyEngine(request) as early:
-        _run(request, early)
-
-
-def _run(request: Request, early: EarlyEngine) -> None:
     request.predict_options()  # wrong values end the run before its first scene
     if request.given["sandbox"]:
         from geoseg_cli.cli.sandbox import run_sandboxed
 
         run_sandboxed(request.given, read_size(request.given["max_memory"]))
     if request.given["output"] in to_stdout.NAMES:
-        _run_to_stdout(request, early)
+        _run_to_stdout(request)
         return
     messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
     tasks = request.tasks()
     if request.given.get("shard"):
         scenes = len(tasks)
         tasks, shard = fleet.shard_of(tasks, request.given["shard"])
-        messages.note(f"shard {shard}: {len(tasks)} of {scenes} scenes")
+        messages.note(f"shard {shard}: {len(tasks)} of {counted(scenes, 'scene')}")
     recipe = request.recipe()
     for loss in recipe.options.cleaning.to_json().get("legend", {}).get("losses", ()):
         messages.note(f"lost: {loss}")
     if request.given["dry_run"]:
         _plan_all(tasks, recipe, request, messages)
     elif len(tasks) == 1 and tasks[0].home is None:
-        _run_one(tasks[0], recipe, request, messages, early)
+        _run_one(tasks[0], recipe, request, messages)
     else:
         _run_many(tasks, recipe, request, messages)
 
 
-def _run_to_stdout(request: Request, early: EarlyEngine) -> None:
+def _run_to_stdout(request: Request) -> None:
     """A scene alone, whose map goes to standard output once it is finished."""
     with to_stdout.folder_for_one_map() as folder:
         path = folder / "map.tif"
         apart = replace(request, given=request.given | {"output": path})
         messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
         (task,) = apart.tasks()
-        _predict_one(replace(task, home=None), apart.recipe(), apart, messages, early)
+        _predict_one(replace(task, home=None), apart.recipe(), apart, messages)
         to_stdout.send(path)
 
 
-def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages, early: EarlyEngine) -> None:
+def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages) -> None:
     """A scene alone: its own exit code, and everything that was decided about it."""
-    report = _predict_one(task, recipe, request, messages, early)
+    report = _predict_one(task, recipe, request, messages)
     if request.given["json"]:
         put(json.dumps(report.to_json() | {"status": "done"} | _scene_field(task)) + "\n")
     else:
         put(f"{report.outputs['labels']}\n")
 
 
-def _predict_one(
-    task: SceneTask, recipe: Recipe, request: Request, messages: Messages, early: EarlyEngine
-) -> PredictReport:
+def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages) -> PredictReport:
     from geoseg_cli.batch.models import EngineTrouble, Models
     from geoseg_cli.batch.scene_run import SceneRunner
 
@@ -95,10 +88,10 @@ def _predict_one(
     logs.about(_shown(task))
     with _told(task, request), messages.log(), messages.progress(_name(task)) as progress:
         watch = _OneScene(messages, progress)
-        models = Models(recipe, watch, early.choose)
+        runner = SceneRunner(Models(recipe, watch), watch)
+        runner.refuse_early(task)
         try:
-            models.opened()
-            report = SceneRunner(models, watch).predict(task)
+            report = runner.predict(task)
         except EngineTrouble as trouble:
             raise trouble.error from trouble
     tell_report(messages, report)
@@ -148,7 +141,7 @@ def _plan_all(tasks: list[SceneTask], recipe: Recipe, request: Request, messages
         else:
             put(json.dumps(report) + "\n" if request.given["json"] else "")
     if failed:
-        messages.note(f"{failed} of {len(tasks)} scenes would fail")
+        messages.note(f"{failed} of {counted(len(tasks), 'scene')} would fail")
         sys.exit(SOME_FAILED_EXIT_CODE)
 
 

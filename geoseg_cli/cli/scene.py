@@ -13,6 +13,7 @@ import typer
 from geoseg_cli.batch.tasks import shown
 from geoseg_cli.cli import options as o
 from geoseg_cli.cli.console import tame
+from geoseg_cli.cli.help_texts import PlainCommand, PlainGroup
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import GeosegError
 from geoseg_cli.printable import printable
@@ -20,7 +21,9 @@ from geoseg_cli.printable import printable
 if TYPE_CHECKING:
     from geoseg_cli.scenes.describe import BandDescription, BundleFit, Refusal, SceneDescription
 
-app = typer.Typer(help="Look at scenes before anything is computed.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Look at scenes before anything is computed.", cls=PlainGroup, no_args_is_help=True, add_completion=False
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -30,7 +33,7 @@ def group() -> None:
     """Look at scenes before anything is computed."""
 
 
-@app.command("info")
+@app.command("info", cls=PlainCommand)
 def info(
     scene: o.OneScene,
     json: AsJson = False,

@@ -22,6 +22,7 @@ from geoseg_cli.cli.logs import LogFile, LogFormat
 from geoseg_cli.cli.options import DryRun, Quiet, Verbose
 from geoseg_cli.cli.request import put
 from geoseg_cli.errors import UsageError
+from geoseg_cli.printable import counted
 
 if TYPE_CHECKING:
     from geoseg_cli.training.loop import Pace, Progress
@@ -58,7 +59,8 @@ def command(
 ) -> None:
     """Train a bundle on own data or on simulated scenes, as CONFIG.toml says.
 
-    Several processes train together under torchrun: torchrun --nproc-per-node 4 -m geoseg_cli train CONFIG.toml.
+    Several processes train together under torchrun:
+    torchrun --nproc-per-node 4 -m geoseg_cli train CONFIG.toml
     Standard output carries the folder of the bundle and nothing else.
     """
     if resume and restart:
@@ -269,7 +271,7 @@ def _announce(plan: Plan, device: str, messages: Messages) -> None:
 
     preview, options = plan.preview, plan.options
     parameters = sum(weight.numel() for weight in new_network(preview)[0].parameters())
-    budget = f"{options.steps} steps" if options.steps else f"{options.minutes:g} minutes"
+    budget = counted(options.steps, "step") if options.steps else f"{options.minutes:g} min"
     optional = f" (a scene may lack {', '.join(plan.spec.optional)})" if plan.spec.optional else ""
     lines = [
         f"network {preview.network}, {parameters:,} parameters; {device}, {options.precision}",
@@ -311,5 +313,5 @@ def _class_table(plan: Plan) -> list[str]:
         f"{one.value:>5}  {one.title:{width}}  {learned:>14,}  {chosen:>14,}"
         for one, learned, chosen in zip(classes, train, develop, strict=True)
     ]
-    chips = f"{len(plan.chips('train'))} chips to learn from, {len(plan.chips('develop'))} to choose with"
+    chips = f"{counted(len(plan.chips('train')), 'chip')} to learn from, {len(plan.chips('develop'))} to choose with"
     return [chips, *rows]

@@ -17,7 +17,7 @@ from geoseg_cli.printable import printable
 if TYPE_CHECKING:
     from geoseg_cli.results.verify import Verdict
 
-Maps = Annotated[list[Path], typer.Argument(metavar="MAP...", help="Maps that geoseg wrote.", show_default=False)]
+Maps = Annotated[list[Path], typer.Argument(metavar="MAP", help="Maps that geoseg wrote.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per map instead of lines.")]
 
 

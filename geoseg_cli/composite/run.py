@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg_cli.ahead import ahead
-from geoseg_cli.composite.find import DEFAULT_PATTERN, MapInput, Stack, find_maps
+from geoseg_cli.composite.files import DEFAULT_PATTERN, MapInput
+from geoseg_cli.composite.find import Stack, find_maps
 from geoseg_cli.composite.votes import Votes, bytes_per_pixel
 from geoseg_cli.errors import InputError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.memory import MIB
+from geoseg_cli.printable import counted
 from geoseg_cli.results.areas import ClassArea
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.composite_file import MOST_COUNTED, CompositeSpec, CompositeWriter
@@ -98,6 +100,10 @@ class CompositeReport:
             "sidecars": {kind: str(path) for kind, path in self.sidecars.items()},
             **_how(self.stack, self.options),
             "skipped": self.stack.skipped,
+            "failed": [
+                {"map": str(path), "error": {"message": e.message, "hint": e.hint, "exit_code": e.exit_code}}
+                for path, e in self.stack.failed
+            ],
             "maps_sha256": self.stack.list_sha256,
             "never_seen_pixels": self.never_seen,
             "too_rarely_seen_pixels": self.too_rarely,
@@ -232,7 +238,7 @@ def _how(stack: Stack, options: CompositeOptions) -> dict[str, Any]:
 def _spec(stack: Stack, options: CompositeOptions) -> CompositeSpec:
     tags = software_tags(f"geoseg {__version__}", options.written_at or datetime.now(UTC)) | {
         "GEOSEG_VERSION": __version__,
-        "GEOSEG_INPUT": f"{len(stack.maps)} maps",
+        "GEOSEG_INPUT": counted(len(stack.maps), "map"),
         COMPOSITE_TAG: json.dumps(_how(stack, options)),
         "GEOSEG_COMPOSITE_SHA256": stack.list_sha256,
         **_common_tags(stack.maps),

@@ -18,6 +18,7 @@ from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number
 from geoseg_cli.engines.finite import recompute_not_finite
+from geoseg_cli.engines.replayed import PATIENCE, ReplayedNetwork
 from geoseg_cli.engines.trusted import open_trusted
 from geoseg_cli.errors import EngineError, ModelError
 from geoseg_cli.networks import create_network
@@ -78,7 +79,7 @@ class TorchEngine:
         network = self._open_program(bundle, trust) if bundle.holds_program else load_network(bundle)
         # Measured on two cores: 1.8 to 3.8 times as fast as torch's default layout. Tensor cores want it too.
         network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network: nn.Module | None = network
+        self._network: ReplayedNetwork | None = ReplayedNetwork(network, PATIENCE if device != "cpu" else 0)
 
     def run(self, pixels: Array) -> Array:
         """Run the network; arrays as :meth:`geoseg_cli.engines.Engine.run`.
@@ -135,7 +136,7 @@ class _Lane:
     def __init__(self, tensors: Arrays, classes: int, at_once: int) -> None:
         self._tensors, self._classes, self._limit = tensors, classes, at_once
 
-    def run(self, network: nn.Module, pixels: Tensor) -> Tensor:
+    def run(self, network: ReplayedNetwork, pixels: Tensor) -> Tensor:
         """(N, K, H, W) float32 logits of (N, C, H, W), in halves from when memory runs out."""
         while True:
             part = min(self._limit, len(pixels)) or len(pixels)
@@ -144,10 +145,11 @@ class _Lane:
             except torch.OutOfMemoryError as error:
                 needed_gib = torch.cuda.max_memory_allocated(self._tensors.device) / 2**30
                 self._limit = halve_batch(part, tuple(pixels.shape[1:]), needed_gib, error)
+            network.forget()
             # Not in the handler: as long as the error lives, its traceback holds the tensors.
             torch.cuda.empty_cache()
 
-    def _run_parts(self, network: nn.Module, pixels: Tensor, part: int) -> Tensor:
+    def _run_parts(self, network: ReplayedNetwork, pixels: Tensor, part: int) -> Tensor:
         logits: Tensor = self._tensors.empty((len(pixels), self._classes, *pixels.shape[2:]))
         for start in range(0, len(pixels), part):
             tiles = pixels[start : start + part].contiguous(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ from geoseg_cli.catalog import Legend
 from geoseg_cli.evaluate.intervals import DRAWS, LEAST_PLACES
 from geoseg_cli.evaluate.scores import Scores, place_intervals, total_scores
 from geoseg_cli.labels import LabelledPair
+from geoseg_cli.printable import counted
 
 UNKNOWN_SENSOR = "not told by the band names"
 
@@ -131,8 +132,8 @@ class EvaluationReport:
 def interval_note(group: Group) -> str:
     """How the intervals of a group came about, or why it has none."""
     if group.places < LEAST_PLACES:
-        return f"No intervals: {group.places} places, {LEAST_PLACES} are needed"
-    return f"Intervals are 95 %, from {DRAWS} resamplings of {group.places} whole places"
+        return f"No intervals: {counted(group.places, 'place')}, {LEAST_PLACES} are needed"
+    return f"Intervals are 95 %, from {DRAWS} resamplings of {counted(group.places, 'whole place')}"
 
 
 def _scene_row(one: PairScores) -> dict[str, Any]:

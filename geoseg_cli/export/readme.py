@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from geoseg_cli.bundle import INT8_GRAPH, ConfidenceCalibration, GeosegExtras, ModelCard
+from geoseg_cli.printable import counted
 
 MODEL_TITLES = {
     "network": "network",
@@ -85,8 +86,9 @@ def _confusion(card: ModelCard) -> str:
     names = [one.title for one in card.legend.classes]
     rows = [(name, *(f"{count:,}" for count in row)) for name, row in zip(names, confusion.counts, strict=True)]
     return (
-        f"What its classes are in truth, which is what `--accuracy card` takes: pixels of {confusion.places} places"
-        f" ({confusion.data}). Rows are called, columns true.\n\n{_table(('', *names), rows)}"
+        f"What its classes are in truth, which is what `--accuracy card` takes: pixels of"
+        f" {counted(confusion.places, 'place')} ({confusion.data}). Rows are called, columns"
+        f" true.\n\n{_table(('', *names), rows)}"
     )
 
 
@@ -96,8 +98,9 @@ def describe_confidence(calibration: ConfidenceCalibration | None) -> str:
         return "the network's own probability; nobody has compared it with the share of right pixels"
     nll, ece = calibration.nll, calibration.ece
     return (
-        f"softmax of logits / {calibration.temperature:.3g}; fitted on {calibration.data} ({calibration.places} places,"
-        f" {calibration.pixels:,} pixels), where the calibration error went from {ece[0]:.3f} to {ece[1]:.3f} and the"
+        f"softmax of logits / {calibration.temperature:.3g}; fitted on {calibration.data}"
+        f" ({counted(calibration.places, 'place')}, {calibration.pixels:,} pixels),"
+        f" where the calibration error went from {ece[0]:.3f} to {ece[1]:.3f} and the"
         f" negative log-likelihood from {nll[0]:.3f} to {nll[1]:.3f}"
     )
 

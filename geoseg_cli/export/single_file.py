@@ -37,6 +37,7 @@ from geoseg_cli.export.parity import (
     spread_tiles,
 )
 from geoseg_cli.export.pt2 import open_pt2, write_pt2
+from geoseg_cli.printable import counted
 from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.scenes import SceneOptions
@@ -210,7 +211,7 @@ class _Job:
         found = read_scene_tiles(options.calibration, source.bundle, options.scene)
         if len(found) < 2:
             raise UsageError(
-                f"the calibration scenes give {len(found)} tiles with valid pixels, at least 2 are needed",
+                f"the calibration scenes give {counted(len(found), 'tile')} with valid pixels, at least 2 are needed",
                 "give more scenes, or larger ones",
             )
         tiles = [*found, *source.tiles]

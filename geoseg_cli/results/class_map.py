@@ -16,6 +16,7 @@ from rasterio.errors import RasterioIOError
 from geoseg_cli.catalog import LabelType, LandClass, Legend, legends, usual_nodata, value_count
 from geoseg_cli.errors import InputError, InputMissingError, ModelError, UsageError
 from geoseg_cli.grid import Grid, Window
+from geoseg_cli.printable import counted
 from geoseg_cli.results.components import Strip
 from geoseg_cli.results.description import COUNTS_TAG
 from geoseg_cli.results.storage import storage_trouble
@@ -67,7 +68,8 @@ class LabelRaster:
         is_composite = shape == (2, "uint8", "uint8") and COUNTS_TAG in tags
         if shape not in ((1, "uint8"), (1, "uint16")) and not is_composite:
             raise InputError(
-                f"{path} has {shape[0]} bands of {shape[1]}, not one of uint8 or uint16", "give a map of classes"
+                f"{path} has {counted(shape[0], 'band')} of {shape[1]}, not one of uint8 or uint16",
+                "give a map of classes",
             )
         return cls(path, grid, nodata, scale, tags, shape[1], bands[0] or "")
 

@@ -30,7 +30,7 @@ from types import TracebackType
 from geoseg_cli.errors import AccessError, OutputError, StorageError, UsageError
 from geoseg_cli.results.checkpoint import entries_in, key_in
 from geoseg_cli.results.lock import OutputLock
-from geoseg_cli.results.sidecars import described_by_geoseg, sidecars
+from geoseg_cli.results.sidecars import described_by_geoseg, described_instead, sidecar_paths, sidecars
 from geoseg_cli.results.storage import free_bytes, storage_trouble
 from geoseg_cli.results.workfolder import WorkFolder, dead_work, remove_dead_work
 
@@ -74,10 +74,11 @@ class OutputTransaction:
 
         Raises:
             UsageError: Two targets are the same file, or one is an input.
-            OutputError: A target exists or is a folder, or its folder is missing.
+            OutputError: A target exists or is a folder, its folder is missing, or it describes somebody else's map.
             AccessError: A folder cannot be written to.
         """
         _check_distinct(self.targets, self._inputs)
+        _check_sidecars(self.targets)
         for target in self.targets:
             _check_target(target, self._overwrite)
 
@@ -349,6 +350,19 @@ def _check_distinct(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
         seen.add(real)
         if any(_is_same_file(target, path) for path in inputs):
             raise UsageError(f"{target} is both input and output", "write to another file")
+
+
+def _check_sidecars(targets: Sequence[Path]) -> None:
+    """Refuse to replace what describes a raster that stays."""
+    for raster in targets:
+        beside = sidecar_paths(raster)
+        taken = [path for path in (beside["style"], beside["item"]) if path in targets and os.path.lexists(path)]
+        other = described_instead(raster) if taken else None
+        if other is not None and other not in targets:
+            raise OutputError(
+                f"{raster}: {taken[0]} would be replaced, which goes with {other}",
+                "choose a name that is not only another ending, or add --no-sidecar",
+            )
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Literal
 
 from geoseg_cli.results.qgis_style import MARK
-from geoseg_cli.results.stac import SOFTWARE
+from geoseg_cli.results.stac import SOFTWARE, near_href
 
 Sidecar = Literal["attributes", "style", "item"]
 
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2"})
 
 MAP_SUFFIXES = frozenset({".tif", ".tiff"})
+
+SCENE_LIKE_SUFFIXES = MAP_SUFFIXES | {".jp2"}
+"""Not pictures, which may be those of a map."""
 
 ATTACHED_ENDINGS = (".aux.xml", ".ovr", ".ovr.aux.xml", ".msk", ".msk.ovr")
 """GDAL: persistent metadata, external overviews, external masks (gdal.org, drivers/raster/gtiff, PAM)."""
@@ -67,10 +70,32 @@ def described_by_geoseg(raster: Path) -> Iterator[Path]:
     if suffix not in IMAGE_SUFFIXES or (suffix not in MAP_SUFFIXES and _shares_its_stem(raster)):
         return
     paths = sidecar_paths(raster)
+    if described_instead(raster) is not None:
+        return
     if MARK in (read_sidecar(paths["style"]) or ""):
         yield paths["style"]
     if _is_own_item(read_sidecar(paths["item"]) or ""):
         yield paths["item"]
+
+
+def described_instead(raster: Path) -> Path | None:
+    """The other raster of the same stem that style and catalogue entry there describe; None where there is none.
+
+    The entry names its raster. Where it does not name this one, what is there belongs to the other.
+
+    Args:
+        raster: Path of an image, which itself need not exist.
+    """
+    others = [
+        other
+        for suffix in sorted(SCENE_LIKE_SUFFIXES)
+        for spelling in (suffix, suffix.upper())
+        if os.path.exists(other := raster.with_name(raster.stem + spelling)) and not _is_same(raster, other)
+    ]
+    if not others or raster.suffix.lower() not in SCENE_LIKE_SUFFIXES:
+        return None
+    text = read_sidecar(sidecar_paths(raster)["item"]) or ""
+    return None if _is_own_item(text) and _raster_of(text) == near_href(raster, raster.parent) else others[0]
 
 
 def read_sidecar(path: Path) -> str | None:
@@ -90,6 +115,18 @@ def _is_own_item(text: str) -> bool:
         return isinstance(item["stac_version"], str) and SOFTWARE in item["properties"]["processing:software"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
+
+
+def _raster_of(text: str) -> str | None:
+    """How an item calls its map."""
+    try:
+        return str(json.loads(text)["assets"]["labels"]["href"])
+    except (KeyError, TypeError):
+        return None
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.name == other.name or (os.path.exists(one) and os.path.samefile(one, other))
 
 
 def _shares_its_stem(raster: Path) -> bool:

@@ -27,13 +27,13 @@ def verify_file(path: Path) -> Verdict:
         AccessError, StorageError: It cannot be read to its end.
     """
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), opened_map(path) as file:
-        kind = _kind(file)
+        kind = further_kind(file)
         if kind is not None:
             return _verdict(path, file, kind)
     return verify_map(path)
 
 
-def _kind(file: Any) -> Kind | None:
+def further_kind(file: Any) -> Kind | None:
     """Which of the further rasters of a run this is; None for everything else."""
     bands, tags = [band or "" for band in file.descriptions], file.tags()
     if PIXELS_TAG in tags or "GEOSEG_MODEL" not in tags:

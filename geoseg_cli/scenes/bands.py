@@ -16,6 +16,7 @@ from geoseg_cli.arrays import NUMPY, Array, Arrays
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.catalog import Sensor, common_names, sensors
 from geoseg_cli.errors import BandError
+from geoseg_cli.printable import counted
 
 if TYPE_CHECKING:
     from geoseg_cli.scenes import SceneOptions
@@ -199,7 +200,7 @@ def named_by_sensor(sensor: str, descriptions: Sequence[str | None], where: str)
         if len(order) == len(descriptions):
             return order
     raise BandError(
-        f"{where} has {len(descriptions)} bands without names, {sensors()[sensor].title} has {len(names)}:"
+        f"{where} has {counted(len(descriptions), 'band')} without names, {sensors()[sensor].title} has {len(names)}:"
         f" {', '.join(names)}",
         "name them in file order: --bands NAME,NAME,...",
     )
@@ -228,8 +229,8 @@ def _given(override: tuple[str, ...], count: int, where: str) -> tuple[str, ...]
     names = tuple(name.strip() for name in override)
     if len(names) != count:
         raise BandError(
-            f"{where}: --bands names {len(names)} bands but the file has {count}",
-            f"give {count} names in the order of the file's bands, {SKIP} for a band to skip",
+            f"{where}: --bands names {counted(len(names), 'band')} but the file has {count}",
+            f"give {counted(count, 'name')} in the order of the file's bands, {SKIP} for a band to skip",
         )
     unknown = [name for name in names if name != SKIP and name.casefold() not in known_names()]
     if unknown:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from geoseg_cli.errors import InputError
+from geoseg_cli.printable import counted
 from geoseg_cli.scenes.band_files import driver_of, member_file, names_in
 from geoseg_cli.scenes.bands import known_names
 from geoseg_cli.scenes.product import Layer, Product, Quality, Statement
@@ -171,7 +172,7 @@ def _quality(image: Path) -> Quality | None:
     file = open_raster(str(path), "GTiff")
     file.close()
     if len(file.dtypes) != _MASK_BANDS[kind]:
-        raise InputError(f"{path} has {len(file.dtypes)} bands, such a mask has {_MASK_BANDS[kind]}", _AGAIN)
+        raise InputError(f"{path} has {counted(len(file.dtypes), 'band')}, such a mask has {_MASK_BANDS[kind]}", _AGAIN)
     layer = Layer("udm1", str(path), number=_MASK_BANDS[kind], nodata=None)
     return Quality(layer, (), _BLACKFILL, f"blackfill bit of {path.name}")
 
@@ -189,7 +190,7 @@ def _names(image: Path, descriptions: tuple[str | None, ...]) -> tuple[tuple[str
         order = ", ".join(BAND_ORDERS[count])
         return tuple(map(_common, BAND_ORDERS[count])), (f"bands by the order of the product: {order}",)
     said = f"its name says {', '.join(says)}" if says else "PlanetScope products have 4 or 8"
-    return ("",) * count, (f"{image.name} has {count} bands without names, but {said}",)
+    return ("",) * count, (f"{image.name} has {counted(count, 'band')} without names, but {said}",)
 
 
 def _common(name: str) -> str:
@@ -223,7 +224,7 @@ def _radiance(xml: Path, count: int) -> Statement | None:
     if not coefficients:
         return None
     if set(coefficients) != set(range(1, count + 1)):
-        raise InputError(f"{xml} is of {len(coefficients)} bands, the image has {count}", _AGAIN)
+        raise InputError(f"{xml} is of {counted(len(coefficients), 'band')}, the image has {count}", _AGAIN)
     listed = tuple(coefficients[number] for number in range(1, count + 1))
     shown = ", ".join(f"{value:.4g}" for value in listed)
     reason = f"({shown}) x DN, as reflectanceCoefficient of the bands in {xml.name} says"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from geoseg_cli.errors import InputError
+from geoseg_cli.printable import printable
 from geoseg_cli.scenes.network import redacted
 from geoseg_cli.scenes.product import Driver, Layer, Product
 from geoseg_cli.scenes.radiometry import refuse_rendered
@@ -25,7 +28,7 @@ def find(
         with_sidecars: Whether files beside it count for what it does not say itself.
 
     Raises:
-        GeosegError: It cannot be opened, or was rendered for the eye.
+        GeosegError: It cannot be opened, was rendered for the eye, or is an output of geoseg.
     """
     file = open_raster(str(path), driver, "auto", max_pixels)
     try:
@@ -33,6 +36,7 @@ def find(
         if sidecars is not None:
             supplement(file, sidecars, with_nodata=True)
         members = (*_members(path, driver), *(sidecars.files if sidecars else ()))
+        _refuse_output(Path(path), file.tags)
         refuse_rendered(Path(path), file.dtypes, _has_tags(file))
         layers = tuple(
             Layer(name or "", str(path), driver, number, sidecars=sidecars)
@@ -41,6 +45,18 @@ def find(
         return Product(_TITLES.get(driver, driver), Path(redacted(str(path))), layers, members=members)
     finally:
         file.close()
+
+
+def _refuse_output(path: Path, tags: Mapping[str, str]) -> None:
+    """Refuse what geoseg wrote itself: maps, and the rasters beside them."""
+    if "GEOSEG_VERSION" not in tags:
+        return
+    # Anybody can write a tag, of any length.
+    version, source = (printable(tags.get(name, "")[:120]) for name in ("GEOSEG_VERSION", "GEOSEG_INPUT"))
+    raise InputError(
+        f"{redacted(str(path))} is no scene: its tags say that geoseg {version} wrote it",
+        f"give what it was made from, {source or 'a scene'}; geoseg areas, polygons, preview and report take maps",
+    )
 
 
 def _members(path: Path | str, driver: Driver) -> tuple[Path, ...]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from geoseg_cli.ahead import usable_cores
 from geoseg_cli.errors import InputError
 from geoseg_cli.grid import Window
+from geoseg_cli.printable import counted
 from geoseg_cli.scenes.file_threads import FileThreads, share_cores
 from geoseg_cli.scenes.parts import MaskPart, Part, Validity, nearest_grid, nested
 from geoseg_cli.scenes.product import BandMask, Driver, Layer, Product, Quality
@@ -297,7 +298,8 @@ def _refuse_unfit_quality(file: RasterFile, number: int, product: Product) -> No
     """Refuse a quality band without the whole numbers whose bits or values tell what is lost."""
     if number > len(file.dtypes):
         raise InputError(
-            f"{product.path}: the quality band {file.path.name} has {len(file.dtypes)} bands, it needs {number}",
+            f"{product.path}: the quality band {file.path.name} has {counted(len(file.dtypes), 'band')}, it needs"
+            f" {number}",
             "download the product again, or take this file out of it",
         )
     if np.dtype(file.dtypes[number - 1]).kind not in "iu":

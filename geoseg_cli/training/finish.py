@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.errors import ModelError, StorageError
 from geoseg_cli.export import CardFields, write_bundle
+from geoseg_cli.printable import counted
 from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.training.augment import Sample
 from geoseg_cli.training.chips import FloatArray
@@ -63,7 +64,7 @@ def finish(plan: Plan, trainer: Trainer, ranks: Ranks, out: Path) -> Bundle:
     fields = CardFields(
         name=table.name,
         title=table.title or table.name,
-        description=table.description or f"Trained on own data with `geoseg train`, {len(plan.rows)} chips.",
+        description=table.description or f"Trained on own data with `geoseg train`, {counted(len(plan.rows), 'chip')}.",
         task=table.task,
         architecture=f"{_PAPERS[plan.preview.network.split('-')[0]]}, variant {plan.preview.network}",
         network=plan.preview.network,

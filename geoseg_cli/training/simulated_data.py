@@ -15,6 +15,7 @@ from typing import Final
 
 from geoseg_cli.catalog import Legend
 from geoseg_cli.errors import UsageError
+from geoseg_cli.printable import counted
 from geoseg_cli.training.bundle_recipes import DEVELOP_SEED, TRAIN_SEED, Task, scene_options
 from geoseg_cli.training.chip_store import ChipRow, write_chip
 from geoseg_cli.training.chips import (
@@ -123,7 +124,7 @@ def simulate_chips(
             pixels = tuple(int((values == place).sum()) for place in range(len(maker.values)))
             rows.append(ChipRow(number, "simulator", 0, part, chip.bands, chip.height_px, chip.width_px, pixels))
             left_s = (time.monotonic() - start_s) / len(rows) * (len(seeds) - len(rows))
-            doing(f"simulated {len(rows)} of {len(seeds)} scenes, {left_s:.0f} s left")
+            doing(f"simulated {len(rows)} of {counted(len(seeds), 'scene')}, {left_s:.0f} s left")
     return rows
 
 

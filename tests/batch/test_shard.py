@@ -96,7 +96,7 @@ def test_a_part_without_scenes_is_done(run: Run, model: Path, tmp_path: Path) ->
     scenes_in(tmp_path, ["a.tif"])
     done = run("cloudmask", tmp_path / "a.tif", "--model", model, "--shard", "2/2")
     assert (done.code, done.out) == (0, "")
-    assert "0 of 1 scenes" in done.err
+    assert "0 of 1 scene" in done.err
 
 
 def kill_shards(tmp_path: Path, model: Path, shards: int, scenes: int, kills: int) -> None:

@@ -122,6 +122,16 @@ def test_one_bad_scene_of_several_is_named_and_the_others_are_done(run: Run, sce
     assert "1 of 2 scenes failed" in done.err
 
 
+def test_one_scene_of_a_folder_is_told_in_the_singular(run: Run, scene: Path, model: Path) -> None:
+    done = run("cloudmask", scene.parent, "--model", model)
+    assert "\n1 scene: 1 done" in done.err
+    assert run("batch", "status", scene.parent).out == "1 scene: 1 done\n"
+    bad = scene.parent / "bad"
+    bad.mkdir()
+    (bad / "bad.tif").write_bytes(scene.read_bytes()[:300])
+    assert "1 of 1 scene failed" in run("cloudmask", bad, "--model", model).err
+
+
 def test_out_dir_collects_the_outputs(run: Run, scene: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     done = run("cloudmask", scene, "--model", model, "--out-dir", tmp_path / "maps")
@@ -387,6 +397,45 @@ def test_an_existing_output_needs_overwrite(run: Run, scene: Path, model: Path) 
     assert output.read_bytes() == b"old"
     assert run("cloudmask", scene, "--model", model, "--overwrite").code == 0
     assert output.read_bytes() != b"old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["absent.tif"], 66),
+        (["no-scene.tif"], 65),
+        (["picture.tif"], 65),
+        (["scene.tif", "-o", "old.tif"], 73),
+        (["scene.tif", "-o", "absent/map.tif"], 73),
+        (["scene.tif", "-o", "map.tif", "--confidence", "old.tif"], 73),
+        (["scene.tif", "-o", "scene.tif", "--overwrite"], 2),
+    ],
+)
+def test_no_engine_is_started_for_a_scene_or_an_output_that_is_no_good(
+    run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
+) -> None:
+    import geoseg_cli.engines
+
+    started: list[object] = []
+    monkeypatch.setattr(geoseg_cli.engines, "choose_engine", lambda bundle, options: started.append(bundle))
+    monkeypatch.chdir(scene.parent)
+    Path("old.tif").write_bytes(b"old")
+    Path("no-scene.tif").write_bytes(b"no scene")
+    with rasterio.open("picture.tif", "w", driver="GTiff", count=3, height=9, width=9, dtype="uint8") as file:
+        file.write(np.ones((3, 9, 9), np.uint8))
+    done = run("cloudmask", *arguments, "--model", model)
+    assert (done.code, started) == (code, []), done.err
+
+
+@pytest.mark.parametrize("which", ["scene_cloudmask.tif", "confidence.tif"])
+def test_a_map_that_is_given_as_scene_is_called_a_map(run: Run, scene: Path, model: Path, which: str) -> None:
+    confidence = scene.with_name("confidence.tif")
+    assert run("cloudmask", scene, "--model", model, "--confidence", confidence).code == 0
+    for command in (("cloudmask", "--model", model), ("scene", "info")):
+        done = run(*command, scene.with_name(which))
+        assert done.code == 65
+        assert f"{which} is no scene: its tags say that geoseg" in done.err
+        assert "-> give what it was made from, scene.tif; geoseg areas" in done.err
 
 
 def test_the_scene_itself_is_never_the_output(run: Run, scene: Path, model: Path) -> None:

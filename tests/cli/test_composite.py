@@ -77,10 +77,25 @@ def test_it_prints_the_path_and_tells_areas_dates_and_repeated_maps(run: Run, tm
         write_map(tmp_path / f"maps/{name}.tif", labels).with_suffix(".json").unlink()
     done = run("composite", tmp_path / "maps", "-o", tmp_path / "out.tif", "--min-count", "3")
     assert (done.code, done.out) == (0, f"{tmp_path / 'out.tif'}\n")
-    for line in ("2 maps of 4 x 6 px", "2 maps do not tell when", "never seen clearly: 6 pixels", "3 times: 18 pixels"):
+    for line in ("2 maps of 4 x 6 px", "2 maps without the time", "never seen clearly: 6 pixels", "3 times: 18 pixels"):
         assert line in done.err
     assert "Tree cover" in done.err
     assert run("composite", tmp_path / "maps", "-o", tmp_path / "out.tif").code == 73
+
+
+def test_a_damaged_map_in_a_folder_is_counted_and_ends_with_1(run: Run, tmp_path: Path) -> None:
+    labels = np.full((4, 6), 10, np.uint8)
+    for name in ("a", "b", "c"):
+        write_map(tmp_path / f"maps/{name}.tif", labels)
+    damaged = tmp_path / "maps/b.tif"
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    done = run("composite", tmp_path / "maps", "-o", tmp_path / "out.tif", "-q")
+    assert (done.code, done.out) == (1, f"{tmp_path / 'out.tif'}\n")
+    assert f"{damaged}: failed (code 74)" in done.err
+    told = run("composite", tmp_path / "maps", "-o", tmp_path / "out.tif", "--overwrite", "--json")
+    report = json.loads(told.out)
+    assert (report["maps"], [one["map"] for one in report["failed"]]) == (2, [str(damaged)])
+    assert "1 of 3 maps failed" in told.err
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,7 @@ def options_of(run: Run, tmp_path: Path, model: Path, monkeypatch: pytest.Monkey
         raise InputError("enough")
 
     monkeypatch.setattr(geoseg_cli.predict, "predict_scene", caught)
+    random_scene(tmp_path / "scene.tif", 20, 20)
 
     def of(*arguments: object) -> PredictOptions:
         assert run("cloudmask", tmp_path / "scene.tif", "--model", model, *arguments).code == 65

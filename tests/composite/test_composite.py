@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ import tifffile
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.warp import transform_bounds
 
 from geoseg_cli.catalog import legends
 from geoseg_cli.cloud_masking import CloudMasking
 from geoseg_cli.composite.find import find_maps
 from geoseg_cli.composite.run import CompositeOptions, compose, windows_of
-from geoseg_cli.errors import GridError, InputError, InputMissingError
+from geoseg_cli.errors import GeosegError, GridError, InputError, InputMissingError
 from geoseg_cli.results.class_map import ClassMap
 from geoseg_cli.results.data_array import open_result
 from geoseg_cli.results.raster_pool import RasterPool
@@ -193,7 +195,7 @@ def test_the_catalogue_entry_spans_the_scenes_and_names_their_model(tmp_path: Pa
 @pytest.mark.parametrize(
     ("crs", "transform", "shape", "told"),
     [
-        (CRS.from_epsg(32632), NORTH_UP, (9, 13), "CRS EPSG:32632 instead of EPSG:32631"),
+        (CRS.from_epsg(25831), NORTH_UP, (9, 13), "CRS EPSG:25831 instead of EPSG:32631"),
         (CRS.from_epsg(32631), NORTH_UP @ Affine.translation(1, 0), (9, 13), "transform"),
         (CRS.from_epsg(32631), NORTH_UP, (9, 14), "9 x 14 px instead of 9 x 13"),
     ],
@@ -208,6 +210,54 @@ def test_a_map_of_another_grid_is_named_with_what_differs_and_how_to_warp_it(
         find_maps([tmp_path / "maps"], "*.tif", None, None)
     assert caught.value.exit_code == 65
     assert "gdalwarp -r near -t_srs EPSG:32631 -te 500000 4999910 500130 5000000 -ts 13 9" in caught.value.hint
+
+
+OWN_CRS = CRS.from_proj4("+proj=laea +lat_0=45 +lon_0=3 +ellps=GRS80 +units=m")
+
+
+@pytest.mark.skipif(shutil.which("gdalwarp") is None, reason="GDAL's programs are not installed")
+@pytest.mark.parametrize(
+    ("crs", "other"), [(CRS.from_epsg(32631), CRS.from_epsg(32632)), (OWN_CRS, CRS.from_epsg(32631)), (None, None)]
+)
+def test_the_command_of_the_hint_puts_a_map_on_the_grid_of_the_others(
+    tmp_path: Path, crs: CRS | None, other: CRS | None
+) -> None:
+    """From any folder, whatever the folder of the maps is called."""
+    folder = tmp_path / "it's a folder"
+    labels = noise(0, (10, 20))
+    there = grid_of(labels, crs, NORTH_UP if crs != OWN_CRS else Affine(10, 0, 0, 0, -10, 0))
+    for day in (1, 2):
+        write_map(folder / f"{day}.tif", labels, day, grid=there)
+    left, _, _, top = there.bounds if crs == other else transform_bounds(crs, other, *there.bounds)
+    odd = grid_of(labels, other, Affine(20, 0, left - 30, 0, -20, top + 30))
+    write_map(folder / "0_odd.tif", labels, grid=odd)
+    with pytest.raises(GridError) as caught:
+        find_maps([folder], "*.tif", None, None)
+    command, instead = caught.value.hint.split("; ")
+    subprocess.run(command, shell=True, check=True, capture_output=True, cwd="/")
+    assert instead == "then take 0_odd_aligned.tif in the place of 0_odd.tif"
+    (folder / "0_odd.tif").unlink()
+    assert len(find_maps([folder], "*.tif", None, None).maps) == 3
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (CRS.from_epsg(32631), NORTH_UP @ Affine.translation(13, 0)),  # they share an edge and no pixel
+        (CRS.from_epsg(32631), NORTH_UP @ Affine.translation(0, -5000)),
+        (CRS.from_epsg(32650), NORTH_UP),
+        (CRS.from_epsg(4326), Affine(0.001, 0, 20, 0, -0.001, 45)),
+        (None, NORTH_UP),
+    ],
+)
+def test_nobody_is_told_to_warp_a_map_of_another_place(tmp_path: Path, crs: CRS | None, transform: Affine) -> None:
+    write_map(tmp_path / "maps/0_odd.tif", noise(0), grid=grid_of(noise(0), crs, transform))
+    for day in (1, 2):
+        write_map(tmp_path / f"maps/{day}.tif", noise(day), day)
+    with pytest.raises(GridError, match=r"0_odd.tif has other pixels") as caught:
+        find_maps([tmp_path / "maps"], "*.tif", None, None)
+    assert "gdalwarp" not in caught.value.hint
+    assert "leave it out with --pattern" in caught.value.hint
 
 
 def test_maps_of_another_legend_are_named(tmp_path: Path) -> None:
@@ -234,6 +284,60 @@ def test_folders_without_maps_and_composites_of_composites_are_refused(tmp_path:
         find_maps([tmp_path / "maps/out.tif"], "*.tif", None, None)
     with pytest.raises(InputMissingError, match="no class map"):
         find_maps([tmp_path / "maps"], "*.vrt", None, None)
+
+
+def test_what_plainly_is_no_map_is_left_out_and_does_not_fail(tmp_path: Path) -> None:
+    write_map(tmp_path / "maps/1.tif", noise(1), 1)
+    compose([tmp_path / "maps"], tmp_path / "maps/composite.tif")
+    write_confidence(tmp_path / "maps/confidence.tif", noise(2))
+    profile = {"driver": "GTiff", "height": 9, "width": 13, "crs": "EPSG:32631", "transform": NORTH_UP}
+    with rasterio.open(tmp_path / "maps/scene.tif", "w", count=3, dtype="uint16", **profile) as file:
+        file.write(np.ones((3, 9, 13), np.uint16))
+    (tmp_path / "maps/notes.txt").write_text("no raster")
+    stack = find_maps([tmp_path / "maps"], "*.tif", None, None)
+    assert (len(stack.maps), stack.skipped, stack.failed) == (1, 3, ())
+
+
+def without_tags(path: Path) -> None:
+    with rasterio.open(path) as file:
+        profile, pixels, colours = file.profile, file.read(), file.colormap(1)
+    with rasterio.open(path, "w", **{**profile, "driver": "GTiff"}) as file:
+        file.write(pixels)
+        file.write_colormap(1, colours)
+
+
+def cut_to(share: float) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+@pytest.mark.parametrize(
+    ("harm", "code"),
+    [
+        (cut_to(0.999), 74),
+        (cut_to(0.5), 74),
+        (cut_to(0.02), 74),
+        (cut_to(0.0001), 74),
+        (cut_to(0), 65),
+        (without_tags, 65),
+    ],
+)
+def test_a_damaged_map_in_a_folder_is_named_and_the_composite_is_of_the_others(
+    tmp_path: Path, harm: Callable[[Path], None], code: int
+) -> None:
+    whole = [Observation(noise(day, shape=(600, 300)), day) for day in (1, 2)]
+    for number, one in enumerate(whole):
+        write_map(tmp_path / f"maps/{number}.tif", one.labels, one.day)
+    broken = write_map(tmp_path / "maps/broken.tif", whole[0].labels, 3)
+    harm(broken)
+    report = compose([tmp_path / "maps"], tmp_path / "out.tif")
+    assert same(tmp_path / "out.tif", whole)
+    ((path, error),) = report.stack.failed
+    assert (path, error.exit_code, report.stack.skipped) == (broken, code, 0), error.message
+    assert report.to_json()["failed"][0]["error"]["exit_code"] == code
+    for paths in ([broken], [tmp_path / "maps/0.tif", broken]):
+        with pytest.raises(GeosegError, match=r"broken\.tif") as caught:
+            find_maps(paths, "*.tif", None, None)
+        assert caught.value.exit_code == code
 
 
 def test_a_map_named_twice_counts_once(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from geoseg_cli.arrays import NUMPY, Arrays
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines import torch_engine
 from geoseg_cli.engines.devices import CudaProbe
-from geoseg_cli.engines.torch_engine import TorchEngine, find_cuda_obstacle, halve_batch
+from geoseg_cli.engines.replayed import PATIENCE, ReplayedNetwork
+from geoseg_cli.engines.torch_engine import TorchEngine, find_cuda_obstacle, halve_batch, load_network
 from geoseg_cli.errors import EngineError, ModelError
 from geoseg_cli.networks import create_network
 from tests.engines.pixelwise import CHANNELS, CLASSES, Pixelwise, draw_pixels, write_pixelwise_bundle
@@ -230,9 +231,10 @@ class Crowded(nn.Module):
 def test_memory_that_runs_out_halves_the_batch_and_the_smaller_one_is_kept() -> None:
     lane, network = torch_engine._Lane(Arrays(torch), CHANNELS, at_once=0), Crowded()
     pixels = torch.from_numpy(draw_pixels(9, CHANNELS, 2, 2))
-    assert torch.equal(lane.run(network, pixels), 2 * pixels)
+    replayed = ReplayedNetwork(network, 0)
+    assert torch.equal(lane.run(replayed, pixels), 2 * pixels)
     assert network.tried == [9, 4, 2, 2, 2, 2, 1]
-    lane.run(network, pixels[:4])
+    lane.run(replayed, pixels[:4])
     assert network.tried[7:] == [2, 2]
 
 
@@ -281,6 +283,20 @@ def test_cuda_runs_batches_of_changing_size_and_shape(lale: Bundle) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_cuda_gives_the_same_bytes_whether_kernels_are_told_one_by_one_or_replayed(
+    lale: Bundle, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    batches = [draw_pixels(4, CHANNELS, 128, 128, seed=number) for number in range(PATIENCE + 4)]
+    replaying = TorchEngine(lale, "cuda:0", precision)
+    told = [replaying.run(batch) for batch in batches]
+    assert "recording" not in caplog.text
+    for batch, answer in zip(batches, told, strict=True):
+        np.testing.assert_array_equal(TorchEngine(lale, "cuda:0", precision).run(batch), answer)
+
+
+@pytest.mark.gpu
 def test_a_tile_larger_than_the_memory_of_the_device_ends_with_69(lale: Bundle) -> None:
     free = torch.cuda.mem_get_info(0)[0]
     keep = torch.empty(free - 2**28, dtype=torch.uint8, device="cuda:0")
@@ -293,7 +309,5 @@ def test_a_tile_larger_than_the_memory_of_the_device_ends_with_69(lale: Bundle) 
 
 
 def test_the_card_says_which_network_is_built(lale: Bundle) -> None:
-    engine = TorchEngine(lale)
-    assert engine._network is not None
-    wanted = dataclasses.asdict(engine._network.config)
-    assert wanted["widths"] == (8, 8, 16, 16)
+    network: Any = load_network(lale)
+    assert dataclasses.asdict(network.config)["widths"] == (8, 8, 16, 16)

@@ -170,6 +170,13 @@ def test_the_command_line_opens_the_one_door_and_says_so(
     with rasterio.open(tmp_path / "map.tif") as file:
         np.testing.assert_array_equal(file.read(1), labels)
         assert file.tags()["GEOSEG_TRUSTED"] == digest
+    quiet = tmp_path / "quiet.log"
+    with pytest.raises(SystemExit) as stop:
+        main(command(tmp_path, "--trust", digest, "--log-file", str(quiet), "--overwrite", "-q"), "geoseg")
+    assert not stop.value.code
+    assert capfd.readouterr().err == ""
+    noted = [json.loads(line) for line in quiet.read_text().splitlines()]
+    assert any(line["level"] == "warning" and f"trusted by its SHA-256 {digest}" in line["event"] for line in noted)
 
 
 def test_trust_for_a_bundle_that_holds_no_program_is_a_mistake(

@@ -107,3 +107,48 @@ def test_a_map_is_not_written_over_an_item_that_is_its_scene(make_map, labels, t
         OutputTransaction(targets, overwrite=True, inputs=[tmp_path / "a.json"]),
     ):
         pass
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("names", [("map.tif", "map.tiff"), ("map.tiff", "map.tif"), ("map.tif", "map.TIF")])
+def test_a_map_of_another_ending_does_not_take_what_describes_its_neighbour(make_map, labels, names, overwrite):
+    first = make_map(labels(8, 9), names[0])
+    beside = list(sidecar_paths(first).values())
+    before = {path: path.read_bytes() for path in [first, *beside]}
+    with pytest.raises(OutputError, match=rf"map\.(qml|json) would be replaced.*{re.escape(str(first))}") as caught:
+        make_map(labels(8, 9, seed=1), names[1], overwrite=overwrite)
+    assert "--no-sidecar" in caught.value.hint
+    assert {path: path.read_bytes() for path in [first, *beside]} == before
+    assert not first.with_name(names[1]).exists()
+
+
+def test_without_sidecars_of_its_own_it_leaves_those_of_its_neighbour(make_map, labels):
+    first = make_map(labels(8, 9))
+    before = {path.name: path.read_bytes() for path in first.parent.iterdir()}
+    other = first.with_name("map.tiff")
+    with OutputTransaction([other], overwrite=True) as transaction:
+        transaction.path(other).write_bytes(b"new map")
+        transaction.commit()
+    other.unlink()
+    assert {path.name: path.read_bytes() for path in first.parent.iterdir()} == before
+
+
+def test_what_describes_a_scene_of_the_same_stem_stays(make_map, labels, tmp_path):
+    (tmp_path / "map.jp2").write_bytes(b"scene")
+    (tmp_path / "map.json").write_text('{"stac_version": "1.1.0"}')
+    with pytest.raises(OutputError, match=r"map\.json would be replaced"):
+        make_map(labels(8, 9), "map.tif", overwrite=True)
+    assert (tmp_path / "map.json").read_text() == '{"stac_version": "1.1.0"}'
+
+
+def test_a_map_beside_a_raster_of_the_same_stem_is_made_and_made_again(make_map, labels, tmp_path):
+    (tmp_path / "map.tiff").write_bytes(b"scene")
+    for name in ("map.png", "map.jpg"):
+        (tmp_path / name).write_bytes(b"picture of the map")
+    path = make_map(labels(8, 9), "map.tif")
+    old = path.with_suffix(".json").read_bytes()
+    make_map(labels(8, 9, seed=1), "map.tif", overwrite=True)
+    assert path.with_suffix(".json").read_bytes() != old
+    (tmp_path / "map.tiff").unlink()
+    path.with_suffix(".json").write_text("my report")  # nobody else's
+    make_map(labels(8, 9), "map.tif", overwrite=True)

@@ -185,7 +185,7 @@ def test_the_users_names_decide_over_those_of_the_file() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_the_users_names_must_be_as_many_as_the_bands(count: int) -> None:
-    with pytest.raises(BandError, match=f"--bands names {count} bands but the file has 4"):
+    with pytest.raises(BandError, match=rf"--bands names {count} bands? but the file has 4"):
         match_bands(BGRN, (None,) * 4, ("blue", "green", "red", "nir", "swir16")[:count])
 
 
