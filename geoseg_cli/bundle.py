@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,9 @@ from geoseg_cli.shipped import CARD_FILE as CARD_FILE
 from geoseg_cli.shipped import bundle_folders as bundle_folders
 
 README_FILE = "README.md"
+INT8_GRAPH = "onnx-int8"
+"""The asset that is the graph quantised to int8; a bundle may lack it."""
+
 CLIP_REFLECTANCE = (-0.2, 2.0)
 """Reflectances outside are sensor artefacts: clouds reach 1.4, noise and offsets -0.1."""
 
@@ -292,7 +296,7 @@ class ModelCard(_Open):
     Attributes:
         id: Name of the bundle.
         properties: MLM fields.
-        assets: ``weights`` (safetensors), ``onnx`` and ``golden``.
+        assets: ``weights`` (safetensors), ``onnx``, ``golden`` and ``onnx-int8``.
     """
 
     type: Literal["Feature"]
@@ -409,14 +413,14 @@ class Bundle:
         """Path of an asset, verified against the card's size and SHA-256.
 
         Args:
-            asset: ``weights``, ``onnx`` or ``golden``.
+            asset: ``weights``, ``onnx``, ``golden`` or ``onnx-int8``.
 
         Raises:
             ModelError: The bundle lacks the asset, it lies outside the folder, or its content changed.
         """
         entry = self.card.assets.get(asset)
         if entry is None:
-            raise ModelError(f"bundle {self.name} has no {asset}", "use another engine, or export it again")
+            raise ModelError(f"bundle {self.name} has no {asset}", self._remedy_for(asset))
         path = (self.folder / entry.href).resolve()
         if path.parent != self.folder.resolve() or not path.is_file():
             raise ModelError(f"bundle {self.name}: {asset} is not a file of its folder", "restore the bundle")
@@ -426,6 +430,12 @@ class Bundle:
                 "restore the bundle, or write a new card for the new weights",
             )
         return path
+
+    def _remedy_for(self, asset: str) -> str:
+        if asset == INT8_GRAPH:
+            folder = shlex.quote(str(self.folder))
+            return f"make it: geoseg export {folder} --precision int8 --calibration SCENE --into-bundle"
+        return "use another engine, or export it again"
 
     @property
     def holds_program(self) -> bool:

@@ -250,7 +250,7 @@ def _batch_size(job: Job, engine: Engine, memory_share: float) -> BatchSize:
 
 def _batch_key(job: Job, engine: Engine) -> list[str]:
     """What the fastest size of a batch depends on."""
-    model = job.bundle.sha256(asset_of(engine.name))
+    model = job.bundle.sha256(asset_of(engine.name, engine.precision))
     tile = f"{job.plan.tile_height}x{job.plan.tile_width}"
     return [__version__, platform.node(), model, engine.name, engine.device, engine.precision, job.options.tta,
             str(engine.batch_tiles), tile]  # fmt: skip

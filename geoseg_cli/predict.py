@@ -366,7 +366,7 @@ def _cloud_tags(clouds: CloudModel | None) -> dict[str, str]:
         return {}
     return {
         "GEOSEG_CLOUD_MODEL": clouds.bundle.name,
-        "GEOSEG_CLOUD_MODEL_SHA256": clouds.bundle.sha256(asset_of(clouds.engine.name)),
+        "GEOSEG_CLOUD_MODEL_SHA256": clouds.bundle.sha256(asset_of(clouds.engine.name, clouds.engine.precision)),
         "GEOSEG_CLOUD_ENGINE": f"{clouds.engine.name} {clouds.engine.device} {clouds.engine.precision}",
         "GEOSEG_CLOUDS_AS": clouds.hidden_as,
     }
@@ -381,7 +381,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
         **({ACQUIRED_TAG: rfc3339(acquired)} if acquired else {}),
         "GEOSEG_VERSION": __version__,
         "GEOSEG_MODEL": job.bundle.name,
-        "GEOSEG_MODEL_SHA256": job.bundle.sha256(asset_of(engine.name)),
+        "GEOSEG_MODEL_SHA256": job.bundle.sha256(asset_of(engine.name, engine.precision)),
         "GEOSEG_INPUT": printable(redacted(scene.path.name)),
         "GEOSEG_INPUT_BYTES": str(sum(one.size_bytes for one in scene.identities.values())),
         "GEOSEG_BANDS": json.dumps(decisions["bands"]),
@@ -405,7 +405,7 @@ def _tags(job: Job, engine: Engine) -> dict[str, str]:
 
 def _trusted_tag(job: Job, engine: Engine) -> dict[str, str]:
     """The hash of a program that made the map, and that somebody trusted."""
-    runs_it = job.bundle.holds_program and asset_of(engine.name) == "weights"
+    runs_it = job.bundle.holds_program and asset_of(engine.name, engine.precision) == "weights"
     return {"GEOSEG_TRUSTED": job.bundle.sha256("weights")} if runs_it else {}
 
 

@@ -62,7 +62,14 @@ def _identity(path: Path) -> tuple[int, int, str]:
 
 def _model(bundle: Bundle, engine: Engine) -> list[str]:
     card = hashlib.sha256(bundle.card.model_dump_json().encode()).hexdigest()
-    return [bundle.name, bundle.sha256(asset_of(engine.name)), card, engine.name, engine.device, engine.precision]
+    return [
+        bundle.name,
+        bundle.sha256(asset_of(engine.name, engine.precision)),
+        card,
+        engine.name,
+        engine.device,
+        engine.precision,
+    ]
 
 
 def _version(package: str) -> str | None:

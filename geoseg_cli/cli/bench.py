@@ -67,7 +67,7 @@ Precisions = Annotated[
     list[str] | None,
     typer.Option(
         "--precision",
-        metavar="auto|fp32|fp16|bf16",
+        metavar="auto|fp32|fp16|bf16|int8",
         help="Arithmetic of the network; may be repeated.",
         rich_help_panel=o.MODEL,
         show_default="auto",

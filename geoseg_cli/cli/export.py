@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,6 +43,14 @@ Output = Annotated[
         metavar="FILE",
         help="File to write (default: NAME.onnx, NAME-fp16.onnx ... here).",
         show_default=False,
+    ),
+]
+IntoBundle = Annotated[
+    bool,
+    typer.Option(
+        "--into-bundle",
+        help="Put the int8 graph into the bundle itself, measured, for classify --precision int8.",
+        rich_help_panel=REDUCED,
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
@@ -100,6 +110,7 @@ def command(
     calibration_bands: CalibrationBands = None,
     radiometry: Radiometry = "auto",
     accept_agreement: AcceptAgreement = None,
+    into_bundle: IntoBundle = False,
     overwrite: Overwrite = False,
     log_file: LogFile = None,
     log_format: LogFormat = "json",
@@ -117,6 +128,7 @@ def command(
     from geoseg_cli.scenes import SceneOptions
 
     _refuse_output(output, to)
+    _refuse_contradiction(into_bundle, to, precision, output)
     if calibration_bands is not None and not (calibration and calibration_bands.strip()):
         raise UsageError("--calibration-bands is empty, or there is no --calibration", "give both, or neither")
     names = tuple(name.strip() for name in calibration_bands.split(",")) if calibration_bands else None
@@ -130,13 +142,14 @@ def command(
         overwrite=overwrite,
     )
     opened = open_source(source, bands, classes)
-    target = output or _default_output(opened.name, options)
+    target = _target(opened, options, output, into_bundle)
     messages = Messages(quiet, verbose)
     messages.note(_announce(opened, options, target))
-    report = _export(opened, target, options)
-    for line in _describe(opened, report):
+    with _calibration_options_named():
+        lines, file = _put_into_bundle(opened, options) if into_bundle else _write_file(opened, target, options)
+    for line in lines:
         messages.note(f"  {line}")
-    put(f"{report.files[0]}\n")
+    put(f"{file}\n")
 
 
 def _refuse_output(output: Path | None, to: str) -> None:
@@ -151,11 +164,53 @@ def _refuse_output(output: Path | None, to: str) -> None:
         )
 
 
-def _export(source: Source, target: Path, options: ExportOptions) -> ExportReport:
+def _refuse_contradiction(into_bundle: bool, to: str, precision: str, output: Path | None) -> None:
+    if into_bundle and (to, precision) != ("onnx", "int8"):
+        raise UsageError(f"--into-bundle is for int8 graphs, not for {to} in {precision}", "add --precision int8")
+    if into_bundle and output is not None:
+        raise UsageError("--into-bundle and -o both say where the graph goes", "leave out one of them")
+
+
+def _target(source: Source, options: ExportOptions, output: Path | None, into_bundle: bool) -> Path:
+    from geoseg_cli.export.into_bundle import GRAPH_FILE
+
+    if into_bundle and source.bundle is not None:
+        return source.bundle.folder / GRAPH_FILE
+    return output or _default_output(source.name, options)
+
+
+def _write_file(source: Source, target: Path, options: ExportOptions) -> tuple[list[str], Path]:
+    """What to tell of the export, and the file."""
     from geoseg_cli.export.single_file import export_file
 
+    report = export_file(source, target, options)
+    return _describe(source, report), report.files[0]
+
+
+def _put_into_bundle(source: Source, options: ExportOptions) -> tuple[list[str], Path]:
+    """What to tell of the graph, and where it lies in the bundle."""
+    from geoseg_cli.engines.fidelity import floor_percent
+    from geoseg_cli.export.into_bundle import put_int8_into
+
+    report = put_int8_into(source, options)
+    lines = _describe(source, report.export)
+    for one in report.figures:
+        doubt = one.fidelity.trouble or ("" if one.speed > 1 else "it is no faster")
+        lines.append(
+            f"{one.engine}: {floor_percent(one.fidelity.same)} of {one.tiles} held-out tiles' pixels as in fp32,"
+            f" {one.speed:.2f} times as fast" + (f"; auto will not choose it: {doubt}" if doubt else "")
+        )
+    lines += [f"{name}: {reason}" for name, reason in report.obstacles.items()]
+    if not report.figures:
+        lines.append("auto will not choose it: no tiles were held out; give --calibration SCENE")
+    return lines, report.export.files[0]
+
+
+@contextmanager
+def _calibration_options_named() -> Iterator[None]:
+    """Name the options of a calibration scene in errors about it."""
     try:
-        return export_file(source, target, options)
+        yield
     except BandError as error:  # of a calibration scene; --bands is a number here
         message, hint = (text.replace("--bands", "--calibration-bands") for text in (error.message, error.hint))
         raise BandError(message, hint) from error

@@ -180,10 +180,11 @@ Device = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "fp16", "bf16"],
+    Literal["auto", "fp32", "fp16", "bf16", "int8"],
     typer.Option(
         "--precision",
-        help="Arithmetic of the network. auto: fp16 on CUDA; on a CPU fp32, or bf16 where that gives the same classes.",
+        help="Arithmetic of the network. auto: fp16 on CUDA; on a CPU fp32, or bf16 or int8 where that gives the same"
+        " classes. int8 needs a graph in the bundle: geoseg export --into-bundle.",
         rich_help_panel=MODEL,
     ),
 ]

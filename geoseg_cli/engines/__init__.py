@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Protocol
 
 from geoseg_cli.arrays import Array, Arrays
-from geoseg_cli.bundle import Bundle
+from geoseg_cli.bundle import INT8_GRAPH, Bundle
 from geoseg_cli.engines.devices import CudaProbe, name_devices, probe_cuda, resolve_devices
 from geoseg_cli.engines.group import EngineGroup
 from geoseg_cli.errors import EngineError, UsageError
@@ -25,7 +25,7 @@ from geoseg_cli.errors import EngineError, UsageError
 __all__ = ["Engine", "EngineOptions", "EngineStatus", "asset_of", "available_engines", "choose_engine"]
 
 ENGINE_NAMES = ("auto", "torch", "onnx", "openvino")
-PRECISION_NAMES = ("auto", "fp32", "fp16", "bf16")
+PRECISION_NAMES = ("auto", "fp32", "fp16", "bf16", "int8")
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 _ASSETS = {"torch": "weights", "onnx": "onnx", "openvino": "onnx"}
 _ONNX_WHEELS = ("onnxruntime", "onnxruntime-gpu")
@@ -37,7 +37,7 @@ class Engine(Protocol):
     Attributes:
         name: ``torch``, ``onnx``, ``openvino`` or ``fake``.
         device: ``cpu``, ``cuda:N`` or ``cuda:N,M...``, what really runs, not what was asked for.
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         batch_tiles: Tiles per call that keep the device busy; any other number works.
         arrays: What it works on: tiles are best made, and answers blended, as such arrays.
     """
@@ -75,8 +75,9 @@ class EngineOptions:
         engine: ``auto``, ``torch``, ``onnx`` or ``openvino``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several as ``cuda:0,1``: then one engine runs on each, and
             they share out the batches.
-        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``; auto is, for torch, fp16 on CUDA, and on a CPU fp32, or
-            bf16 in openvino where that is shown to give the same classes (:mod:`geoseg_cli.engines.fidelity`).
+        precision: ``auto``, ``fp32``, ``fp16``, ``bf16``, or ``int8`` for a graph that was quantised; auto is, for
+            torch, fp16 on CUDA, and on a CPU fp32, or bf16 in openvino and int8 in openvino and onnx where that is
+            shown to give the same classes (:mod:`geoseg_cli.engines.reduced`).
         threads: Processor threads; 0 is as many as the cores this process may use.
         trust: SHA-256 of weights that are a program and may be run; None for none.
     """
@@ -150,6 +151,8 @@ class _Search:
             return (self.options.engine,)
         if device != "cpu":
             return ("torch", "onnx")
+        if self.options.precision == "int8":
+            return ("openvino", "onnx")
         # Pixels per core-second in fp32, LALE and MSCloudCAM: openvino 1.7 and 1.6 times onnx, that 1.3 to 2.0 times
         # torch, which starts 2 s later. In bf16 (benchmarks/networks.py) openvino is ahead of torch as well.
         is_fp32 = self.options.precision in ("auto", "fp32")
@@ -166,31 +169,21 @@ class _Search:
         return engines[0] if len(engines) == 1 else EngineGroup(engines)
 
     def _open(self, name: str, device: str) -> Engine:
-        if name == "openvino" and device == "cpu" and self.options.precision == "auto":
+        if device != "cpu" or self.options.precision == "fp32":
+            return _open_engine(name, self.bundle, device, self.options)
+        from geoseg_cli.engines.reduced import describe_asked, open_if_shown, precisions_to_try
+
+        if self.options.precision != "auto":
+            engine = _open_engine(name, self.bundle, device, self.options)
+            self.shown = describe_asked(self.bundle, engine)
+            return engine
+        for precision in precisions_to_try(self.bundle, name):
             try:
-                return self._open_bf16()
+                engine, self.shown = open_if_shown(self.bundle, name, precision, self.options.threads)
+                return engine
             except EngineError as error:
-                self.notes.append(f"not in bf16: {error.message}")
+                self.notes.append(f"not in {precision}: {error.message}")
         return _open_engine(name, self.bundle, device, self.options)
-
-    def _open_bf16(self) -> Engine:
-        """Open openvino in bf16 if that gives the classes of fp32; raises EngineError if not."""
-        from geoseg_cli.engines.fidelity import floor_percent, golden_fidelity, held_out_fidelity
-
-        held_out = held_out_fidelity(self.bundle, "openvino", "bf16")
-        if held_out is None or "golden" not in self.bundle.card.assets:
-            raise EngineError("its agreement with fp32 was not measured")
-        if held_out.trouble:
-            raise EngineError(f"on held-out tiles {held_out.trouble}")
-        from geoseg_cli.engines.openvino_engine import OpenVinoEngine
-
-        engine = OpenVinoEngine(self.bundle, "cpu", "bf16", self.options.threads)
-        golden = golden_fidelity(engine, self.bundle)
-        if golden.trouble:
-            engine.close()
-            raise EngineError(f"on the golden tiles {golden.trouble}")
-        self.shown = f" in bf16: {floor_percent(golden.same)} of the golden tiles' pixels as in fp32"
-        return engine
 
     def _find_obstacle(self, name: str) -> str:
         if not _is_installed(name):
@@ -205,7 +198,8 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
     """Open the engine that was asked for, or the fastest that runs here.
 
     ``auto`` means torch on CUDA where that works, else OpenVINO, ONNX Runtime or torch on the CPU, the first of them
-    that has its package and its file; OpenVINO runs bf16 where that is shown to give the same classes as fp32.
+    that has its package and its file; OpenVINO runs bf16, and both of these int8, where that is shown to give the same
+    classes as fp32.
 
     Args:
         bundle: Whose network to run.
@@ -218,9 +212,11 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
     Raises:
         EngineError: The engine, device or precision that was asked for by name does not run here.
         AccessError: The weights are a program that nobody trusts.
-        ModelError: A file of the bundle does not fit its card.
+        ModelError: A file of the bundle does not fit its card, or int8 was asked for and the bundle has no such graph.
     """
     options = options or EngineOptions()
+    if options.precision == "int8":
+        bundle.file(INT8_GRAPH)  # what is missing is in the bundle, whatever engine is asked for
     probe = probe_cuda() if options.device != "cpu" else CudaProbe(0, "the CPU was asked for")
     devices = resolve_devices(options.device, probe)
     search = _Search(bundle, options)
@@ -233,9 +229,9 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
     return engine, _explain(engine, search, probe)
 
 
-def asset_of(engine: str) -> str:
-    """Name of the file of a bundle that an engine runs: ``weights`` or ``onnx``."""
-    return _ASSETS.get(engine, "weights")
+def asset_of(engine: str, precision: str) -> str:
+    """Name of the file of a bundle that an engine runs in a precision: ``weights``, ``onnx`` or ``onnx-int8``."""
+    return INT8_GRAPH if precision == "int8" else _ASSETS.get(engine, "weights")
 
 
 def available_engines() -> list[EngineStatus]:

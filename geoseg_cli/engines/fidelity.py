@@ -22,9 +22,11 @@ from platformdirs import user_cache_path
 
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.golden import read_golden
+from geoseg_cli.engines.graph import graph_asset
 from geoseg_cli.version import __version__
 
 if TYPE_CHECKING:
+    from geoseg_cli.engines.onnx_engine import OnnxEngine
     from geoseg_cli.engines.openvino_engine import OpenVinoEngine
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,7 +34,8 @@ LabelArray = npt.NDArray[np.integer]
 
 LEAST_SAME, LEAST_IOU = 0.999, 0.99
 METRIC = "precisions"
-"""Name of the held-out figures in a card's metrics: "engine precision" -> fields of :class:`Fidelity`."""
+"""Name of the held-out figures in a card's metrics: "engine precision" -> fields of :class:`Fidelity`, and how many
+times as fast as fp32 it was, ``speed``, where that was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,15 @@ def held_out_fidelity(bundle: Bundle, engine: str, precision: str) -> Fidelity |
     return _read_fidelity(bundle.card.extras.metrics.get(METRIC, {}), f"{engine} {precision}")
 
 
-def golden_fidelity(engine: OpenVinoEngine, bundle: Bundle, folder: Path | None = None) -> Fidelity:
+def held_out_speed(bundle: Bundle, engine: str, precision: str) -> float | None:
+    """How many times as fast as fp32 a card says an engine is; None where it does not say."""
+    table = bundle.card.extras.metrics.get(METRIC, {})
+    row = table.get(f"{engine} {precision}") if isinstance(table, dict) else None
+    speed = row.get("speed") if isinstance(row, dict) else None
+    return float(speed) if isinstance(speed, float | int) else None
+
+
+def golden_fidelity(engine: OpenVinoEngine | OnnxEngine, bundle: Bundle, folder: Path | None = None) -> Fidelity:
     """How far an engine's classes of the golden tiles are those of fp32, measured once per machine and version.
 
     Args:
@@ -96,8 +107,8 @@ def golden_fidelity(engine: OpenVinoEngine, bundle: Bundle, folder: Path | None 
         ModelError: The golden tiles cannot be read.
     """
     folder = user_cache_path("geoseg") / "fidelity" if folder is None else folder
-    key = [__version__, engine.name, engine.precision, engine.fingerprint, bundle.sha256("onnx"),
-           bundle.sha256("golden")]  # fmt: skip
+    key = [__version__, engine.name, engine.precision, engine.fingerprint,
+           bundle.sha256(graph_asset(engine.precision)), bundle.sha256("golden")]  # fmt: skip
     path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
     kept = _load(path)
     if kept is None:

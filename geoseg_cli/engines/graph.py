@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geoseg_cli.bundle import Bundle
+from geoseg_cli.bundle import INT8_GRAPH, Bundle
 from geoseg_cli.engines.onnx_scan import check_self_contained
 from geoseg_cli.errors import ModelError
 
@@ -67,13 +67,22 @@ class GraphSize:
         return np.pad(tile, missing, mode="symmetric")
 
 
-def read_graph(bundle: Bundle) -> bytes:
+def graph_asset(precision: str) -> str:
+    """Name of the asset that holds the graph for a precision."""
+    return INT8_GRAPH if precision == "int8" else "onnx"
+
+
+def read_graph(bundle: Bundle, precision: str = "fp32") -> bytes:
     """Read the graph of a bundle before any runtime does.
+
+    Args:
+        bundle: Whose graph.
+        precision: What is computed in; ``int8`` has a graph of its own.
 
     Raises:
         ModelError: There is none, it is not the card's, it needs other files or operators from elsewhere.
     """
-    path = bundle.file("onnx")
+    path = bundle.file(graph_asset(precision))
     content = path.read_bytes()
     check_self_contained(content, f"bundle {bundle.name}: {path.name}")
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from geoseg_cli.ahead import usable_cores
 from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe, device_number
+from geoseg_cli.engines.finite import recompute_not_finite
 from geoseg_cli.engines.graph import GraphTensor, check_answer, check_contract, read_graph, tensor_names
 from geoseg_cli.errors import EngineError, ModelError
 
@@ -37,7 +39,7 @@ _IDENTITY_GRAPH = bytes.fromhex(
 
 
 class OnnxEngine:
-    """The graph ``model.onnx`` of a bundle, in fp32 as it was exported.
+    """A graph of a bundle as it was exported: ``model.onnx`` in fp32, or the one that was quantised to int8.
 
     On a CPU several tiles run at the same time, each for itself, so a tile's answer depends neither on its batch nor
     on the number of threads. On CUDA a batch runs whole and is halved when memory runs out.
@@ -47,30 +49,30 @@ class OnnxEngine:
     Args:
         bundle: Whose graph to run.
         device: ``cpu`` or ``cuda:N``.
-        precision: ``auto`` or ``fp32``.
+        precision: ``auto``, which is fp32, or ``fp32``, or on a CPU ``int8``.
         threads: Processor threads; 0 is as many as the cores this process may use.
 
     Raises:
         EngineError: The device or precision does not run here.
-        ModelError: The graph does not fit the card.
+        ModelError: The bundle has no such graph, or it does not fit the card.
     """
 
     name = "onnx"
     arrays = NUMPY
 
     def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0) -> None:
-        if precision not in ("auto", "fp32"):
-            raise EngineError(f"the onnx engine runs fp32, not {precision}", "use --engine torch, or --precision fp32")
+        self.precision = _choose_precision(precision, device)
+        self._asked_threads = threads
         threads = threads or usable_cores()
         self.device = device
-        self.precision = "fp32"
         self.batch_tiles = min(threads, _MOST_TILES_AT_ONCE) if device == "cpu" else _CUDA_BATCH_TILES
         self._input, self._output = tensor_names(bundle)
         self._classes = len(bundle.legend.classes)
-        self._content = read_graph(bundle)
+        self._content = read_graph(bundle, self.precision)
         self._threads = max(1, threads // self.batch_tiles) if device == "cpu" else threads
         self._pool = ThreadPoolExecutor(self.batch_tiles, "geoseg-onnx") if device == "cpu" else None
         self._limit = 0
+        self._exact: OnnxEngine | None = None
         self._session: Any = self._open_session()
         self._bundle = bundle
         self._size = check_contract(bundle, *map(_describe, (self._session.get_inputs(), self._session.get_outputs())))
@@ -79,6 +81,8 @@ class OnnxEngine:
 
     def run(self, pixels: FloatArray) -> FloatArray:
         """Run the graph; arrays as :meth:`geoseg_cli.engines.Engine.run`.
+
+        In int8 a tile whose logits are not all finite is computed again in fp32.
 
         Raises:
             EngineError: The runtime failed, or one tile alone does not fit into the device's memory.
@@ -91,13 +95,28 @@ class OnnxEngine:
             self._run_tile(pixels, logits, 0)
         else:
             list(self._pool.map(lambda tile: self._run_tile(pixels, logits, tile), range(len(pixels))))
+        if self.precision == "int8":
+            recompute_not_finite(logits, pixels, self._run_in_fp32)
         return logits
 
     def close(self) -> None:
         """Free the session and its threads."""
+        if self._exact is not None:
+            self._exact.close()
         self._session = None
         if self._pool is not None:
             self._pool.shutdown()
+
+    @property
+    def fingerprint(self) -> str:
+        """What the digits of its answers depend on besides graph and precision."""
+        # ONNX Runtime does not tell which instructions it takes; the machine stands for its processor.
+        return f"onnxruntime {onnxruntime.__version__} on {platform.node()} ({platform.machine()})"
+
+    def _run_in_fp32(self, pixels: FloatArray) -> FloatArray:
+        if self._exact is None:
+            self._exact = OnnxEngine(self._bundle, self.device, "fp32", self._asked_threads)
+        return self._exact.run(pixels)
 
     def _run_tile(self, pixels: FloatArray, logits: FloatArray, tile: int) -> None:
         one = self._size.fit(pixels[tile : tile + 1], f"bundle {self._bundle.name}: the graph")
@@ -148,6 +167,16 @@ def find_cuda_obstacle(probe: CudaProbe) -> str:
     except EngineError as error:
         return f"{error.message}; {error.hint}"
     return ""
+
+
+def _choose_precision(precision: str, device: str) -> str:
+    if precision == "int8" and device != "cpu":
+        raise EngineError(f"int8 runs on CPUs, not on {device}", "use --device cpu, or --precision fp16")
+    if precision not in ("auto", "fp32", "int8"):
+        raise EngineError(
+            f"the onnx engine runs fp32 and int8, not {precision}", "use --engine torch, or --precision fp32"
+        )
+    return "fp32" if precision == "auto" else precision
 
 
 def _open_session(content: bytes, device: str, threads: int) -> Any:

@@ -15,7 +15,7 @@ from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe
 from geoseg_cli.engines.finite import recompute_not_finite
-from geoseg_cli.engines.graph import FLOAT, GraphTensor, check_contract, read_graph
+from geoseg_cli.engines.graph import FLOAT, GraphTensor, check_contract, graph_asset, read_graph
 from geoseg_cli.engines.openvino_graph import (
     PRECISIONS,
     compile_for,
@@ -37,25 +37,24 @@ _ONLY_CPU = "the openvino engine runs on CPUs only"
 
 
 class OpenVinoEngine:
-    """The graph ``model.onnx`` of a bundle on a CPU, in fp32 or bf16.
+    """A graph of a bundle on a CPU: ``model.onnx`` in fp32 or bf16, or the one that was quantised to int8.
 
     As many tiles run at the same time as there are threads, each alone on one thread, so a tile's answer depends
     neither on its batch nor on the number of threads. The graph is compiled for every shape of a tile, and the last
     few are kept; that takes half a second, so the card's own tile is begun with at once, beside whatever the caller
     does before its first tile. No file is written and no connection opened.
 
-    The graph must be one file with standard operators; see :mod:`geoseg_cli.engines.onnx_scan`. A graph that was
-    quantised to int8 runs in int8 where it says so, in either precision.
+    The graph must be one file with standard operators; see :mod:`geoseg_cli.engines.onnx_scan`.
 
     Args:
         bundle: Whose graph to run.
         device: ``cpu``.
-        precision: ``auto``, which is fp32, or ``fp32`` or ``bf16``.
+        precision: ``auto``, which is fp32, or ``fp32``, ``bf16`` or ``int8``.
         threads: Processor threads; 0, or more than that, is as many as the cores this process may use.
 
     Raises:
         EngineError: The device or precision does not run here, or OpenVINO cannot run the graph.
-        ModelError: The graph does not fit the card.
+        ModelError: The bundle has no such graph, or it does not fit the card.
     """
 
     name = "openvino"
@@ -68,7 +67,8 @@ class OpenVinoEngine:
         self.precision = _choose_precision(precision)
         self.batch_tiles = min(threads or usable_cores(), usable_cores(), _MOST_STREAMS)
         self._classes = len(bundle.legend.classes)
-        self._model: Any = _open_graph(bundle)
+        self._bundle = bundle
+        self._graphs: dict[str, Any] = {graph_asset(self.precision): _open_graph(bundle, self.precision)}
         self._queues: OrderedDict[tuple[str | int, ...], Future[Any]] = OrderedDict()
         self._compiler = ThreadPoolExecutor(1, "geoseg-openvino")
         tile_px = bundle.card.extras.tile_px
@@ -77,7 +77,7 @@ class OpenVinoEngine:
     def run(self, pixels: FloatArray) -> FloatArray:
         """Run the graph; arrays as :meth:`geoseg_cli.engines.Engine.run`.
 
-        In bf16 a tile whose logits are not all finite is computed again in fp32.
+        In bf16 and int8 a tile whose logits are not all finite is computed again in fp32.
 
         Raises:
             EngineError: OpenVINO failed.
@@ -90,7 +90,7 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Free the compiled graphs."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
-        self._model = None
+        self._graphs.clear()
         self._queues.clear()
 
     @property
@@ -99,7 +99,7 @@ class OpenVinoEngine:
         return f"openvino {openvino.__version__} on {describe_processor()}"
 
     def _run(self, pixels: FloatArray, precision: str) -> FloatArray:
-        assert self._model is not None, "a closed engine was run"
+        assert self._graphs, "a closed engine was run"
         logits = np.empty((len(pixels), self._classes, *pixels.shape[2:]), np.float32)
         try:
             queue = self._compile(pixels.shape[1:], precision).result()
@@ -116,9 +116,17 @@ class OpenVinoEngine:
         if key not in self._queues:
             if len(self._queues) == _MOST_SHAPES:
                 self._queues.popitem(last=False)
-            self._queues[key] = self._compiler.submit(compile_for, self._model, shape, precision, self.batch_tiles)
+            graph = self._graph(precision)
+            self._queues[key] = self._compiler.submit(compile_for, graph, shape, precision, self.batch_tiles)
         self._queues.move_to_end(key)
         return self._queues[key]
+
+    def _graph(self, precision: str) -> Any:
+        """The graph for a precision; that of fp32 beside int8 is read when a tile needs it."""
+        asset = graph_asset(precision)
+        if asset not in self._graphs:
+            self._graphs[asset] = _open_graph(self._bundle, precision)
+        return self._graphs[asset]
 
 
 def find_cuda_obstacle(probe: CudaProbe) -> str:
@@ -142,8 +150,8 @@ def _run_tiles(queue: Any, pixels: FloatArray, logits: FloatArray) -> None:
         raise
 
 
-def _open_graph(bundle: Bundle) -> Any:
-    content = read_graph(bundle)
+def _open_graph(bundle: Bundle, precision: str) -> Any:
+    content = read_graph(bundle, precision)
     try:
         model = read_model(content)
     except RuntimeError as error:
@@ -173,7 +181,7 @@ def _choose_precision(precision: str) -> str:
         return "fp32"
     if precision not in PRECISIONS:
         raise EngineError(
-            f"the openvino engine runs {' and '.join(PRECISIONS)}, not {precision}", "use --precision fp32 or bf16"
+            f"the openvino engine runs {', '.join(PRECISIONS)}, not {precision}", "use --precision fp32 or bf16"
         )
     if precision == "bf16" and not has_bf16():
         raise EngineError(f"this processor has no bf16: {describe_processor()}", "use --precision fp32")

@@ -221,6 +221,8 @@ def _check_device(device: str) -> str:
 def _choose_precision(precision: str, device: str) -> str:
     if precision == "auto":
         return "fp32" if device == "cpu" else "fp16"
+    if precision == "int8":
+        raise EngineError("the torch engine does not run int8", "use --engine openvino or onnx, or another --precision")
     if precision == "fp16" and device == "cpu":
         raise EngineError("fp16 does not run on a CPU", "use --precision bf16 or fp32, or --device cuda")
     return precision

@@ -79,7 +79,7 @@ def evaluate_folder(
     scored = tuple(score_pair(pair, bundle, engine, options, progress_of) for pair in pairs)
     return EvaluationReport(
         bundle=bundle.name,
-        weights_sha256=bundle.sha256(asset_of(engine.name)),
+        weights_sha256=bundle.sha256(asset_of(engine.name, engine.precision)),
         engine={"name": engine.name, "device": engine.device, "precision": engine.precision},
         folder=folder.resolve().name,
         legend=bundle.legend,

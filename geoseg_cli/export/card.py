@@ -8,6 +8,8 @@ bands must be defined beside the input that names them, every class has a descri
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, Literal
 
 from geoseg_cli.bundle import (
     CARD_FILE,
+    INT8_GRAPH,
     README_FILE,
     Bundle,
     CardConfusion,
@@ -26,6 +29,7 @@ from geoseg_cli.bundle import (
 from geoseg_cli.catalog import Legend, sensors
 from geoseg_cli.export.readme import describe_in_words
 from geoseg_cli.results.commit import OutputTransaction
+from geoseg_cli.results.storage import storage_trouble
 
 INPUT_NAME, OUTPUT_NAME = "pixels", "logits"
 
@@ -54,6 +58,12 @@ _ASSETS: dict[str, dict[str, Any]] = {
         "title": "Golden tiles: normalised pixels, and the logits that PyTorch gave for them in fp32 on a CPU",
         "type": "application/zip",
         "roles": ["metadata"],
+    },
+    INT8_GRAPH: {
+        "title": "ONNX graph with weights, quantised to int8",
+        "type": "application/octet-stream; framework=onnx",
+        "roles": ["mlm:model"],
+        "mlm:artifact_type": "onnx",
     },
 }
 
@@ -138,7 +148,7 @@ def describe_bundle(fields: CardFields, facts: NetworkFacts, files: dict[str, Pa
         "bbox": _WORLD_BBOX,
         "properties": _properties(fields, facts, files["weights"].stat().st_size),
         "links": [],
-        "assets": {asset: _asset(asset, path, fields.input_spec) for asset, path in files.items()},
+        "assets": {asset: describe_asset(asset, path, fields.input_spec) for asset, path in files.items()},
     }
 
 
@@ -155,7 +165,7 @@ def store_calibration(bundle: Bundle, calibration: ConfidenceCalibration) -> Bun
         AccessError: The folder cannot be written to.
         StorageError: The disk does not take it.
     """
-    return _store(bundle, "calibration", calibration)
+    return rewrite_card(bundle, lambda item: _put_extra(item, "calibration", calibration))
 
 
 def store_confusion(bundle: Bundle, confusion: CardConfusion) -> Bundle:
@@ -165,21 +175,55 @@ def store_confusion(bundle: Bundle, confusion: CardConfusion) -> Bundle:
         AccessError: The folder cannot be written to.
         StorageError: The disk does not take it.
     """
-    return _store(bundle, "confusion", confusion)
+    return rewrite_card(bundle, lambda item: _put_extra(item, "confusion", confusion))
 
 
-def _store(bundle: Bundle, name: str, found: ConfidenceCalibration | CardConfusion) -> Bundle:
+def rewrite_card(
+    bundle: Bundle, change: Callable[[dict[str, Any]], None], files: Mapping[Path, Path] | None = None
+) -> Bundle:
+    """Change the card of a bundle, and the README beside it if it is the one that geoseg makes of the card.
+
+    Args:
+        bundle: Whose card.
+        change: Changes the STAC item in place.
+        files: New or replaced file of the bundle -> where it lies; they appear with the card or not at all.
+
+    Returns:
+        The bundle, opened again.
+
+    Raises:
+        AccessError: The folder cannot be written to.
+        StorageError: The disk does not take it.
+    """
     path, readme = bundle.folder / CARD_FILE, bundle.folder / README_FILE
     item = json.loads(path.read_text(encoding="utf-8"))
-    item["properties"]["mlm:hyperparameters"]["geoseg"][name] = found.model_dump(mode="json")
+    change(item)
     texts = {path: json.dumps(item, indent=2, allow_nan=False) + "\n"}
     if _is_made_of_card(readme, bundle.card):
         texts[readme] = describe_in_words(ModelCard.model_validate(item))
-    with OutputTransaction(list(texts), overwrite=True) as transaction:
+    with OutputTransaction([*(files or {}), *texts], overwrite=True) as transaction:
+        for target, source in (files or {}).items():
+            with storage_trouble(target):
+                shutil.copyfile(source, transaction.path(target))
         for target, text in texts.items():
             transaction.path(target).write_text(text, encoding="utf-8")
         transaction.commit()
     return Bundle.open(bundle.folder)
+
+
+def describe_asset(name: str, path: Path, spec: InputSpec) -> dict[str, Any]:
+    """A file of a bundle as its card names it, with size and SHA-256."""
+    entry = _ASSETS[name] | {
+        "href": path.name,
+        "file:checksum": f"1220{sha256_of(path)}",
+        "file:size": path.stat().st_size,
+    }
+    # STAC 1.1 wants bands on an asset wherever the item's properties have some.
+    return entry | {"bands": _bands(spec)} if "mlm:model" in entry["roles"] else entry
+
+
+def _put_extra(item: dict[str, Any], name: str, found: ConfidenceCalibration | CardConfusion) -> None:
+    item["properties"]["mlm:hyperparameters"]["geoseg"][name] = found.model_dump(mode="json")
 
 
 def _is_made_of_card(readme: Path, card: ModelCard) -> bool:
@@ -269,16 +313,6 @@ def _name_origins(common: str) -> str:
     found = [(sensor.title, band) for sensor in sensors().values() for band in sensor.bands if common in band.common]
     origins = ", ".join(f"{title} {band.name} ({band.wavelength_nm:g} nm)" for title, band in found)
     return f"Reflectance, 1.0 is a perfectly white surface: {origins or common}"
-
-
-def _asset(name: str, path: Path, spec: InputSpec) -> dict[str, Any]:
-    entry = _ASSETS[name] | {
-        "href": path.name,
-        "file:checksum": f"1220{sha256_of(path)}",
-        "file:size": path.stat().st_size,
-    }
-    # STAC 1.1 wants bands on an asset wherever the item's properties have some.
-    return entry | {"bands": _bands(spec)} if "mlm:model" in entry["roles"] else entry
 
 
 def _timestamp(moment: datetime) -> str:

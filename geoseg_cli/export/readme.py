@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from geoseg_cli.bundle import ConfidenceCalibration, GeosegExtras, ModelCard
+from geoseg_cli.bundle import INT8_GRAPH, ConfidenceCalibration, GeosegExtras, ModelCard
 from geoseg_cli.printable import counted
 
 MODEL_TITLES = {
@@ -58,6 +58,7 @@ def describe_in_words(card: ModelCard) -> str:
                 ("tiles", f"{extras.tile_px} px, overlap {extras.overlap_px} px"),
                 ("confidence", describe_confidence(extras.calibration)),
                 ("weights' licence", properties["license"]),
+                *_int8(card),
             ],
         ),
         _table(("value", "class", "colour"), [(str(c.value), c.title, c.color) for c in card.legend.classes]),
@@ -70,6 +71,12 @@ def describe_in_words(card: ModelCard) -> str:
         "\n".join(f"- {limit}" for limit in extras.limits) or "Nothing is stated.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _int8(card: ModelCard) -> list[tuple[str, str]]:
+    """The row about the quantised graph; none where there is no such graph."""
+    asset = card.assets.get(INT8_GRAPH)
+    return [] if asset is None else [("`--precision int8`", str((asset.model_extra or {}).get("description", "yes")))]
 
 
 def _confusion(card: ModelCard) -> str:

@@ -111,6 +111,7 @@ class ExportReport:
         opset: Version of ONNX's operators; None for ``pt2``.
         shapes: What it was traced at and what the check included.
         calibration: What ``int8`` was calibrated with and judged by, as a sentence; empty otherwise.
+        held_out: The tiles of scenes that ``int8`` was judged by and not calibrated with; none otherwise.
     """
 
     files: tuple[Path, ...]
@@ -118,6 +119,7 @@ class ExportReport:
     opset: int | None
     shapes: Shapes
     calibration: str = ""
+    held_out: tuple[Sample, ...] = ()
 
 
 def export_file(source: Source, output: Path, options: ExportOptions | None = None) -> ExportReport:
@@ -155,11 +157,12 @@ def export_file(source: Source, output: Path, options: ExportOptions | None = No
 
 @dataclass(frozen=True, slots=True)
 class _Tiles:
-    """Tiles (C, H, W) to calibrate with, tiles to judge by, and what they are."""
+    """Tiles (C, H, W) to calibrate with, tiles to judge by, what they are, and whether the latter are other ones."""
 
     calibration: Sequence[FloatArray] = ()
     judged: Sequence[FloatArray] = ()
     origin: str = ""
+    is_held_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,8 @@ class _Job:
         save_graph(model, path, has_data)
         parity = self._check(open_graph(path), samples)
         append_metadata(path, self._metadata(parity, tiles.origin))
-        return ExportReport((path,), parity, self.options.opset, self.shapes, tiles.origin)
+        held_out = tuple(samples[-len(tiles.judged) :]) if tiles.is_held_out else ()
+        return ExportReport((path,), parity, self.options.opset, self.shapes, tiles.origin, held_out)
 
     def _choose_tiles(self) -> _Tiles:
         source, options = self.source, self.options
@@ -215,7 +219,7 @@ class _Job:
             f"calibrated with every other of {len(found)} tiles of the scenes and {len(source.tiles)} golden tiles,"
             " judged by the rest"
         )
-        return _Tiles(tiles[::2], tiles[1::2], origin)
+        return _Tiles(tiles[::2], tiles[1::2], origin, is_held_out=True)
 
     def _reduce(self, model: ir.Model, path: Path, tiles: Sequence[FloatArray], samples: Sequence[Sample]) -> ir.Model:
         """The graph in less than fp32; ``path`` lends its folder to files on the way.

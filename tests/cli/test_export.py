@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import onnx
 import pytest
 import rasterio
 
-from geoseg_cli.bundle import Bundle
+from geoseg_cli.bundle import Bundle, sha256_of
+from geoseg_cli.engines import choose_engine
 from geoseg_cli.engines.golden import read_golden
 from geoseg_cli.errors import UsageError
 from geoseg_cli.export.onnx_file import open_graph
@@ -197,3 +199,55 @@ def test_an_internal_error_shows_its_traceback_when_asked(
     assert run("export", bundle.folder).code == 70
     with pytest.raises(ZeroDivisionError):
         run("export", bundle.folder, "-vv")
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_int8_graph_goes_into_the_bundle_and_makes_the_map(
+    run: Run, bundle: Bundle, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoseg_cli import engines
+
+    shutil.copytree(bundle.folder, here / "small")
+    scene(here / "scene.tif", 150, 200)
+    done = run("export", "small", "--precision", "int8", "--calibration", "scene.tif", "--into-bundle",
+               "--accept-agreement", 0.5)  # fmt: skip
+    assert (done.code, done.out) == (0, "small/model-int8.onnx\n")
+    for words in ("small -> small/model-int8.onnx", "calibrated with every other of", "onnx: ",
+                  "held-out tiles' pixels as in fp32", "auto will not choose it: "):  # fmt: skip
+        assert words in done.err.replace("small, 3 channels, 4 classes", "small")
+    monkeypatch.setattr(engines, "choose_engine", choose_engine)
+    mapped = run("cloudmask", "scene.tif", "--model", "small", "--engine", "onnx", "--precision", "int8", "-o", "m.tif")
+    assert (mapped.code, mapped.out) == (0, "m.tif\n")
+    assert "engine onnx on cpu in int8: " in mapped.err
+    assert "auto would not choose it" in mapped.err
+    with rasterio.open("m.tif") as file:
+        tags = file.tags()
+    assert (tags["GEOSEG_ENGINE"], tags["GEOSEG_PRECISION"]) == ("onnx", "int8")
+    assert tags["GEOSEG_MODEL_SHA256"] == sha256_of(here / "small" / "model-int8.onnx")
+
+
+def test_int8_without_a_graph_ends_with_78_and_the_command_that_makes_it(
+    run: Run, bundle: Bundle, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoseg_cli import engines
+
+    monkeypatch.setattr(engines, "choose_engine", choose_engine)
+    scene(here / "scene.tif", 64, 64)
+    done = run("cloudmask", "scene.tif", "--model", bundle.folder, "--precision", "int8", "-o", "m.tif")
+    assert (done.code, done.out) == (78, "")
+    assert "bundle small has no onnx-int8" in done.err
+    assert "--precision int8 --calibration SCENE --into-bundle" in done.err.replace("\n", " ")
+    assert names(here) == {"scene.tif"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("--precision", "fp16"), "--into-bundle is for int8 graphs, not for onnx in fp16"),
+     (("--precision", "int8", "-o", "a.onnx"), "--into-bundle and -o both say where the graph goes")],
+)  # fmt: skip
+def test_into_bundle_goes_with_int8_alone(
+    run: Run, bundle: Bundle, here: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = run("export", bundle.folder, "--into-bundle", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err

@@ -337,7 +337,7 @@ def test_several_devices_never_become_fewer(pixelwise: Bundle, monkeypatch: pyte
     assert all(one.closed for one in opened)
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "tensorflow"}, {"precision": "int8"}, {"threads": -1}, {"device": "gpu"}])
+@pytest.mark.parametrize("wrong", [{"engine": "tensorflow"}, {"precision": "int4"}, {"threads": -1}, {"device": "gpu"}])
 def test_an_option_that_means_nothing_is_a_usage_error(pixelwise: Bundle, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         choose_engine(pixelwise, EngineOptions(**wrong))  # type: ignore[arg-type]
@@ -412,4 +412,5 @@ def test_a_status_fits_into_json() -> None:
 
 
 def test_the_file_that_an_engine_runs_is_named() -> None:
-    assert [asset_of(name) for name in ("torch", "onnx", "openvino")] == ["weights", "onnx", "onnx"]
+    assert [asset_of(name, "fp32") for name in ("torch", "onnx", "openvino")] == ["weights", "onnx", "onnx"]
+    assert [asset_of(name, "int8") for name in ("onnx", "openvino")] == ["onnx-int8", "onnx-int8"]

@@ -116,7 +116,8 @@ ROWS = (
               remedy=("--precision fp32",), has_old_map=True),),
         ("tests/test_mosaic.py::test_non_finite_logits_become_nodata_and_are_counted",
          "tests/engines/test_torch_engine.py::test_a_tile_that_overflows_in_reduced_precision_is_computed_again_in_fp32",
-         "tests/engines/test_openvino_engine.py::test_a_tile_that_bf16_makes_infinite_is_computed_again_in_fp32"),
+         "tests/engines/test_openvino_engine.py::test_a_tile_that_bf16_makes_infinite_is_computed_again_in_fp32",
+         "tests/engines/test_int8.py::test_a_tile_that_int8_makes_infinite_is_computed_again_in_fp32"),
     ),
     Failure(
         35, "A graph of fixed size",
