@@ -230,6 +230,7 @@ def test_as_many_classes_as_uint8_holds_keep_their_values(count: int, nodata: in
     np.testing.assert_array_equal(labels, expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.integers(65_536, 66_000))
 def test_more_classes_than_uint16_holds_are_refused_when_the_bundle_is_opened(count: int) -> None:

@@ -184,7 +184,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         help="Arithmetic of the network. auto: fp16 on CUDA; on a CPU fp32, or bf16 or int8 where that gives the same"
-        " classes. int8 needs a graph in the bundle: geoseg export --into-bundle.",
+        " classes. int8 needs a graph in the bundle, which geoseg export makes.",
         rich_help_panel=MODEL,
     ),
 ]

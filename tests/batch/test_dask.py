@@ -92,6 +92,7 @@ def dask(tmp_path: Path) -> Iterator[Dask]:
 WORKER = ("worker", "--nthreads", "1", "--no-dashboard", "--memory-limit", "0", "--preload", "tests.fakes.batch_tool")
 
 
+@pytest.mark.slow
 def test_workers_that_were_begun_by_hand_are_found_by_the_scheduler_s_file_and_their_resources(
     tmp_path: Path, model: Path, dask: Dask
 ) -> None:

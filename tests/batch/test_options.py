@@ -74,10 +74,11 @@ def test_a_terminal_shows_scenes_stages_and_how_far_the_run_is(tmp_path: Path, m
     (tmp_path / "in" / "bad.tif").write_text("no scene")
     (tmp_path / "out").mkdir()
     ours, theirs = pty.openpty()
-    command = ["cloudmask", tmp_path / "in", "--out-dir", tmp_path / "out", "--model", model]
+    command = ["cloudmask", tmp_path / "in", "--out-dir", tmp_path / "out", "--model", model,
+               "--tile", "16", "--overlap", "0", "--batch", "1"]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.fakes.batch_tool", *map(str, command)], cwd=ROOT, stderr=theirs,
-        env=environment(tmp_path, GEOSEG_TEST_PAUSE="0.3", TERM="xterm", COLUMNS="120"), stdout=subprocess.PIPE,
+        env=environment(tmp_path, GEOSEG_TEST_PAUSE="0.1", TERM="xterm", COLUMNS="120"), stdout=subprocess.PIPE,
     )  # fmt: skip
     os.close(theirs)
     shown = b""
@@ -92,7 +93,7 @@ def test_a_terminal_shows_scenes_stages_and_how_far_the_run_is(tmp_path: Path, m
     assert len(out.split()) == 4, "standard output carries the paths alone"
     assert "s0.tif" in text
     assert re.search(r"[1-4] of 5 scenes, 1 failed", text)
-    assert any(stage in text for stage in ("running", "writing"))
+    assert "running" in text
     assert "5 scenes: 4 done, 0 unchanged, 1 failed" in text
 
 

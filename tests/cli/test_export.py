@@ -154,6 +154,7 @@ def test_missing_packages_end_with_69_and_the_command_that_installs_them(
     assert not names(here)
 
 
+@pytest.mark.slow
 def test_pt2_needs_no_onnx(run: Run, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("onnx", "onnxscript", "onnx_ir"):
         monkeypatch.setitem(__import__("sys").modules, package, None)

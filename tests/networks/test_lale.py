@@ -203,6 +203,7 @@ def check_export(config: LALEConfig, export: Callable[[nn.Module, int], Run]) ->
         torch.testing.assert_close(run(x), expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_exported_graph_equals_the_network_at_sizes_never_traced(
     export_dynamic: Callable[[nn.Module, int], Run],
