@@ -81,6 +81,15 @@ def first_pixel_alone(network: Pixelwise) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def with_precisions(bundle: Bundle, figures: dict[str, dict[str, float]]) -> Bundle:
+    """The bundle with figures of held-out tiles in its card: "engine precision" -> names -> numbers."""
+    path = bundle.folder / "item.json"
+    card = json.loads(path.read_text())
+    card["properties"]["mlm:hyperparameters"]["geoseg"]["metrics"] = {"precisions": figures}
+    path.write_text(json.dumps(card))
+    return Bundle.open(bundle.folder)
+
+
 def write_pixelwise_bundle(
     folder: Path, network: Pixelwise | None = None, legend: Legend | None = None, **files: bytes
 ) -> Bundle:

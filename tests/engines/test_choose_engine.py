@@ -16,7 +16,7 @@ from geoseg_cli.engines.devices import CudaProbe
 from geoseg_cli.engines.fake_engine import FakeEngine
 from geoseg_cli.engines.fidelity import Fidelity
 from geoseg_cli.errors import EngineError, ModelError, UsageError
-from tests.engines.pixelwise import write_pixelwise_bundle
+from tests.engines.pixelwise import with_precisions, write_pixelwise_bundle
 
 NO_DRIVER = CudaProbe(0, "no CUDA device (libcuda.so.1 not found)")
 OPENVINO = importlib.util.find_spec("openvino") is not None
@@ -66,12 +66,7 @@ def test_the_driver_is_not_asked_when_the_cpu_was_asked_for(pixelwise: Bundle, m
 
 def measured(bundle: Bundle, same: float, least_iou: float) -> Bundle:
     """The bundle with figures of held-out tiles in its card."""
-    path = bundle.folder / "item.json"
-    card = json.loads(path.read_text())
-    rows = {"openvino bf16": {"same": same, "least_iou": least_iou}}
-    card["properties"]["mlm:hyperparameters"]["geoseg"]["metrics"] = {"precisions": rows}
-    path.write_text(json.dumps(card))
-    return Bundle.open(bundle.folder)
+    return with_precisions(bundle, {"openvino bf16": {"same": same, "least_iou": least_iou}})
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from geoseg_cli.engines.fidelity import Fidelity
 from geoseg_cli.engines.golden import check_golden, read_golden
 from geoseg_cli.engines.onnx_engine import OnnxEngine
 from geoseg_cli.errors import EngineError, ModelError
-from tests.engines.pixelwise import CHANNELS, draw_pixels, write_pixelwise_bundle
+from tests.engines.pixelwise import CHANNELS, draw_pixels, with_precisions, write_pixelwise_bundle
 from tests.engines.quantised import evaluate, large_in_fp32, rounds_up_to_infinity, write_quantised_bundle
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
@@ -137,12 +136,7 @@ def test_a_machine_with_cuda_runs_int8_on_its_cpu(bundle: Bundle, monkeypatch: p
 
 def with_figures(bundle: Bundle, **row: float) -> Bundle:
     """The bundle with figures of held-out tiles in its card, the same for both engines."""
-    path = bundle.folder / "item.json"
-    card = json.loads(path.read_text())
-    rows = {f"{name} int8": row for name in ("onnx", "openvino")}
-    card["properties"]["mlm:hyperparameters"]["geoseg"]["metrics"] = {"precisions": rows}
-    path.write_text(json.dumps(card))
-    return Bundle.open(bundle.folder)
+    return with_precisions(bundle, {f"{name} int8": row for name in ("onnx", "openvino")})
 
 
 @pytest.fixture
