@@ -22,7 +22,7 @@ from PIL import Image
 from rasterio.crs import CRS
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, jaccard_score
 
-from geoseg_cli.catalog import Legend, legends
+from geoseg_cli.catalog import Legend, legends, mappings
 from geoseg_cli.errors import GeosegError, GridError, InputError, InputMissingError, StorageError, UsageError
 from geoseg_cli.evaluate.against_map import CompareOptions, compare_map
 from geoseg_cli.evaluate.classes import ReferenceOptions, read_mapping
@@ -330,6 +330,32 @@ def test_two_maps_with_tags_are_compared_by_the_names_of_their_classes(tmp_path:
     report = compare_map(write_map(tmp_path / "map.tif", called), path)
     assert report.confusion.counts.tolist() == confusion_matrix(truth.ravel(), called.ravel()).tolist()
     assert report.notes == ("its classes are the map's by name",)
+
+
+def test_the_legend_of_a_reference_is_turned_into_the_map_s_where_that_is_written_down(tmp_path: Path) -> None:
+    """cloudsen12 against cloud-binary: two clouds are one class, and a shadow is no cloud."""
+    rng = np.random.default_rng(9)
+    truth, called = rng.integers(0, 4, (20, 20)).astype(np.uint8), rng.integers(0, 2, (20, 20)).astype(np.uint8)
+    paths = write_map(tmp_path / "map.tif", called, legends()["cloud-binary"]), write_map(tmp_path / "ref.tif", truth)
+    report = compare_map(*paths)
+    wanted = np.array([0, 1, 1, 0])[truth]
+    assert report.confusion.counts.tolist() == [
+        [int(((wanted == true) & (called == said)).sum()) for said in (0, 1)] for true in (0, 1)
+    ]
+    assert "cloudsen12, are turned into cloud-binary" in report.notes[0]
+
+
+def test_classes_that_the_map_s_legend_has_not_are_ignored_and_counted(tmp_path: Path) -> None:
+    known = mappings()["esa-worldcover", "dynamic-world"]
+    lost = next(one.value for one in known.source.classes if one.name in known.lost)
+    tree = next(one.value for one in known.source.classes if known.classes.get(one.name) == "trees")
+    truth = np.full((10, 10), tree, np.uint8)
+    truth[:3] = lost
+    called = next(one.value for one in known.target.classes if one.name == "trees") * np.ones((10, 10), np.uint8)
+    reference = write_map(tmp_path / "ref.tif", truth, known.source)
+    report = compare_map(write_map(tmp_path / "map.tif", called, known.target), reference)
+    assert report.confusion.counts.sum() == 70
+    assert np.trace(report.confusion.counts) == 70
 
 
 def test_map_values_of_one_class_are_compared_as_one(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from geoseg_cli.catalog import Legend, LegendMapping, mappings
 from geoseg_cli.errors import GeosegError, GridError, InputError
 from geoseg_cli.evaluate.boundary import NumberArray
 from geoseg_cli.evaluate.classes import (
@@ -88,13 +90,14 @@ class RasterReference:
         self._files = [open_geotiff(path)]
         try:
             refuse_other_kinds(self._files[0], "a reference raster")
-            by_text, self._note = _meaning(self._files[0], classes, options.mapping)
-            refuse_nodata_class(self._files[0], [int(text) for text in by_text])
+            meaning = _meaning(self._files[0], classes, options.mapping)
+            refuse_nodata_class(self._files[0], [int(text) for text in meaning.by_text])
             self._lay_on(grid)
         except BaseException:
             self.close()
             raise
-        self._numbers = ClassNumbers(by_text, classes, options.ignored)
+        self._note = meaning.note
+        self._numbers = ClassNumbers(meaning.by_text, classes, options.ignored | meaning.lost)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -162,19 +165,55 @@ def _told(file: RasterFile) -> MapClasses:
     return MapClasses.of(legend)
 
 
-def _meaning(file: RasterFile, classes: MapClasses, mapping: Mapping[str, str] | None) -> tuple[dict[str, int], str]:
-    """What the values of a reference mean, and who says so."""
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What the values of a reference mean, and who says so.
+
+    Attributes:
+        by_text: Value -> number of the map's class.
+        note: Who says so.
+        lost: Values of classes that the map's legend has no counterpart of.
+    """
+
+    by_text: Mapping[str, int]
+    note: str
+    lost: frozenset[str] = frozenset()
+
+
+def _meaning(file: RasterFile, classes: MapClasses, mapping: Mapping[str, str] | None) -> _Meaning:
     if mapping is not None:
         wrong = next((text for text in mapping if not is_whole(text)), None)
         if wrong is not None:
             raise InputError(f"--map: {wrong!r} is no value of a raster", 'for example --map "11=10,12=40"')
-        return mapped_classes(mapping, classes), "its values are mapped as told"
+        return _Meaning(mapped_classes(mapping, classes), "its values are mapped as told")
     try:
         legend = legend_from_tags(file.tags)
     except GeosegError:
         legend = None
     if legend is None:
         own = {str(value): number for value, number in classes.numbers.items()}
-        return own, f"its values are taken for those of the map's legend, {classes.legend.name}"
+        return _Meaning(own, f"its values are taken for those of the map's legend, {classes.legend.name}")
+    known = mappings().get((legend.name, classes.legend.name))
+    if known is not None and _called(legend) <= _called(known.source):
+        return _turned(known, classes)
     named = {str(one.value): classes.number_of(one.name) for one in legend.classes}
-    return {text: number for text, number in named.items() if number is not None}, "its classes are the map's by name"
+    by_text = {text: number for text, number in named.items() if number is not None}
+    return _Meaning(by_text, "its classes are the map's by name")
+
+
+def _called(legend: Legend) -> set[tuple[int, str]]:
+    """Values and names; a bundle may know some classes of a legend only."""
+    return {(one.value, one.name) for one in legend.classes}
+
+
+def _turned(known: LegendMapping, classes: MapClasses) -> _Meaning:
+    """The classes of a reference become those of the map's legend, as is written down for the two legends."""
+    by_text, lost = {}, set()
+    for one in known.source.classes:
+        number = classes.number_of(known.classes.get(one.name, ""))
+        if number is None:
+            lost.add(str(one.value))
+        else:
+            by_text[str(one.value)] = number
+    note = f"its classes, {known.source.name}, are turned into {known.target.name}: {' '.join(known.losses)}"
+    return _Meaning(by_text, note, frozenset(lost))
