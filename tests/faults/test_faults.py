@@ -43,7 +43,7 @@ def troubles(results: list[object]) -> list[object]:
 def test_outputs_survive_faults_that_are_drawn_from_all(stages: dict[str, Stage]) -> None:
     (stage,) = stages.values()
     drawn = random.Random(0)
-    faults = drawn.sample(faults_of(stage), 20) + faults_of_gdal(stage, 2)
+    faults = drawn.sample(faults_of(stage), 12) + faults_of_gdal(stage, 2)
     results = run_all(stages, faults, jobs=1)
     assert troubles(results) == [], table_of(results)
     assert {result.state for result in results} >= {"old", "new"}
