@@ -26,7 +26,7 @@ QUIET = {
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.admin.system-monitor.gil.enabled": False,
 }
-"""Dask looks at its workers up to 100 times a second, which costs small scenes a tenth of their time."""
+"""Dask looks at its workers up to 100 times a second; docs/clusters.md has what that costs."""
 _CONNECT_S = 15
 _ALLOWED_FAILURES = "distributed.scheduler.allowed-failures"
 _OF_JOBS = (
