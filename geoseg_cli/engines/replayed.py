@@ -1,7 +1,8 @@
 """A network whose kernels a CUDA device is told all at once, when batches of one shape come again and again.
 
-Telling them one by one costs the processor time for each, however little there is to compute. Recording takes two passes
-more, one that computes nothing and one whose answer is compared, so a small scene does without. Not measured on a GPU.
+Telling them one by one costs the processor time for each, however little there is to compute. Recording takes two
+passes more, one that computes nothing and one whose answer is compared, so a small scene does without. Not measured on
+a GPU.
 """
 
 from __future__ import annotations
