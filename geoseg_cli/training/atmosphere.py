@@ -5,6 +5,7 @@ Band vectors are (C,) float32, one number per channel of `spectra.CHANNELS`; hei
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,6 +90,21 @@ class Atmosphere:
         # The light that the layer itself scatters meets about half of its vapour.
         path = path * np.sqrt(vapour)
         return Layer((path * gases).astype(np.float32), (transmission * vapour * gases).astype(np.float32))
+
+    def to_surface(self, reflectance: FloatArray, channels: Sequence[int]) -> FloatArray:
+        """Surface reflectance of flat ground from that at the top of the atmosphere, both (B, H, W) float32.
+
+        Args:
+            reflectance: At the top of the atmosphere.
+            channels: Channel of each of the B bands.
+        """
+        slab, albedo = self.layer(0.0, np.inf), self.spherical_albedo()
+        path, passed, albedo = (
+            one[list(channels), None, None]
+            for one in (slab.path, np.maximum(slab.transmission, np.float32(0.05)), albedo)
+        )
+        above = (reflectance - path) / passed
+        return np.asarray(above / (1 + albedo * above), np.float32)
 
     def _vapour_transmission(self, bottom_m: float) -> FloatArray:
         """Two-way transmission of the vapour above a height."""

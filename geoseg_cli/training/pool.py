@@ -68,6 +68,10 @@ class ScenePool(LazySequence[Chip]):
         """Number of the newest chip plus one: how many different chips there have been."""
         return self._numbers[-1] + 1 if self._numbers else 0
 
+    def seed(self, place: int) -> int:
+        """Seed of the chip at a place in the order of their numbers."""
+        return self.first_seed + self._numbers[place]
+
     def fill(self, count: int) -> None:
         """Wait until ``count`` chips are there."""
         while len(self) < min(count, self.size):

@@ -22,6 +22,8 @@ from geoseg_cli.training.chips import DN_NODATA, LAND_VALUES, Chip, FloatArray, 
 EUROSAT_FILE: Final = "eurosat_ms_tiles.npz"
 ONTARIO_FILE: Final = "ontario_landsat_blocks.npz"
 ALBERTA_FILE: Final = "alberta_s2_scl.npz"
+EUROSAT_PARTS: Final = {"train": (0, 11), "develop": (11, 13), "test": (13, 16), "fit": (0, 8), "check": (8, 13)}
+"""Part -> first and last (not included) of the 16 tiles of each class, in the order of the file."""
 UKIS_FILES: Final = ("ukis_landsat5_cloud.npz", "ukis_landsat7_cloud.npz")
 
 _TREE, _GRASS, _CROP, _BUILT, _BARE, _WATER = (1 << LAND_VALUES.index(value) for value in (10, 30, 40, 50, 60, 80))
@@ -38,8 +40,8 @@ def eurosat_chips(folder: Path, part: str, task: str, variants: int = 0) -> list
 
     Args:
         folder: The training folder.
-        part: ``train``, ``develop`` (chooses the best weights) or ``test`` (never seen before the report). Of the 16
-            tiles of a class in the order of the file, the first 11, the next 2 and the last 3.
+        part: ``train``, ``develop`` (chooses the best weights) or ``test`` (never seen before the report), or for
+            trials ``fit`` and ``check``, which divide the first two; see `EUROSAT_PARTS`.
         task: ``land-cover``, or ``cloud``: every pixel is clear.
         variants: Chips to add per tile in which its bands are brought towards those of another tile of its label, see
             `towards`: so few tiles show but a few of the colours that lie between theirs.
@@ -98,7 +100,7 @@ _EUROSAT_VALUE: Final = {
 
 def _eurosat_part(label: UInt8Array, part: str) -> list[int]:
     """Indices of the tiles of a part, class by class."""
-    span = {"train": slice(0, 11), "develop": slice(11, 13), "test": slice(13, None)}[part]
+    span = slice(*EUROSAT_PARTS[part])
     return [int(index) for value in np.unique(label) for index in np.flatnonzero(label == value)[span]]
 
 

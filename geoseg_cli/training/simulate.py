@@ -290,14 +290,12 @@ def _misjudge(rng: np.random.Generator, air: Atmosphere) -> Atmosphere:
 
 
 def _correct(image: FloatArray, imager: Imager, air: Atmosphere) -> None:
-    """Turn top-of-atmosphere into surface reflectance, in place: the inverse of clear air over flat ground."""
-    slab, albedo = air.layer(0.0, np.inf), air.spherical_albedo()
+    """Turn top-of-atmosphere into surface reflectance, in place; products of the surface have no cirrus band."""
     for band, channel in enumerate(imager.channels):
         if "cirrus" in imager.bands[band]:
             image[band] = 0
-            continue
-        above = (image[band] - slab.path[channel]) / max(slab.transmission[channel], np.float32(0.05))
-        image[band] = above / (1 + albedo[channel] * above)
+        else:
+            image[band] = air.to_surface(image[band : band + 1], (channel,))[0]
 
 
 def _record(image: FloatArray, imager: Imager, options: SimulatorOptions, sun: Sun, rng: np.random.Generator) -> None:

@@ -1,0 +1,126 @@
+"""Real ground under simulated skies: tiles corrected to the surface, and their textures on simulated layouts.
+
+Spectra of plants measured in a laboratory, mixed by guesses about fields, part grassland from cropland elsewhere than
+the fields of the Earth do. Where a simulated field wears the pixels of a real tile of its class, nothing is guessed.
+
+Axes: P bands, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from geoseg_cli.training.atmosphere import Atmosphere
+from geoseg_cli.training.chips import DN_NODATA, DN_PER_REFLECTANCE, Chip, TargetArray
+from geoseg_cli.training.imagers import IMAGERS
+from geoseg_cli.training.lazy import LazySequence
+
+PASTED_SHARE: Final = 0.8
+"""Share of the regions of a simulated chip that wear a real texture."""
+MIN_REGION_PX: Final = 24
+"""Smaller regions keep what was simulated: they would show no texture."""
+MIN_CERTAIN_SHARE: Final = 0.5
+"""A tile lends its pixels to a class that at least this share of them is for certain."""
+_AIR_TRIES: Final = 12
+
+Int16Array = npt.NDArray[np.int16]
+
+
+def at_surface(chip: Chip, rng: np.random.Generator) -> Chip:
+    """A clear Sentinel-2 chip at the top of the atmosphere as surface reflectance, through air drawn for it.
+
+    Only air that leaves every band of the darkest pixels above zero is possible; where none of a dozen draws is, the
+    chip is returned as it came.
+    """
+    imager = IMAGERS["sentinel-2"]
+    channel = {names[0]: number for names, number in zip(imager.bands, imager.channels, strict=True)}
+    channels = [channel[band] for band in chip.bands]
+    top = chip.dn.astype(np.float32) / np.float32(DN_PER_REFLECTANCE)
+    darkest = np.percentile(top.reshape(len(top), -1), 1, axis=1).astype(np.float32)[:, None, None]
+    lit = np.array([band not in ("cirrus", "nir09") for band in chip.bands])
+    for _ in range(_AIR_TRIES):
+        air = Atmosphere(
+            sun_zenith_rad=float(np.radians(rng.uniform(25, 60))),
+            aerosol_depth=float(np.clip(rng.lognormal(np.log(0.1), 0.7), 0.02, 0.6)),
+            angstrom=float(rng.uniform(0.9, 1.7)),
+            vapour_cm=float(rng.uniform(0.5, 3.0)),
+            ground_m=float(rng.uniform(0, 600)),
+        )
+        if (air.to_surface(darkest, channels)[lit] > 0).all():
+            dn = np.rint(air.to_surface(top, channels) * DN_PER_REFLECTANCE)
+            return replace(chip, dn=np.clip(dn, DN_NODATA + 1, 32767).astype(np.int16))
+    return chip
+
+
+class Textures:
+    """Tiles that lend their pixels to simulated ground.
+
+    Args:
+        tiles: Chips with all the bands that may be asked for; a tile lends to the class that most of it certainly is.
+    """
+
+    def __init__(self, tiles: Sequence[Chip]) -> None:
+        self._lenders: dict[int, list[Chip]] = {}
+        for tile in tiles:
+            bits, counts = np.unique(tile.target, return_counts=True)
+            most = int(bits[counts.argmax()])
+            if most and most & (most - 1) == 0 and counts.max() >= MIN_CERTAIN_SHARE * tile.target.size:
+                self._lenders.setdefault(most, []).append(tile)
+
+    def paste(self, chip: Chip, rng: np.random.Generator) -> Chip:
+        """Lay pixels of tiles, and what is known of them, over regions of a simulated chip of the same class."""
+        dn, target = np.array(chip.dn), chip.target.copy()
+        held = [band for band, plane in enumerate(dn) if (plane != DN_NODATA).any()]
+        for bit, tiles in self._lenders.items():
+            regions, _ = ndimage.label(chip.target == bit)
+            for number, box in enumerate(ndimage.find_objects(regions), 1):
+                where = regions[box] == number
+                if rng.random() >= PASTED_SHARE or where.sum() < MIN_REGION_PX:
+                    continue
+                texture, known = _texture(tiles[int(rng.integers(len(tiles)))], chip.bands, where.shape, rng)
+                for band in held:
+                    dn[band][box][where] = texture[band][where]
+                target[box][where] = known[where]
+        return replace(chip, dn=dn, target=target)
+
+
+class PastedChips(LazySequence[Chip]):
+    """Simulated chips in which regions of one class wear the pixels of real tiles of that class.
+
+    Args:
+        simulated: Land-cover chips, (P, H, W).
+        textures: What the chip at a place of ``simulated`` is pasted with; None leaves it as it is.
+        seed: Of all chance: the chip at a place is always the same.
+    """
+
+    def __init__(self, simulated: Sequence[Chip], textures: Callable[[int], Textures | None], seed: int) -> None:
+        self._simulated, self._textures, self._seed = simulated, textures, seed
+
+    def __len__(self) -> int:
+        return len(self._simulated)
+
+    def _make(self, place: int) -> Chip:
+        chip, textures = self._simulated[place], self._textures(place)
+        return chip if textures is None else textures.paste(chip, np.random.default_rng((self._seed, place)))
+
+
+def _texture(
+    tile: Chip, bands: Sequence[str], shape: tuple[int, ...], rng: np.random.Generator
+) -> tuple[Int16Array, TargetArray]:
+    """Pixels (P, H, W) of a tile and their targets, from a random corner on; beyond its edge it is mirrored."""
+    rows, cols = (_mirrored(side, length, rng) for side, length in zip(shape, tile.target.shape, strict=True))
+    planes = [tile.bands.index(band) for band in bands]
+    dn = tile.dn[np.ix_(planes, rows, cols)]
+    return dn, tile.target[np.ix_(rows, cols)]
+
+
+def _mirrored(count: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Indices 0 to ``length`` - 1 to and fro, ``count`` of them from a random one on."""
+    path = np.concatenate([np.arange(length), np.arange(length)[::-1]])
+    return path[(np.arange(count) + int(rng.integers(len(path)))) % len(path)]
