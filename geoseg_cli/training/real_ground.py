@@ -8,13 +8,13 @@ Axes: P bands, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from rasterio import features
 
 from geoseg_cli.training.atmosphere import Atmosphere
 from geoseg_cli.training.chips import DN_NODATA, DN_PER_REFLECTANCE, Chip, TargetArray
@@ -29,7 +29,7 @@ MIN_CERTAIN_SHARE: Final = 0.5
 """A tile lends its pixels to a class that at least this share of them is for certain."""
 _AIR_TRIES: Final = 12
 
-Int16Array = npt.NDArray[np.int16]
+Places = npt.NDArray[np.intp]
 
 
 def at_surface(chip: Chip, rng: np.random.Generator) -> Chip:
@@ -77,16 +77,18 @@ class Textures:
         """Lay pixels of tiles, and what is known of them, over regions of a simulated chip of the same class."""
         dn, target = np.array(chip.dn), chip.target.copy()
         held = [band for band, plane in enumerate(dn) if (plane != DN_NODATA).any()]
-        for bit, tiles in self._lenders.items():
-            regions, _ = ndimage.label(chip.target == bit)
-            for number, box in enumerate(ndimage.find_objects(regions), 1):
-                where = regions[box] == number
-                if rng.random() >= PASTED_SHARE or where.sum() < MIN_REGION_PX:
-                    continue
-                texture, known = _texture(tiles[int(rng.integers(len(tiles)))], chip.bands, where.shape, rng)
-                for band in held:
-                    dn[band][box][where] = texture[band][where]
-                target[box][where] = known[where]
+        for bit, rows, columns in _regions(chip.target, tuple(self._lenders)):
+            if rng.random() >= PASTED_SHARE or len(rows) < MIN_REGION_PX:
+                continue
+            tiles = self._lenders[bit]
+            tile = tiles[int(rng.integers(len(tiles)))]
+            from_rows, from_columns = (
+                _mirrored(places, length, rng)
+                for places, length in zip((rows, columns), tile.target.shape, strict=True)
+            )
+            for band in held:
+                dn[band][rows, columns] = tile.dn[tile.bands.index(chip.bands[band])][from_rows, from_columns]
+            target[rows, columns] = tile.target[from_rows, from_columns]
         return replace(chip, dn=dn, target=target)
 
 
@@ -110,17 +112,23 @@ class PastedChips(LazySequence[Chip]):
         return chip if textures is None else textures.paste(chip, np.random.default_rng((self._seed, place)))
 
 
-def _texture(
-    tile: Chip, bands: Sequence[str], shape: tuple[int, ...], rng: np.random.Generator
-) -> tuple[Int16Array, TargetArray]:
-    """Pixels (P, H, W) of a tile and their targets, from a random corner on; beyond its edge it is mirrored."""
-    rows, cols = (_mirrored(side, length, rng) for side, length in zip(shape, tile.target.shape, strict=True))
-    planes = [tile.bands.index(band) for band in bands]
-    dn = tile.dn[np.ix_(planes, rows, cols)]
-    return dn, tile.target[np.ix_(rows, cols)]
+def _regions(target: TargetArray, bits: Sequence[int]) -> Iterator[tuple[int, Places, Places]]:
+    """Each region of pixels of one class that touch by their sides: the class's bit, its rows and its columns."""
+    wanted = np.where(np.isin(target, bits), target, 0).astype(np.uint8)
+    found = list(features.shapes(wanted, mask=wanted > 0, connectivity=4))
+    if not found:
+        return
+    outlines = [(outline, number) for number, (outline, _) in enumerate(found, 1)]
+    numbers = features.rasterize(outlines, out_shape=wanted.shape, dtype="int32").ravel()
+    order = np.argsort(numbers, kind="stable")
+    starts = np.searchsorted(numbers[order], np.arange(1, len(found) + 1))
+    for (_, bit), places in zip(found, np.split(order, starts)[1:], strict=True):
+        rows, columns = np.unravel_index(places, wanted.shape)
+        yield int(bit), rows, columns
 
 
-def _mirrored(count: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """Indices 0 to ``length`` - 1 to and fro, ``count`` of them from a random one on."""
-    path = np.concatenate([np.arange(length), np.arange(length)[::-1]])
-    return path[(np.arange(count) + int(rng.integers(len(path)))) % len(path)]
+def _mirrored(places: Places, length: int, rng: np.random.Generator) -> Places:
+    """Where along a tile of ``length`` a region's rows or columns come from; beyond its edge it is mirrored."""
+    path: Places = np.concatenate([np.arange(length), np.arange(length)[::-1]])
+    along: Places = path[(places - places.min() + int(rng.integers(len(path)))) % len(path)]
+    return along
