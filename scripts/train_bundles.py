@@ -218,7 +218,8 @@ def earlier_run(folder: Path | None) -> dict[str, Any]:
         return {}
     record = Bundle.open(folder).card.extras.training
     kept = ("best_step", "simulated_scenes", "history", "started_from")
-    return {"started_from": {"minutes": record["options"]["minutes"]} | {k: record[k] for k in kept if k in record}}
+    budget = {"minutes": record["options"]["minutes"], "steps": record["options"].get("steps")}
+    return {"started_from": budget | {k: record[k] for k in kept if k in record}}
 
 
 if __name__ == "__main__":

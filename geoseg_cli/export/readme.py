@@ -110,9 +110,13 @@ def _beginning(record: dict[str, Any]) -> str:
     if not (earlier := record.get("started_from")):
         return "From scratch"
     return (
-        f"{_beginning(earlier)}; {earlier['minutes']:g} minutes, of which the weights of step {earlier['best_step']}"
-        " were taken on"
+        f"{_beginning(earlier)}; {_budget(earlier)}, of which the weights of step {earlier['best_step']} were taken on"
     )
+
+
+def _budget(options: dict[str, Any]) -> str:
+    """What a training was given: steps where it was given them, else time."""
+    return f"{options['minutes']:g} minutes" if options.get("steps") is None else counted(options["steps"], "step")
 
 
 def _training(record: dict[str, Any]) -> str:
@@ -121,7 +125,7 @@ def _training(record: dict[str, Any]) -> str:
         lines.append(_table(("data", "share of samples", "licence"), [tuple(map(str, row)) for row in data]))
     if options := record.get("options"):
         lines.append(
-            f"{_beginning(record)}; {options['minutes']:g} minutes on {record.get('machine', 'an unnamed machine')},"
+            f"{_beginning(record)}; {_budget(options)} on {record.get('machine', 'an unnamed machine')},"
             f" {record.get('simulated_scenes', 'an unknown number of')} different simulated scenes; the weights of step"
             f" {record.get('best_step')} of {record.get('last_step')} scored best on images set apart for choosing."
         )

@@ -114,6 +114,7 @@ def test_a_folder_of_pairs_becomes_a_bundle_that_classifies(run: Run, here: Path
     assert [row["step"] for row in record["history"]] == [2, 4, 6]
     assert bundle.input_spec.bands == ("red", "nir", "swir16")
     assert (here / "tiny" / "README.md").read_text() == describe_in_words(bundle.card)
+    assert "From scratch; 6 steps on" in describe_in_words(bundle.card)  # once: 40 minutes, a budget that nobody gave
     pixels = np.concatenate([rasterio.open(here / "data" / "north" / "scene.tif").read()]) * 1e-4
     np.testing.assert_allclose(bundle.input_spec.mean, pixels.mean(axis=(1, 2)), rtol=1e-3)
     np.testing.assert_allclose(bundle.input_spec.stddev, pixels.std(axis=(1, 2)), rtol=1e-3)
