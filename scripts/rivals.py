@@ -36,6 +36,9 @@ PEER_BANDS: Final = (
 class ForestOptions:
     """How much the forest learns from.
 
+    With 800 samples chance decided: of three seeds one surpassed the network on a Landsat-5 scene that both had not
+    seen (cloud F1 0.77, 0.81 and 0.89).
+
     Attributes:
         scenes: Simulated scenes.
         samples, pixels_per_sample: Samples that are drawn, and pixels of each.
@@ -44,7 +47,7 @@ class ForestOptions:
     """
 
     scenes: int = 300
-    samples: int = 800
+    samples: int = 3000
     pixels_per_sample: int = 150
     threads: int = 1
     seed: int = 0
