@@ -45,6 +45,7 @@ HEAVY = {
         "grid",
         "aoi",
         "cli.doctor",
+        "training.real_ground",
         "training.vectors",
         "bench.plain",
         "bench.synthetic",

@@ -164,12 +164,12 @@ def test_the_mirrored_scene_is_the_sample_and_its_mirror_image(load: Any) -> Non
 def test_the_scene_has_the_bands_of_the_bundle_in_reflectance(load: Any, tmp_path: Path) -> None:
     load("prepare").write_scene(300, tmp_path / "scene.tif")
     with rasterio.open(tmp_path / "scene.tif") as file:
-        assert file.descriptions == ("B02", "B03", "B04", "B08", "B11", "B12")
-        assert file.scales == (1e-4,) * 6
-        assert file.offsets == (-0.1,) * 6
-        first = file.read(4)
+        assert file.descriptions == ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12")
+        assert file.scales == (1e-4,) * 9
+        assert file.offsets == (-0.1,) * 9
+        near_infrared = file.read(7)
     with rasterio.open(ROOT / "sample_scenes" / "l2a_12_bands.tif") as sample:
-        assert np.array_equal(first, sample.read(8)[:300, :300])
+        assert np.array_equal(near_infrared, sample.read(8)[:300, :300])
 
 
 class Echo(nn.Module):
@@ -288,4 +288,4 @@ def test_the_labels_of_a_user_written_loop_lie_on_the_scenes_grid(load: Any, tmp
 
 
 def test_the_bundle_of_the_contest_has_no_band_that_the_scene_lacks() -> None:
-    assert len(find_bundle("landcover-lale").input_spec.bands) == 6
+    assert len(find_bundle("landcover-lale").input_spec.bands) == 9
