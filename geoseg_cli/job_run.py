@@ -15,7 +15,7 @@ import numpy as np
 from geoseg_cli.ahead import ahead
 from geoseg_cli.aoi import cropped, only_inside
 from geoseg_cli.arrays import Array
-from geoseg_cli.batch_size import DOUBLINGS, BatchSize, KnownSizes, sizes_to_try
+from geoseg_cli.batch_size import BatchSize, KnownSizes, most_to_try, sizes_to_try
 from geoseg_cli.batches import Batch, Cutter
 from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.engines.turned import TurnedEngine
@@ -241,8 +241,8 @@ def _batch_size(job: Job, engine: Engine, memory_share: float) -> BatchSize:
     if job.options.batch is not None:
         return BatchSize.fixed(job.options.batch)
     usual, known = engine.batch_tiles, KnownSizes(_batch_key(job, engine))
-    found = known.load()
-    largest = job.memory(usual, memory_share, found or usual << DOUBLINGS).batch
+    found, most = known.load(), most_to_try(usual, engine.device)
+    largest = min(most, job.memory(usual, memory_share, min(found or most, most)).batch)
     if found is not None:
         return BatchSize.fixed(min(found, largest))
     return BatchSize(usual, sizes_to_try(usual, largest, len(job.plan)), known.keep)

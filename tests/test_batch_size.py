@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg_cli.batch_size import BatchSize, KnownSizes, sizes_to_try
+from geoseg_cli.batch_size import BatchSize, KnownSizes, most_to_try, sizes_to_try
 
 
 def run(size: BatchSize, seconds_per_tile: dict[int, float], batches: int = 40, ahead: int = 3) -> list[int]:
@@ -59,6 +59,12 @@ def test_small_scenes_are_run_as_the_engine_likes() -> None:
     assert sizes_to_try(2, 100, 529) == [2, 4, 8, 16]
     assert sizes_to_try(16, 20, 10_000) == [16]
     assert sizes_to_try(16, 7, 10_000) == [7]
+
+
+def test_a_batch_on_a_cpu_is_at_most_doubled_for_its_memory_is_not_worth_it() -> None:
+    assert most_to_try(2, "cpu") == 4
+    assert most_to_try(16, "cuda:1") == 128
+    assert sizes_to_try(2, most_to_try(2, "cpu"), 529) == [2, 4]
 
 
 def test_what_was_found_is_known_to_the_next_run_of_the_same_kind(tmp_path: Path) -> None:
