@@ -16,9 +16,9 @@ from platformdirs import user_cache_path
 DOUBLINGS = 3
 """The largest batch that is tried is the engine's own, doubled so many times."""
 
-CPU_DOUBLINGS = 1
-"""The same on a CPU, where tiles of a batch run each for itself: 16 instead of 2 took twice the memory and a fifth more
-time, and yet a noisy measurement chose it."""
+CPU_DOUBLINGS = 0
+"""The same on a CPU, where tiles of a batch run each for itself: 4 instead of 2 took a quarter more memory and 16 two
+and a half times as much, for -3 to 20 % more time, and yet noise made trials choose them."""
 
 TRIES = 2
 """Batches of each size whose time is taken."""

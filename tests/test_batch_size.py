@@ -61,10 +61,10 @@ def test_small_scenes_are_run_as_the_engine_likes() -> None:
     assert sizes_to_try(16, 7, 10_000) == [7]
 
 
-def test_a_batch_on_a_cpu_is_at_most_doubled_for_its_memory_is_not_worth_it() -> None:
-    assert most_to_try(2, "cpu") == 4
+def test_a_batch_on_a_cpu_stays_what_the_engine_likes_for_larger_ones_cost_memory_alone() -> None:
+    assert most_to_try(2, "cpu") == 2
     assert most_to_try(16, "cuda:1") == 128
-    assert sizes_to_try(2, most_to_try(2, "cpu"), 529) == [2, 4]
+    assert sizes_to_try(2, most_to_try(2, "cpu"), 529) == [2]
 
 
 def test_what_was_found_is_known_to_the_next_run_of_the_same_kind(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_labels_do_not_depend_on_batch_or_read_ahead(workdir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "tried", "found"), [("cpu", [1, 1, 1, 2, 2], 2), ("cuda:0", [1, 1, 1, 2, 2, 4, 4, 8, 8], 8)]
+    ("device", "tried", "found"), [("cpu", [1, 1, 1, 1, 1], 1), ("cuda:0", [1, 1, 1, 2, 2, 4, 4, 8, 8], 8)]
 )
 def test_a_long_run_finds_the_size_of_its_batches_and_the_next_one_uses_it(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, device: str, tried: list[int], found: int
