@@ -228,8 +228,8 @@ BatchSize = Annotated[
     typer.Option(
         "--batch",
         metavar="N|auto",
-        help="Tiles that travel together; auto finds the fastest number in a long run and remembers it. Never changes"
-        " the map.",
+        help="Tiles that travel together; auto is the engine's own number on a CPU, and on CUDA the fastest of a long"
+        " run, which is remembered. Never changes the map.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -94,6 +94,7 @@ def record_on_cuda(network: nn.Module, pixels: Tensor) -> Replay:
         logits: Tensor = network(given)
 
     def replay(batch: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of pixels (N, C, H, W), in memory that the next call overwrites."""
         given.copy_(batch)
         graph.replay()
         return logits

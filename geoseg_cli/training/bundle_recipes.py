@@ -254,6 +254,7 @@ def land_sources(
     wear = {"L1C": Textures(top), "L2A": Textures(surface)}
 
     def textures(place: int) -> Textures | None:
+        """What the simulated chip at a place wears."""
         options = scene_options("land-cover", pool.seed(place), recipe.spec.required)
         # The tiles show what Sentinel-2 sees at 10 m.
         return wear[options.level] if (options.sensor, options.gsd_m) == ("sentinel-2", 10.0) else None
@@ -314,7 +315,7 @@ _LAND_COVER: Final[dict[str, Any]] = {
         mean=(0.12, 0.13, 0.12, 0.15, 0.22, 0.25, 0.26, 0.18, 0.12),
         stddev=(0.13, 0.13, 0.14, 0.13, 0.13, 0.14, 0.14, 0.11, 0.09),
     ),
-    # Real tiles are few and drawn often: disturbed strongly, lest they are learned by heart.
+    # Real tiles are few and drawn often: disturbed, lest they are learned by heart.
     "augment": AugmentOptions(
         gain=0.1,
         band_gain=0.04,

@@ -1,7 +1,7 @@
 """Real ground under simulated skies: tiles corrected to the surface, and their textures on simulated layouts.
 
-Spectra of plants measured in a laboratory, mixed by guesses about fields, part grassland from cropland elsewhere than
-the fields of the Earth do. Where a simulated field wears the pixels of a real tile of its class, nothing is guessed.
+Simulated fields are mixed of spectra from laboratories by guesses; where a field wears the pixels of a real tile of its
+class, its colours and its grain are not guessed. Trials could not show that it helps (docs/simulator.md).
 
 Axes: P bands, H rows, W columns.
 """
@@ -35,8 +35,8 @@ Places = npt.NDArray[np.intp]
 def at_surface(chip: Chip, rng: np.random.Generator) -> Chip:
     """A clear Sentinel-2 chip at the top of the atmosphere as surface reflectance, through air drawn for it.
 
-    Only air that leaves every band of the darkest pixels above zero is possible; where none of a dozen draws is, the
-    chip is returned as it came.
+    Both hold (P, H, W) reflectance times 10 000. Only air that leaves every band of the darkest pixels above zero is
+    possible; where none of a dozen draws is, the chip is returned as it came.
     """
     imager = IMAGERS["sentinel-2"]
     channel = {names[0]: number for names, number in zip(imager.bands, imager.channels, strict=True)}
