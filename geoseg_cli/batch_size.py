@@ -119,13 +119,14 @@ class KnownSizes:
             unfinished.replace(self._path)
 
 
-def most_to_try(usual: int, device: str) -> int:
-    """The largest batch that is worth a trial on a device, where the engine likes ``usual``.
+def most_to_try(usual: int, engine: str, device: str) -> int:
+    """The largest batch that is worth a trial with an engine on a device, where the engine likes ``usual``.
 
     On a CPU none is: with ONNX Runtime and OpenVINO 4 tiles instead of 2 took 15 to 27 % more memory above the model
-    and 16 two and a half times as much, for -3 to 20 % more time, and yet noise made trials choose 16.
+    and 16 two and a half times as much, for -3 to 20 % more time, and yet noise made trials choose 16. TensorRT
+    builds a program for each size, which takes longer than a better size can save.
     """
-    return usual if device == "cpu" else usual << DOUBLINGS
+    return usual if device == "cpu" or engine == "tensorrt" else usual << DOUBLINGS
 
 
 def sizes_to_try(usual: int, most: int, tiles: int) -> list[int]:

@@ -241,7 +241,7 @@ def _batch_size(job: Job, engine: Engine, memory_share: float) -> BatchSize:
     if job.options.batch is not None:
         return BatchSize.fixed(job.options.batch)
     usual, known = engine.batch_tiles, KnownSizes(_batch_key(job, engine))
-    found, most = known.load(), most_to_try(usual, engine.device)
+    found, most = known.load(), most_to_try(usual, engine.name, engine.device)
     largest = min(most, job.memory(usual, memory_share, min(found or most, most)).batch)
     if found is not None:
         return BatchSize.fixed(min(found, largest))

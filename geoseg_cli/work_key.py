@@ -20,7 +20,7 @@ FORM = 1
 
 _HASHED_BYTES = 1 << 20
 """Of the beginning and of the end of each input; size and time speak for what lies between."""
-_COMPUTING = ("numpy", "onnxruntime", "openvino", "torch", "rasterio")
+_COMPUTING = ("numpy", "onnxruntime", "openvino", "tensorrt", "torch", "rasterio")
 _WITHOUT_EFFECT = ("overwrite", "written_at", "resume", "sidecars", "accuracy", "max_memory_bytes")
 """Options that decide no pixel of the work."""
 

@@ -62,9 +62,10 @@ def test_small_scenes_are_run_as_the_engine_likes() -> None:
 
 
 def test_a_batch_on_a_cpu_stays_what_the_engine_likes_for_larger_ones_cost_memory_alone() -> None:
-    assert most_to_try(2, "cpu") == 2
-    assert most_to_try(16, "cuda:1") == 128
-    assert sizes_to_try(2, most_to_try(2, "cpu"), 529) == [2]
+    assert most_to_try(2, "onnx", "cpu") == 2
+    assert most_to_try(16, "torch", "cuda:1") == 128
+    assert most_to_try(8, "tensorrt", "cuda:0") == 8
+    assert sizes_to_try(2, most_to_try(2, "onnx", "cpu"), 529) == [2]
 
 
 def test_what_was_found_is_known_to_the_next_run_of_the_same_kind(tmp_path: Path) -> None:

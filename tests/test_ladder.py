@@ -37,7 +37,13 @@ ALLOWED_BETWEEN_STAGES: set[tuple[str, str]] = set()
 
 HEAVY = {
     "torch": {"engines.torch_engine", "engines.replayed", "engines.trusted", "networks", "training", "export"},
-    "onnxruntime": {"engines.onnx_engine", "engines.devices", "export"},
+    "onnxruntime": {
+        "engines.onnx_engine",
+        "engines.onnx_session",
+        "engines.tensorrt_engine",
+        "engines.devices",
+        "export",
+    },
     "openvino": set(),  # engines.openvino_graph alone loads it, by name, without its telemetry
     "rasterio": {
         "scenes",

@@ -21,6 +21,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "onnxruntime",
     "openvino",
+    "tensorrt",
     "pyogrio",
     "safetensors",
     "shapely",

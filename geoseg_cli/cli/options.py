@@ -167,7 +167,7 @@ Trust = Annotated[
     ),
 ]
 EngineName = Annotated[
-    Literal["auto", "torch", "onnx", "openvino"],
+    Literal["auto", "torch", "onnx", "openvino", "tensorrt"],
     typer.Option("--engine", help="What runs the network; auto: the fastest that is there.", rich_help_panel=MODEL),
 ]
 Device = Annotated[

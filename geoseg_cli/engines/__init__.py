@@ -24,10 +24,10 @@ from geoseg_cli.errors import EngineError, UsageError
 
 __all__ = ["Engine", "EngineOptions", "EngineStatus", "asset_of", "available_engines", "choose_engine"]
 
-ENGINE_NAMES = ("auto", "torch", "onnx", "openvino")
+ENGINE_NAMES = ("auto", "torch", "onnx", "openvino", "tensorrt")
 PRECISION_NAMES = ("auto", "fp32", "fp16", "bf16", "int8")
-_PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-_ASSETS = {"torch": "weights", "onnx": "onnx", "openvino": "onnx"}
+_PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
+_ASSETS = {"torch": "weights", "onnx": "onnx", "openvino": "onnx", "tensorrt": "onnx"}
 _ONNX_WHEELS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -35,7 +35,7 @@ class Engine(Protocol):
     """What runs a network.
 
     Attributes:
-        name: ``torch``, ``onnx``, ``openvino`` or ``fake``.
+        name: ``torch``, ``onnx``, ``openvino``, ``tensorrt`` or ``fake``.
         device: ``cpu``, ``cuda:N`` or ``cuda:N,M...``, what really runs, not what was asked for.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         batch_tiles: Tiles per call that keep the device busy; any other number works.
@@ -72,12 +72,12 @@ class EngineOptions:
     """What is asked of an engine.
 
     Attributes:
-        engine: ``auto``, ``torch``, ``onnx`` or ``openvino``.
+        engine: ``auto``, ``torch``, ``onnx``, ``openvino`` or ``tensorrt``, which auto never chooses.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several as ``cuda:0,1``: then one engine runs on each, and
             they share out the batches.
         precision: ``auto``, ``fp32``, ``fp16``, ``bf16``, or ``int8`` for a graph that was quantised; auto is, for
-            torch, fp16 on CUDA, and on a CPU fp32, or bf16 in openvino and int8 in openvino and onnx where that is
-            shown to give the same classes (:mod:`geoseg_cli.engines.reduced`).
+            torch and tensorrt, fp16 on CUDA, and on a CPU fp32, or bf16 in openvino and int8 in openvino and onnx where
+            that is shown to give the same classes (:mod:`geoseg_cli.engines.reduced`).
         threads: Processor threads; 0 is as many as the cores this process may use.
         trust: SHA-256 of weights that are a program and may be run; None for none.
     """
@@ -109,7 +109,7 @@ class EngineStatus:
     """Whether an engine runs here.
 
     Attributes:
-        name: ``torch``, ``onnx`` or ``openvino``.
+        name: ``torch``, ``onnx``, ``openvino`` or ``tensorrt``.
         runs: Whether it runs on any device.
         devices: Devices that it runs on: ``cpu``, ``cuda:0`` ...
         version: Version of its package; empty where it is not installed.
@@ -255,7 +255,8 @@ def _examine(name: str, probe: CudaProbe) -> EngineStatus:
     except Exception as error:  # a package that is broken can fail in any way while it loads
         return EngineStatus(name, False, (), "", repair or f"{_PACKAGES[name]} does not load: {error}")
     cuda = () if missing else tuple(f"cuda:{number}" for number in range(probe.devices))
-    return EngineStatus(name, True, ("cpu", *cuda), version, repair or missing)
+    devices = cuda if name == "tensorrt" else ("cpu", *cuda)
+    return EngineStatus(name, bool(devices), devices, version, repair or missing)
 
 
 def _find_wheel_conflict() -> str:
@@ -289,6 +290,10 @@ def _open_engine(name: str, bundle: Bundle, device: str, options: EngineOptions)
         from geoseg_cli.engines.openvino_engine import OpenVinoEngine
 
         return OpenVinoEngine(bundle, device, options.precision, options.threads)
+    if name == "tensorrt":
+        from geoseg_cli.engines.tensorrt_engine import TensorRtEngine
+
+        return TensorRtEngine(bundle, device, options.precision, options.threads)
     from geoseg_cli.engines.onnx_engine import OnnxEngine
 
     return OnnxEngine(bundle, device, options.precision, options.threads)

@@ -209,7 +209,10 @@ def test_no_package_at_all_ends_with_69(pixelwise: Bundle, monkeypatch: pytest.M
     assert caught.value.exit_code == 69
 
 
-@pytest.mark.parametrize(("name", "package"), [("torch", "torch"), ("onnx", "onnxruntime"), ("openvino", "openvino")])
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("torch", "torch"), ("onnx", "onnxruntime"), ("openvino", "openvino"), ("tensorrt", "onnxruntime")],
+)
 def test_an_engine_by_name_without_its_package_ends_with_69(
     pixelwise: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
@@ -357,7 +360,9 @@ def test_a_graph_on_the_cpu_does_not_load_torch(pixelwise: Bundle, name: str) ->
 
 def test_all_engines_are_reported_with_their_devices_and_the_reason_why_cuda_is_not_among_them() -> None:
     found = {status.name: status for status in available_engines()}
-    assert set(found) == {"torch", "onnx", "openvino"}
+    assert set(found) == {"torch", "onnx", "openvino", "tensorrt"}
+    tensorrt = found.pop("tensorrt")
+    assert (tensorrt.runs, tensorrt.devices, tensorrt.reason) == (False, (), NO_DRIVER.reason)
     for status in found.values():
         if status.name == "openvino" and not OPENVINO:
             continue
@@ -407,5 +412,5 @@ def test_a_status_fits_into_json() -> None:
 
 
 def test_the_file_that_an_engine_runs_is_named() -> None:
-    assert [asset_of(name, "fp32") for name in ("torch", "onnx", "openvino")] == ["weights", "onnx", "onnx"]
+    assert [asset_of(name, "fp32") for name in ("torch", "onnx", "openvino", "tensorrt")] == ["weights", *["onnx"] * 3]
     assert [asset_of(name, "int8") for name in ("onnx", "openvino")] == ["onnx-int8", "onnx-int8"]

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 
 from geoseg_cli.bundle import Bundle
-from geoseg_cli.engines import onnx_engine
 from geoseg_cli.engines.devices import CudaProbe
-from geoseg_cli.engines.onnx_engine import OnnxEngine, find_cuda_obstacle
+from geoseg_cli.engines.onnx_engine import IDENTITY_GRAPH, OnnxEngine, find_cuda_obstacle
+from geoseg_cli.engines.onnx_session import CPU, CudaSession
 from geoseg_cli.errors import EngineError, ModelError
 from tests.engines.pixelwise import (
     ANY_SIZE,
@@ -192,60 +192,72 @@ def test_cuda_is_there_only_if_a_session_shows_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_graph_that_tries_cuda_is_a_graph() -> None:
-    session = onnxruntime.InferenceSession(onnx_engine._IDENTITY_GRAPH, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(IDENTITY_GRAPH, providers=["CPUExecutionProvider"])
     assert session.run(None, {"x": np.array([7], np.float32)})[0].tolist() == [7]
 
 
-class SmallDevice:
-    """Stands for a CUDA engine whose memory holds three tiles; keeps the sizes that were tried."""
+class SmallDevice(CudaSession):
+    """A CUDA session whose memory holds three tiles; keeps the sizes that were tried."""
 
-    def __init__(self, engine: OnnxEngine, network: Pixelwise, message: str) -> None:
+    def __init__(self, network: Pixelwise, message: str = "out of memory", holds: int = 3, **shape: bool) -> None:
+        self.network, self.message, self.holds = network, message, holds
         self.tried: list[int] = []
         self.opened = 0
-        engine._pool, engine._run_part, engine._open_session = None, self.run, self.open  # type: ignore[method-assign]
-        self.network, self.message = network, message
+        super().__init__(b"", "cuda:0", [CPU], 1, ("pixels", "logits"), **shape)
 
-    def open(self) -> object:
+    def _open(self) -> object:
         self.opened += 1
         return object()
 
-    def run(self, pixels: np.ndarray, logits: np.ndarray) -> None:
+    def _run_part(self, pixels: np.ndarray, logits: np.ndarray) -> None:
         self.tried.append(len(pixels))
-        if len(pixels) > 3:
+        if len(pixels) > self.holds:
             raise RuntimeError(self.message)
-        logits[...] = self.network.answer(pixels)
+        logits[...] = self.network.answer(pixels)[: len(logits)]
+
+
+def answer_of(device: CudaSession, pixels: np.ndarray) -> np.ndarray:
+    logits = np.full((len(pixels), CLASSES, *pixels.shape[2:]), np.nan, np.float32)
+    device.run(pixels, logits)
+    return logits
 
 
 @pytest.mark.parametrize(
     "message", ["Failed to allocate memory for requested buffer", "CUDA failure 2: out of memory ; GPU=0"]
 )
-def test_memory_that_runs_out_halves_the_batch_in_a_new_session(
-    pixelwise: Bundle, network: Pixelwise, message: str
-) -> None:
-    engine = OnnxEngine(pixelwise)
-    device = SmallDevice(engine, network, message)
-    pixels = draw_pixels(9, CHANNELS, 4, 4)
-    assert (engine.run(pixels) == network.answer(pixels)).all()
+def test_memory_that_runs_out_halves_the_batch_in_a_new_session(network: Pixelwise, message: str) -> None:
+    device, pixels = SmallDevice(network, message), draw_pixels(9, CHANNELS, 4, 4)
+    assert (answer_of(device, pixels) == network.answer(pixels)).all()
     assert device.tried == [9, 4, 2, 2, 2, 2, 1]
-    assert device.opened == 2
+    assert device.opened == 3
 
 
-def test_one_tile_too_large_for_the_device_ends_with_69(pixelwise: Bundle, network: Pixelwise) -> None:
-    engine = OnnxEngine(pixelwise)
-    device = SmallDevice(engine, network, "out of memory")
-    device.run = lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory"))  # type: ignore[method-assign]
-    engine._run_part = device.run  # type: ignore[method-assign]
+def test_one_tile_too_large_for_the_device_ends_with_69(network: Pixelwise) -> None:
     with pytest.raises(EngineError, match=r"one tile of \(3, 4, 4\)") as caught:
-        engine.run(draw_pixels(2, CHANNELS, 4, 4))
+        answer_of(SmallDevice(network, holds=0), draw_pixels(2, CHANNELS, 4, 4))
     assert "--tile" in caught.value.hint
 
 
-def test_an_error_that_is_not_about_memory_is_not_tried_again(pixelwise: Bundle, network: Pixelwise) -> None:
-    engine = OnnxEngine(pixelwise)
-    device = SmallDevice(engine, network, "illegal instruction")
+def test_an_error_that_is_not_about_memory_is_not_tried_again(network: Pixelwise) -> None:
+    device = SmallDevice(network, "illegal instruction")
     with pytest.raises(EngineError, match="ONNX Runtime failed: illegal instruction"):
-        engine.run(draw_pixels(9, CHANNELS, 4, 4))
+        answer_of(device, draw_pixels(9, CHANNELS, 4, 4))
     assert device.tried == [9]
+
+
+def test_where_one_shape_alone_is_built_every_batch_has_that_of_the_first(network: Pixelwise) -> None:
+    device = SmallDevice(network, has_one_shape=True)
+    for tiles in (3, 1, 7, 2):
+        pixels = draw_pixels(tiles, CHANNELS, 4, 4)
+        assert (answer_of(device, pixels) == network.answer(pixels)).all()
+    assert device.tried == [3, 3, 3, 3, 3, 3]
+    assert device.opened == 1
+
+
+def test_one_shape_that_does_not_fit_is_halved_as_well(network: Pixelwise) -> None:
+    device, pixels = SmallDevice(network, has_one_shape=True), draw_pixels(5, CHANNELS, 4, 4)
+    assert (answer_of(device, pixels) == network.answer(pixels)).all()
+    assert device.tried == [5, 2, 2, 2]
 
 
 @pytest.mark.gpu
