@@ -202,10 +202,16 @@ def refuse_excess(plan: MemoryPlan, share: float = 1.0) -> None:
     largest = max(plan.parts, key=lambda part: plan.parts[part])
     enough = math.ceil(plan.total_bytes / share / MIB)
     raise UsageError(
-        f"--max-memory {plan.limit_bytes / share / MIB:.0f}M is too little: at the least"
+        f"--max-memory {_as_given(round(plan.limit_bytes / share))} is too little: at the least"
         f" {enough} MiB are needed, most of it for {largest}",
         f"use --max-memory {enough}M or more, or a smaller --tile, which may change the map",
     )
+
+
+def _as_given(size_bytes: int) -> str:
+    """A size as the option takes it, in the largest unit of which there is at least one."""
+    unit, letter = (MIB, "M") if size_bytes >= MIB else (1024, "K") if size_bytes >= 1024 else (1, "")
+    return f"{size_bytes / unit:.0f}{letter}"
 
 
 def fair_share_bytes() -> int | None:

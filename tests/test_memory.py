@@ -106,6 +106,12 @@ def test_too_little_is_refused_with_the_size_that_would_do() -> None:
     assert not plan_memory(LOAD, 2, (enough - 1) * MIB).fits
 
 
+@pytest.mark.parametrize(("limit", "told"), [(700, "700"), (1024, "1K"), (5 * MIB // 2, "2M")])
+def test_a_small_limit_is_named_as_it_was_given(limit: int, told: str) -> None:
+    with pytest.raises(UsageError, match=f"--max-memory {told} is too little"):
+        refuse_excess(plan_memory(LOAD, 2, limit))
+
+
 def test_free_memory_is_what_linux_calls_available(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable:   7 kB\n")
     assert _available(tmp_path / "meminfo") == 7 * 1024

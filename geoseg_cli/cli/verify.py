@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from geoseg_cli.results.verify import Verdict
 
 Maps = Annotated[list[Path], typer.Argument(metavar="MAP", help="Maps that geoseg wrote.", show_default=False)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing of maps that are intact.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per map instead of lines.")]
 
 
-def command(maps: Maps, json: Json = False) -> None:
+def command(maps: Maps, json: Json = False, quiet: Quiet = False) -> None:
     """Check maps of geoseg and what lies beside them; exit code 0 if all are as they were written.
 
     Looked at are the file's structure, its colour table against its tags,
@@ -37,7 +38,7 @@ def command(maps: Maps, json: Json = False) -> None:
     such file, 74 it is damaged or a check failed. 1 where some of several
     maps failed.
     """
-    errors = [error for path in maps if (error := _verify(path, json)) is not None]
+    errors = [error for path in maps if (error := _verify(path, json, quiet)) is not None]
     if errors and len(maps) == 1:
         raise errors[0]
     if errors:
@@ -45,7 +46,7 @@ def command(maps: Maps, json: Json = False) -> None:
         sys.exit(SOME_FAILED_EXIT_CODE)
 
 
-def _verify(path: Path, as_json: bool) -> GeosegError | None:
+def _verify(path: Path, as_json: bool, is_quiet: bool) -> GeosegError | None:
     """Check a map and tell the result; what is wrong, or None."""
     from geoseg_cli.results.verify_raster import verify_file
 
@@ -58,7 +59,8 @@ def _verify(path: Path, as_json: bool) -> GeosegError | None:
         if not as_json:
             put(f"  {printable(error.message)}\n")
         return error
-    put(json_format.dumps(verdict.to_json()) + "\n" if as_json else _lines(verdict))
+    if not (is_quiet and verdict.is_intact):
+        put(json_format.dumps(verdict.to_json()) + "\n" if as_json else _lines(verdict))
     if verdict.is_intact:
         return None
     return StorageError(

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,12 +139,12 @@ def _measure(bundle: Bundle, samples: Sequence[Sample]) -> tuple[tuple[Int8Figur
     for name in _ENGINES:
         if name in obstacles:
             continue
-        try:
-            reduced, exact = (_open(bundle, name, precision) for precision in ("int8", "fp32"))
-        except EngineError as error:
-            obstacles[name] = error.message
-            continue
-        with closing(reduced), closing(exact):
+        with ExitStack() as opened:
+            try:
+                reduced, exact = (opened.enter_context(closing(_open(bundle, name, one))) for one in ("int8", "fp32"))
+            except EngineError as error:
+                obstacles[name] = error.message
+                continue
             if samples:
                 same = _compare(reduced, bundle, samples)
                 figures.append(Int8Figures(name, same, len(samples), _gain(reduced, exact, samples)))

@@ -71,6 +71,16 @@ def test_one_bad_map_of_several_is_named_and_the_others_are_checked(run: Run, ma
     assert "1 of 2 maps failed" in done.err
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_who_wants_quiet_hears_of_failed_maps_alone(run: Run, made: Path, form: list[str]) -> None:
+    quiet = run("verify", "-q", *form, made)
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    done = run("verify", "-q", *form, made.with_name("scene.tif"), made)
+    assert done.code == 1
+    assert done.out == run("verify", *form, made.with_name("scene.tif")).out
+    assert "intact" not in done.out
+
+
 def test_names_of_files_cannot_command_the_terminal(run: Run, made: Path) -> None:
     strange = made.with_name("a\x1b[31m.tif")
     made.rename(strange)
