@@ -73,7 +73,7 @@ def run(arm: str, arguments: argparse.Namespace) -> None:
     scenes = [whole_sample(maker(DEVELOP_SEED + number), recipe.spec) for number in range(HELD_OUT_SCENES)]
     options = replace(recipe.train, steps=arguments.steps, validate_steps=500)
     torch.manual_seed(options.seed)
-    network = create_network(recipe.network, bands=recipe.spec.channels, classes=len(LAND_VALUES))
+    network = create_network(recipe.network, recipe.spec.channels, len(LAND_VALUES), **recipe.config)
     trainer = Trainer(network, recipe.spec, options, recipe.augment)
     for progress in trainer.run(learned, [ValidationSet("simulated", scenes)]):
         right, pixels = tile_accuracy(trainer.averaged, tiles, classes)

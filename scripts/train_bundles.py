@@ -101,7 +101,7 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
     training = arguments.data / "training"
     run = arguments.runs / (arguments.run_name or recipe.name)
     torch.manual_seed(arguments.seed)
-    network = create_network(recipe.network, bands=recipe.spec.channels, classes=len(recipe.legend.classes))
+    network = create_network(recipe.network, recipe.spec.channels, len(recipe.legend.classes), **recipe.config)
     if arguments.start is not None:
         begin_with(network, recipe.spec, Bundle.open(arguments.start))
         check_unseen(arguments.start, arguments.without)
@@ -144,6 +144,7 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         task=recipe.task,
         architecture=recipe.architecture,
         network=recipe.network,
+        config=dict(recipe.config),
         input_spec=recipe.spec,
         legend=recipe.legend,
         licence=arguments.licence,

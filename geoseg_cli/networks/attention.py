@@ -5,6 +5,7 @@ Legend: N batch, A heads, Q query tokens, T key tokens, D channels per head.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ def merge_heads(attended: Tensor) -> Tensor:
 
 
 class DotProductAttention(nn.Module):
-    """softmax(scale * query key^T) value, the softmax over the key tokens; holds no parameters.
+    """softmax(scale * query key^T + bias) value, the softmax over the key tokens; holds no parameters.
 
     Attributes:
         explicit: Spell the matrix products out. Operation counters do not see inside the fused kernel.
@@ -45,21 +46,23 @@ class DotProductAttention(nn.Module):
         self.scale = scale
         self.explicit = False
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend.
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend, with scores that may carry positions and masks.
 
         Args:
             query: Tensor of shape (N, A, Q, D), floating.
             key: Tensor of shape (N, A, T, D), dtype of ``query``.
             value: Tensor of shape (N, A, T, D), dtype of ``query``.
+            bias: Added to the scores, broadcastable to (N, A, Q, T), dtype of ``query``; None for nothing.
 
         Returns:
             Tensor of shape (N, A, Q, D), dtype of ``query``.
         """
-        if not self.explicit:
-            return F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        # The exporter spells the kernel with a bias out anyway, but would keep views that hold for the kernel's layout.
+        if not (self.explicit or (bias is not None and torch.compiler.is_exporting())):
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
         scores = (query * self.scale) @ key.transpose(-2, -1)  # (N, A, Q, T)
-        return scores.softmax(dim=-1) @ value
+        return (scores if bias is None else scores + bias).softmax(dim=-1) @ value
 
 
 def set_explicit_attention(network: nn.Module, explicit: bool = True) -> None:

@@ -51,7 +51,6 @@ from geoseg_cli.networks.swin import (
     spread_drop_path,
 )
 from geoseg_cli.networks.windows import (
-    BiasedAttention,
     WindowPlan,
     combine_bias,
     gather_windows,
@@ -163,7 +162,7 @@ class CosineAttention(nn.Module):
         self.projection = nn.Linear(channels, channels)
         self.temperature = nn.Parameter(torch.ones(heads))
         self.position = nn.Sequential(nn.Linear(2, POSITION_WIDTH), nn.ReLU(), nn.Linear(POSITION_WIDTH, heads))
-        self.attention = BiasedAttention(scale=1.0)
+        self.attention = DotProductAttention(scale=1.0)
         self.register_buffer("relative_index", index_relative_positions(window), persistent=False)
         self.register_buffer("offsets", list_log_offsets(window), persistent=False)
 

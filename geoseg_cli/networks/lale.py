@@ -69,6 +69,9 @@ class LALEConfig:
         norm: "rms" or, for the baselines, "layer"; both over channels at each position.
         activation: "star" or, for the baselines, "gelu".
         heads: Attention heads of the two transformer stages; each divides its width.
+        reach: How many positions of their map the two transformer stages look in each direction, or None for all of
+            the map, as published. A network with a reach sees the same around a pixel in tiles of every size; 16 and
+            32 pixels of the image are one position. No weights depend on it.
         decoder_width: Channels to which every stage is projected.
         dropout: Share of decoder features dropped in training.
     """
@@ -82,6 +85,7 @@ class LALEConfig:
     norm: Norm = "rms"
     activation: Activation = "star"
     heads: tuple[int, int] = (4, 8)
+    reach: tuple[int, int] | None = None
     decoder_width: int = 128
     dropout: float = 0.1
 
@@ -89,7 +93,7 @@ class LALEConfig:
         """Refuse values that no network can be built from.
 
         Raises:
-            ModelError: A kernel is even, a name is unknown or heads do not divide a width.
+            ModelError: A kernel is even, a name is unknown, heads do not divide a width, or a reach is below 1.
         """
         if self.kernel % 2 == 0 or self.kernel < 1:
             raise ModelError(f"LALE: kernel is {self.kernel}", "use an odd kernel, such as 3 or 7")
@@ -100,6 +104,8 @@ class LALEConfig:
         for heads, width in zip(self.heads, self.widths[2:], strict=True):
             if width % heads:
                 raise ModelError(f"LALE: {heads} heads do not divide width {width}", "use a divisor")
+        if self.reach is not None and (len(self.reach) != 2 or min(self.reach) < 1):
+            raise ModelError(f"LALE: reach is {self.reach}", "give the two transformer stages at least 1 each, or none")
 
 
 def _scaled(scale: int) -> LALEConfig:
@@ -195,13 +201,33 @@ class ConvMixer(nn.Module):
         return x + mixed if self.keep_residual else mixed
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention among all positions of a map; the ConvMLP supplies position."""
+def _near(reach: int, height: int, width: int, like: Tensor) -> Tensor:
+    """What to add to the scores of a map's positions, so that those further apart than ``reach`` do not count.
 
-    def __init__(self, width: int, heads: int) -> None:
-        """Create attention of ``width`` channels in ``heads`` heads."""
+    Args:
+        reach: Positions along rows and along columns.
+        height: Rows H of the map.
+        width: Columns W of the map.
+        like: Whose dtype and device to take.
+
+    Returns:
+        (H * W, H * W), 0 where two positions are near and minus infinity elsewhere.
+    """
+    rows, columns = (torch.arange(side, device=like.device) for side in (height, width))
+    near_rows = (rows[:, None] - rows[None]).abs() <= reach  # (H, H)
+    near_columns = (columns[:, None] - columns[None]).abs() <= reach  # (W, W)
+    near = near_rows[:, None, :, None] & near_columns[None, :, None, :]  # (H, W, H, W)
+    nothing = torch.zeros((), dtype=like.dtype, device=like.device)
+    return torch.where(near, nothing, -torch.inf).flatten(2).flatten(0, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention among all positions of a map, or those within reach; the ConvMLP supplies position."""
+
+    def __init__(self, width: int, heads: int, reach: int | None = None) -> None:
+        """Create attention of ``width`` channels in ``heads`` heads; see `LALEConfig` for ``reach``."""
         super().__init__()
-        self.heads = heads
+        self.heads, self.reach = heads, reach
         self.attend = DotProductAttention((width // heads) ** -0.5)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
@@ -210,19 +236,20 @@ class Attention(nn.Module):
         """Attend over a map (N, D, H, W), floating; same shape out."""
         tokens = x.flatten(2).transpose(1, 2)  # (N, H * W, D)
         query, key, value = split_heads(self.qkv(tokens), 3, self.heads)  # each (N, heads, H * W, D / heads)
-        attended: Tensor = self.out(merge_heads(self.attend(query, key, value)))
+        bias = None if self.reach is None else _near(self.reach, x.shape[2], x.shape[3], like=query)
+        attended: Tensor = self.out(merge_heads(self.attend(query, key, value, bias)))
         return attended.transpose(1, 2).reshape(x.shape)  # (N, H * W, D) -> (N, D, H, W)
 
 
 class Transformer(nn.Module):
     """Pre-norm self-attention and ConvMLP, each inside a residual."""
 
-    def __init__(self, config: LALEConfig, width: int, heads: int) -> None:
-        """Create a block of ``width`` channels and ``heads`` heads."""
+    def __init__(self, config: LALEConfig, width: int, heads: int, reach: int | None) -> None:
+        """Create a block of ``width`` channels and ``heads`` heads; see `LALEConfig` for ``reach``."""
         super().__init__()
         hidden = MLP_RATIO * width
         self.attention_norm = _norm(config, width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, reach)
         self.mlp_norm = _norm(config, width)
         self.mlp = nn.Sequential(
             nn.Conv2d(width, hidden, 1),
@@ -246,7 +273,8 @@ def _stage(config: LALEConfig, index: int) -> nn.Sequential:
         if index < 2:
             layers.append(ConvMixer(config, width))
         else:
-            layers.append(Transformer(config, width, config.heads[index - 2]))
+            reach = None if config.reach is None else config.reach[index - 2]
+            layers.append(Transformer(config, width, config.heads[index - 2], reach))
     return nn.Sequential(*layers)
 
 

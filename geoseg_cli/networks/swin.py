@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from geoseg_cli.errors import ModelError
+from geoseg_cli.networks.attention import DotProductAttention
 from geoseg_cli.networks.windows import (
-    BiasedAttention,
     WindowPlan,
     combine_bias,
     gather_windows,
@@ -123,7 +123,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         check_heads(channels, heads)
         self.heads = heads
-        self.attention = BiasedAttention(scale=(channels // heads) ** -0.5)
+        self.attention = DotProductAttention(scale=(channels // heads) ** -0.5)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.projection = nn.Linear(channels, channels)
         self.position_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))

@@ -18,11 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoseg_cli.networks.attention import DotProductAttention
-
 __all__ = [
     "BLOCKED_SCORE",
-    "BiasedAttention",
     "WindowPlan",
     "combine_bias",
     "gather_windows",
@@ -192,27 +189,3 @@ def join_window_heads(x: Tensor, heads: int) -> Tensor:
 def combine_bias(bias: Tensor, mask: Tensor) -> Tensor:
     """Add a bias per head (A, L, L) and a mask per window (M, L, L) to scores of shape (1, M * A, L, L)."""
     return (bias[None, :] + mask[:, None]).flatten(0, 1)[None]
-
-
-class BiasedAttention(DotProductAttention):
-    """softmax(scale * query keyᵀ + bias) value; `set_explicit_attention` finds it like its parent."""
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Attend with scores that carry positions and masks.
-
-        Args:
-            query: (N, A, L, D).
-            key: (N, A, L, D).
-            value: (N, A, L, D).
-            bias: added to the scores, broadcastable to (N, A, L, L), in the dtype of the query; None for nothing.
-
-        Returns:
-            (N, A, L, D).
-        """
-        if bias is None:
-            return super().forward(query, key, value)
-        # The exporter spells the kernel out anyway, but would keep views that hold for the kernel's layout only.
-        if not (self.explicit or torch.compiler.is_exporting()):
-            return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
-        scores = (query * self.scale) @ key.transpose(-2, -1) + bias  # (N, A, L, L)
-        return scores.softmax(dim=-1) @ value

@@ -58,7 +58,7 @@ def test_a_band_that_no_sensor_has_is_refused() -> None:
 def test_a_recipes_network_takes_its_planes_and_gives_its_classes(name: str) -> None:
     recipe = recipe_named(name)
     channels = recipe.spec.channels
-    network = create_network(recipe.network, bands=channels, classes=len(recipe.legend.classes)).eval()
+    network = create_network(recipe.network, channels, len(recipe.legend.classes), **recipe.config).eval()
     with torch.no_grad():
         logits = network(torch.zeros(1, channels, recipe.size_multiple * 2, recipe.size_multiple * 2))
     assert logits.shape == (1, len(recipe.legend.classes), recipe.size_multiple * 2, recipe.size_multiple * 2)
