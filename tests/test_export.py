@@ -361,16 +361,19 @@ def test_an_export_says_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "multiple"),
-    [("lale-s1", 1), ("lale-s1-k7", 1), ("mscloudcam-small", 1), ("chromaformer-t", 32), ("lemevit-tiny", 1)],
-)
-def test_every_architecture_gives_the_same_answer_in_every_engine(tmp_path: Path, name: str, multiple: int) -> None:
+    ("name", "config", "multiple"),
+    [("lale-s1", {}, 1), ("lale-s1", {"reach": [3, 1]}, 1), ("lale-s1-k7", {}, 1), ("mscloudcam-small", {}, 1),
+     ("chromaformer-t", {}, 32), ("lemevit-tiny", {}, 1)],
+)  # fmt: skip
+def test_every_architecture_gives_the_same_answer_in_every_engine(
+    tmp_path: Path, name: str, config: dict[str, Any], multiple: int
+) -> None:
     torch.manual_seed(7)
-    network = create_network(name, bands=CHANNELS, classes=CLASSES)
+    network = create_network(name, bands=CHANNELS, classes=CLASSES, **config)
     with torch.no_grad():  # some weights begin at zero and would hide what stands behind them
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    fields = make_fields(network=name, config={}, size_multiple=multiple)
+    fields = make_fields(network=name, config=config, size_multiple=multiple)
     written = write_bundle(tmp_path, network, fields, draw_pixels(1, CHANNELS, 64, 64))
     by_onnx, by_torch = OnnxEngine(written), TorchEngine(written)
     for tiles, size in ((2, (96, 160)), (1, (256, 256)), (3, (32, 32))):

@@ -18,6 +18,7 @@ from geoseg_cli.networks.lale import LALE, VARIANTS, Attention, LALEConfig, RMSN
 
 Run = Callable[[Tensor], Tensor]
 SMALL = replace(VARIANTS["s1"], depths=(1, 1, 1, 1))
+NEAR = replace(SMALL, reach=(3, 1))
 
 PARAMETERS = {
     "s1": 1_567_417, "s2": 2_613_525, "s3": 3_659_633, "s4": 4_705_741,
@@ -139,6 +140,57 @@ def test_attention_weighs_all_positions_as_written_by_hand() -> None:
     torch.testing.assert_close(layer(x), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("explicit", [False, True])
+def test_attention_with_a_reach_weighs_the_positions_around_as_written_by_hand(explicit: bool) -> None:
+    height, width, reach = 5, 7, 2
+    layer, x = Attention(8, 2, reach), torch.randn(1, 8, height, width)
+    layer.attend.explicit = explicit
+    tokens = x.flatten(2).transpose(1, 2)[0].reshape(height, width, 8)
+    expected = torch.empty(1, 8, height, width)
+    for row in range(height):
+        for column in range(width):
+            rows = slice(max(0, row - reach), row + reach + 1)
+            near = tokens[rows, max(0, column - reach) : column + reach + 1].reshape(-1, 8)
+            query, (_, key, value) = layer.qkv(tokens[row, column])[:8], layer.qkv(near).split(8, dim=-1)
+            heads = [
+                torch.softmax(key[:, one] @ query[one] / 4**0.5, dim=0) @ value[:, one]
+                for one in (slice(0, 4), slice(4, 8))
+            ]
+            expected[0, :, row, column] = layer.out(torch.cat(heads))
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+
+
+def excited(config: LALEConfig) -> LALE:
+    """A network whose attention weighs more than random weights make it weigh."""
+    torch.manual_seed(3)
+    network = LALE(3, 7, config=config).eval()
+    for module in network.modules():
+        if isinstance(module, Attention):
+            nn.init.normal_(module.qkv.weight, std=3 * module.qkv.in_features**-0.5)
+    return network
+
+
+@torch.no_grad()
+def test_with_a_reach_the_surroundings_decide_and_not_the_tile() -> None:
+    everywhere, near = excited(SMALL), excited(NEAR)
+    x = torch.rand(1, 3, 768, 768, generator=torch.Generator().manual_seed(1))
+    inside = slice(352, 416)
+
+    def differ(network: LALE) -> float:
+        whole, tile = network(x), network(x[..., 128:640, 128:640])
+        return float((whole[..., inside, inside] - tile[..., 224:288, 224:288]).abs().max())
+
+    assert differ(near) < 1e-5
+    assert differ(everywhere) > 1e-3
+
+
+@torch.no_grad()
+def test_a_reach_changes_nothing_where_all_of_the_image_is_near() -> None:
+    x = torch.rand(2, 3, 64, 50)
+    torch.testing.assert_close(excited(NEAR)(x), excited(SMALL)(x), atol=1e-6, rtol=0)
+    assert parameters(excited(NEAR)) == parameters(excited(SMALL))
+
+
 def test_without_attention_a_shift_by_32_pixels_only_moves_the_logits() -> None:
     network = LALE(3, 7, config=SMALL).eval()
     for module in network.modules():
@@ -185,7 +237,7 @@ def test_pointwise_residual_and_ratio_are_settings() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [({"kernel": 4}, "kernel"), ({"norm": "batch"}, "norm"), ({"activation": "tanh"}, "activation"),
-     ({"heads": (3, 8)}, "heads")],
+     ({"heads": (3, 8)}, "heads"), ({"reach": (0, 1)}, "reach"), ({"reach": (3,)}, "reach")],
 )  # fmt: skip
 def test_impossible_settings_are_refused_by_name(change: dict[str, object], word: str) -> None:
     with pytest.raises(ModelError, match=word) as caught:
@@ -218,3 +270,11 @@ def test_exported_variants_equal_the_network_at_sizes_never_traced(
     variant: str, export_dynamic: Callable[[nn.Module, int], Run]
 ) -> None:
     check_export(VARIANTS[variant], export_dynamic)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_reach_is_that_of_the_network_at_sizes_never_traced(
+    export_dynamic: Callable[[nn.Module, int], Run],
+) -> None:
+    check_export(NEAR, export_dynamic)
