@@ -76,7 +76,8 @@ DEVELOP_SCENES: Final = 40
 RED_EDGE: Final = ("rededge071", "rededge075", "rededge078")
 RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
     "landcover-lale": (
-        "lale-s1", "LALE-S1 (arXiv 2606.02092)", TrainOptions(learning_rate=2.5e-3, weight_decay=0.05)
+        "lale-s1", "LALE-S1 (arXiv 2606.02092), attention within 48 and 32 px",
+        TrainOptions(learning_rate=2.5e-3, weight_decay=0.05),
     ),
     "landcover-chromaformer": (
         "chromaformer-mini", "ChromaFormer, mini (after arXiv 2503.08534)", TrainOptions(learning_rate=1e-3)
@@ -84,18 +85,22 @@ RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
     "landcover-lemevit": (
         "lemevit-tiny-light", "LeMeViT-Tiny with the all-MLP head (arXiv 2405.09789)", TrainOptions(learning_rate=1e-3)
     ),
-    "cloud-lale": ("lale-s1", "LALE-S1 (arXiv 2606.02092)", TrainOptions(learning_rate=2e-3)),
+    "cloud-lale": (
+        "lale-s1", "LALE-S1 (arXiv 2606.02092), attention within 64 px", TrainOptions(learning_rate=2e-3)
+    ),
     "cloud-mscloudcam": (
         "mscloudcam-small", "MSCloudCAM, small (after arXiv 2510.10802)",
         TrainOptions(learning_rate=1e-3, output_weights=(1.0, 0.4, 0.4)),
     ),
 }  # fmt: skip
 """Recipe -> its network in ``geoseg_cli.networks``, what a person reads of it, and how it is trained."""
-NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {"landcover-lale": {"reach": [3, 1]}}
+NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {
+    "landcover-lale": {"reach": [3, 1]}, "cloud-lale": {"reach": [4, 2]},
+}  # fmt: skip
 """Recipe -> what is different from that network.
 
-With attention to all of a tile, 2 to 5 % of the classes of land cover hung on where tiles lie, and 5 % on their size
-(benchmarks/README.md); training shows crops of 128 px, in which these two reach from the middle to every side.
+With attention to all of a tile the class of many pixels hung on where tiles lie and how large they are; see "Tiles" in
+benchmarks/README.md.
 """
 
 
