@@ -85,22 +85,19 @@ RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
     "landcover-lemevit": (
         "lemevit-tiny-light", "LeMeViT-Tiny with the all-MLP head (arXiv 2405.09789)", TrainOptions(learning_rate=1e-3)
     ),
-    "cloud-lale": (
-        "lale-s1", "LALE-S1 (arXiv 2606.02092), attention within 64 px", TrainOptions(learning_rate=2e-3)
-    ),
+    "cloud-lale": ("lale-s1", "LALE-S1 (arXiv 2606.02092)", TrainOptions(learning_rate=2e-3)),
     "cloud-mscloudcam": (
         "mscloudcam-small", "MSCloudCAM, small (after arXiv 2510.10802)",
         TrainOptions(learning_rate=1e-3, output_weights=(1.0, 0.4, 0.4)),
     ),
 }  # fmt: skip
 """Recipe -> its network in ``geoseg_cli.networks``, what a person reads of it, and how it is trained."""
-NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {
-    "landcover-lale": {"reach": [3, 1]}, "cloud-lale": {"reach": [4, 2]},
-}  # fmt: skip
+NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {"landcover-lale": {"reach": [3, 1]}}
 """Recipe -> what is different from that network.
 
 With attention to all of a tile the class of many pixels hung on where tiles lie and how large they are; see "Tiles" in
-benchmarks/README.md.
+benchmarks/README.md. Clouds look everywhere: with a reach of 4 and 2 they hung less on tiles too, but weights that had
+learned without it lost the shadows of the left-out Alberta scene (F1 0.83 to 0.45).
 """
 
 
