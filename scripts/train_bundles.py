@@ -26,11 +26,13 @@ from geoseg_cli.bundle import Bundle, InputSpec
 from geoseg_cli.engines.torch_engine import load_network
 from geoseg_cli.errors import GeosegError, UsageError
 from geoseg_cli.export import CardFields, write_bundle
+from geoseg_cli.export.card import rewrite_card
 from geoseg_cli.networks import create_network
 from geoseg_cli.training.augment import whole_sample
 from geoseg_cli.training.bundle_recipes import (
     DEVELOP_SEED,
     TRAIN_SEED,
+    WITHOUT_GRAPH,
     BundleRecipe,
     SceneMaker,
     data_table,
@@ -160,7 +162,17 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         calibration=fit_confidence(network, chosen_with, "simulated scenes and EuroSAT tiles that chose the weights"),
     )
     maker = SceneMaker(recipe.name, spectra)
-    return write_bundle(arguments.out / recipe.name, network, fields, golden_pixels(recipe, maker)).folder
+    bundle = write_bundle(arguments.out / recipe.name, network, fields, golden_pixels(recipe, maker))
+    if recipe.name in WITHOUT_GRAPH:
+        drop_graph(bundle)
+    return bundle.folder
+
+
+def drop_graph(bundle: Bundle) -> None:
+    """Take the ONNX graph out of a bundle, the card first."""
+    graph = bundle.file("onnx")
+    rewrite_card(bundle, lambda item: item["assets"].pop("onnx"))
+    graph.unlink()
 
 
 def golden_pixels(recipe: BundleRecipe, maker: SceneMaker) -> FloatArray:

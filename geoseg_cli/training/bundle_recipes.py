@@ -92,6 +92,8 @@ RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
     ),
 }  # fmt: skip
 """Recipe -> its network in ``geoseg_cli.networks``, what a person reads of it, and how it is trained."""
+WITHOUT_GRAPH: Final = ("landcover-chromaformer", "landcover-lemevit")
+"""Recipes whose bundles have no ONNX graph, so that all together stay below 60 MiB; ``geoseg export`` makes one."""
 NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {"landcover-lale": {"reach": [3, 1]}}
 """Recipe -> what is different from that network.
 
