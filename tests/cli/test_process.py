@@ -269,7 +269,7 @@ def test_a_full_standard_output_is_no_mistake_of_geoseg(words: str) -> None:
 def test_doctor_and_models_report_as_json() -> None:
     doctor = json.loads(subprocess.run([*GEOSEG, "doctor", "--json"], check=True, capture_output=True).stdout)
     runs = {engine["name"]: engine["runs"] for engine in doctor["engines"]}
-    assert runs.pop("tensorrt") in (True, False), "it needs a GPU and its own libraries"
+    del runs["tensorrt"]  # it needs a GPU and libraries of its own
     assert runs == {"torch": True, "onnx": True, "openvino": OPENVINO}
     assert doctor["drivers"]["COG"] is True
     listed = json.loads(subprocess.run([*GEOSEG, "models", "list", "--json"], check=True, capture_output=True).stdout)
