@@ -124,7 +124,7 @@ def most_to_try(usual: int, engine: str, device: str) -> int:
 
     On a CPU none is: with ONNX Runtime and OpenVINO 4 tiles instead of 2 took 15 to 27 % more memory above the model
     and 16 two and a half times as much, for -3 to 20 % more time, and yet noise made trials choose 16. TensorRT
-    builds a program for each size, which takes longer than a better size can save.
+    would build a program for each size.
     """
     return usual if device == "cpu" or engine == "tensorrt" else usual << DOUBLINGS
 
