@@ -28,6 +28,7 @@ ENGINE_NAMES = ("auto", "torch", "onnx", "openvino", "tensorrt")
 PRECISION_NAMES = ("auto", "fp32", "fp16", "bf16", "int8")
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "onnxruntime"}
 _ASSETS = {"torch": "weights", "onnx": "onnx", "openvino": "onnx", "tensorrt": "onnx"}
+_WITHOUT_INT8 = ("torch", "tensorrt")
 _ONNX_WHEELS = ("onnxruntime", "onnxruntime-gpu")
 
 
@@ -215,8 +216,8 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
         ModelError: A file of the bundle does not fit its card, or int8 was asked for and the bundle has no such graph.
     """
     options = options or EngineOptions()
-    if options.precision == "int8":
-        bundle.file(INT8_GRAPH)  # what is missing is in the bundle, whatever engine is asked for
+    if options.precision == "int8" and options.engine not in _WITHOUT_INT8:
+        bundle.file(INT8_GRAPH)  # whichever engine is asked for, it is missing in the bundle
     probe = probe_cuda() if options.device != "cpu" else CudaProbe(0, "the CPU was asked for")
     devices = resolve_devices(options.device, probe)
     search = _Search(bundle, options)

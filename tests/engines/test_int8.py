@@ -100,13 +100,19 @@ def test_a_tile_that_int8_makes_infinite_is_computed_again_in_fp32(tmp_path: Pat
     np.testing.assert_allclose(logits[1], wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["auto", "onnx", pytest.param("openvino", marks=needs_openvino), "torch"])
+@pytest.mark.parametrize("name", ["auto", "onnx", pytest.param("openvino", marks=needs_openvino)])
 def test_a_bundle_without_such_a_graph_is_refused_with_the_command_that_makes_it(pixelwise: Bundle, name: str) -> None:
     with pytest.raises(ModelError, match="bundle pixelwise has no onnx-int8") as caught:
         choose_engine(pixelwise, EngineOptions(name, "cpu", "int8"))
     assert caught.value.exit_code == 78
     command = f"geoseg export {pixelwise.folder} --precision int8 --calibration SCENE --into-bundle"
     assert caught.value.hint.endswith(command)
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorrt"])
+def test_an_engine_that_never_runs_int8_does_not_ask_for_a_graph_in_int8(pixelwise: Bundle, name: str) -> None:
+    with pytest.raises(EngineError, match=f"no engine runs on cpu: {name}: the {name} engine "):
+        choose_engine(pixelwise, EngineOptions(name, "cpu", "int8"))
 
 
 def test_a_graph_that_the_card_does_not_know_is_refused(bundle: Bundle) -> None:
