@@ -72,7 +72,7 @@ class LALEConfig:
         reach: How many positions of their map the two transformer stages look in each direction, or None for all of
             the map, as published. A network with a reach sees the same around a pixel in tiles of every size; 16 and
             32 pixels of the image are one position. No weights depend on it. What is out of reach is computed and
-            then masked: it takes no more time than attention everywhere, and in fused kernels the mask takes memory.
+            then masked, so it saves no time, and in fused kernels the mask takes memory.
         decoder_width: Channels to which every stage is projected.
         dropout: Share of decoder features dropped in training.
     """
