@@ -167,11 +167,13 @@ def prepare_openvino(case: Case) -> Step:
     """Compile an exported graph as the engine does: every tile of a batch alone, one a thread at the same time."""
     import numpy as np
 
-    from geoseg_cli.engines.openvino_graph import compile_for, read_model
+    from geoseg_cli.engines.openvino_graph import compile_for, openvino, read_model, settings_for
 
     model = read_model(Path(case.graph).read_bytes())
     channels = model.inputs[0].get_partial_shape()[1].get_length()
-    queue = compile_for(model, (channels, case.side_px, case.side_px), case.precision, case.threads)
+    settings = settings_for(case.precision, case.threads)
+    compiled = compile_for(model, (channels, case.side_px, case.side_px), settings)
+    queue = openvino.AsyncInferQueue(compiled, case.threads)
     x = np.random.default_rng(0).random((1, channels, case.side_px, case.side_px), np.float32)
 
     def step() -> None:

@@ -15,14 +15,17 @@ from geoseg_cli.arrays import NUMPY
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.engines.devices import CudaProbe
 from geoseg_cli.engines.finite import recompute_not_finite
-from geoseg_cli.engines.graph import FLOAT, GraphTensor, check_contract, graph_asset, read_graph
+from geoseg_cli.engines.graph import FLOAT, GraphTensor, check_contract, graph_asset, read_graph, tensor_names
+from geoseg_cli.engines.openvino_cache import CompiledGraphs
 from geoseg_cli.engines.openvino_graph import (
     PRECISIONS,
+    REWRITES,
     compile_for,
     describe_processor,
     has_bf16,
     openvino,
     read_model,
+    settings_for,
 )
 from geoseg_cli.errors import EngineError
 
@@ -41,8 +44,9 @@ class OpenVinoEngine:
 
     As many tiles run at the same time as there are threads, each alone on one thread, so a tile's answer depends
     neither on its batch nor on the number of threads. The graph is compiled for every shape of a tile, and the last
-    few are kept; that takes half a second, so the card's own tile is begun with at once, beside whatever the caller
-    does before its first tile. No file is written and no connection opened.
+    few are held; that takes most of a second, so the card's own tile is begun with at once, beside whatever the caller
+    does before its first tile, and that one is kept in the user's cache folder for the next process. No other
+    file is written and no connection opened.
 
     The graph must be one file with standard operators; see :mod:`geoseg_cli.engines.onnx_scan`.
 
@@ -51,6 +55,7 @@ class OpenVinoEngine:
         device: ``cpu``.
         precision: ``auto``, which is fp32, or ``fp32``, ``bf16`` or ``int8``.
         threads: Processor threads; 0, or more than that, is as many as the cores this process may use.
+        kept: Compiled graphs of earlier processes; those in the user's cache folder if not given.
 
     Raises:
         EngineError: The device or precision does not run here, or OpenVINO cannot run the graph.
@@ -60,19 +65,28 @@ class OpenVinoEngine:
     name = "openvino"
     arrays = NUMPY
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0,
+        kept: CompiledGraphs | None = None,
+    ) -> None:  # fmt: skip
         if device != "cpu":
             raise EngineError(f"{_ONLY_CPU}, not on {device}", "use --device cpu, or --engine torch or onnx")
         self.device = device
         self.precision = _choose_precision(precision)
         self.batch_tiles = min(threads or usable_cores(), usable_cores(), _MOST_STREAMS)
+        self._is_closed = False
         self._classes = len(bundle.legend.classes)
         self._bundle = bundle
-        self._graphs: dict[str, Any] = {graph_asset(self.precision): _open_graph(bundle, self.precision)}
+        self._kept = CompiledGraphs() if kept is None else kept
+        self._graphs: dict[str, Any] = {}
         self._queues: OrderedDict[tuple[str | int, ...], Future[Any]] = OrderedDict()
-        self._compiler = ThreadPoolExecutor(1, "geoseg-openvino")
+        bundle.file(graph_asset(self.precision))
         tile_px = bundle.card.extras.tile_px
-        self._compile((bundle.input_spec.channels, tile_px, tile_px), self.precision)
+        self._own_shape = (bundle.input_spec.channels, tile_px, tile_px)
+        if not self._kept.has(self._key(self.precision)):
+            self._graph(self.precision)
+        self._compiler = ThreadPoolExecutor(1, "geoseg-openvino")
+        self._compile(self._own_shape, self.precision)
 
     def run(self, pixels: FloatArray) -> FloatArray:
         """Run the graph; arrays as :meth:`geoseg_cli.engines.Engine.run`.
@@ -89,6 +103,7 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         """Free the compiled graphs."""
+        self._is_closed = True
         self._compiler.shutdown(wait=False, cancel_futures=True)
         self._graphs.clear()
         self._queues.clear()
@@ -99,7 +114,7 @@ class OpenVinoEngine:
         return f"openvino {openvino.__version__} on {describe_processor()}"
 
     def _run(self, pixels: FloatArray, precision: str) -> FloatArray:
-        assert self._graphs, "a closed engine was run"
+        assert not self._is_closed, "a closed engine was run"
         logits = np.empty((len(pixels), self._classes, *pixels.shape[2:]), np.float32)
         try:
             queue = self._compile(pixels.shape[1:], precision).result()
@@ -116,10 +131,27 @@ class OpenVinoEngine:
         if key not in self._queues:
             if len(self._queues) == _MOST_SHAPES:
                 self._queues.popitem(last=False)
-            graph = self._graph(precision)
-            self._queues[key] = self._compiler.submit(compile_for, graph, shape, precision, self.batch_tiles)
+            self._queues[key] = self._compiler.submit(self._queue, shape, precision)
         self._queues.move_to_end(key)
         return self._queues[key]
+
+    def _queue(self, shape: tuple[int, ...], precision: str) -> Any:
+        """As many requests as there are threads, of a graph that was kept or is compiled now.
+
+        Only the card's own tile is kept: scenes smaller than it come in any shape.
+        """
+        settings, is_own = settings_for(precision, self.batch_tiles), shape == self._own_shape
+        compiled = self._kept.find(self._key(precision), settings) if is_own else None
+        if compiled is None:
+            compiled = compile_for(self._graph(precision), shape, settings)
+            if is_own and not self._is_closed:
+                self._compiler.submit(self._kept.keep, self._key(precision), compiled)
+        return openvino.AsyncInferQueue(compiled, self.batch_tiles)
+
+    def _key(self, precision: str) -> list[object]:
+        """All that a kept graph depends on: the file, what the card wants of it, the tile, the processor."""
+        return [self._bundle.sha256(graph_asset(precision)), *tensor_names(self._bundle), self._classes,
+                *self._own_shape, precision, self.batch_tiles, REWRITES, describe_processor()]  # fmt: skip
 
     def _graph(self, precision: str) -> Any:
         """The graph for a precision; that of fp32 beside int8 is read when a tile needs it."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-_CPU = "CPU"
-_CONVERTER = "openvino.tools.ovc"
+_CONVERTER: Final = "openvino.tools.ovc"
 
 
 def _load_openvino() -> Any:
@@ -31,20 +30,25 @@ def _load_openvino() -> Any:
 
 openvino = _load_openvino()
 
+CPU: Final = "CPU"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Precision -> what OpenVINO calls that of the layers whose graph does not say another one."""
 
 
 def has_bf16() -> bool:
     """Whether OpenVINO names bf16 among what this processor computes in."""
-    return "BF16" in openvino.Core().get_property(_CPU, "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino.Core().get_property(CPU, "OPTIMIZATION_CAPABILITIES")
 
 
 def describe_processor() -> str:
     """Name and abilities of the processor as OpenVINO sees them."""
     core = openvino.Core()
-    abilities = sorted(core.get_property(_CPU, "OPTIMIZATION_CAPABILITIES"))
-    return f"{core.get_property(_CPU, 'FULL_DEVICE_NAME')} ({', '.join(abilities)})"
+    abilities = sorted(core.get_property(CPU, "OPTIMIZATION_CAPABILITIES"))
+    return f"{core.get_property(CPU, 'FULL_DEVICE_NAME')} ({', '.join(abilities)})"
+
+
+REWRITES: Final = 1
+"""Counts what is done to graphs as they are read; compiled ones of another number are not used."""
 
 
 def read_model(content: bytes) -> Any:
@@ -99,18 +103,30 @@ def _are_maps(shapes: list[Any], channels: int) -> bool:
     return ranks_fit and [shape[1] for shape in shapes] == [channels, 1]
 
 
-def compile_for(model: Any, shape: tuple[int, ...], precision: str, streams: int) -> Any:
-    """Compile a graph for one tile at a time, and some of them at the same time.
+def settings_for(precision: str, streams: int) -> dict[str, Any]:
+    """What a graph is compiled and imported with.
+
+    Args:
+        precision: ``fp32``, ``bf16``, or ``int8`` for a graph that says itself which layers that is.
+        streams: Tiles at the same time, each on one thread: with more of them sums are divided, and their last digits
+            depend on the number.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": streams,
+        # Two programs that pin their threads take the same cores and leave others idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def compile_for(model: Any, shape: tuple[int, ...], settings: dict[str, Any]) -> Any:
+    """Compile a graph for one tile at a time.
 
     Args:
         model: Of :func:`read_model`; stays as it is.
         shape: (C, H, W) of a tile. A fixed one is measured to run 1.2 to 1.5 times as fast as a free one.
-        precision: ``fp32``, ``bf16``, or ``int8`` for a graph that says itself which layers that is.
-        streams: Tiles at the same time, each on one thread: with more of them sums are divided, and their last digits
-            depend on the number.
-
-    Returns:
-        A queue of that many requests.
+        settings: Of :func:`settings_for`.
 
     Raises:
         RuntimeError: It does not fit.
@@ -121,11 +137,4 @@ def compile_for(model: Any, shape: tuple[int, ...], precision: str, streams: int
     # OpenVINO does not say so where an answer does not fill the array that was made for it.
     if answer.is_dynamic or [size.get_length() for size in answer][2:] != list(shape[1:]):
         raise RuntimeError(f"the answer to a tile of {list(shape)} has the shape {answer}")
-    settings = {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-        "NUM_STREAMS": streams,
-        "INFERENCE_NUM_THREADS": streams,
-        # Two programs that pin their threads take the same cores and leave others idle.
-        "ENABLE_CPU_PINNING": False,
-    }
-    return openvino.AsyncInferQueue(openvino.Core().compile_model(fixed, _CPU, settings), streams)
+    return openvino.Core().compile_model(fixed, CPU, settings)

@@ -263,7 +263,9 @@ def test_cuda_is_never_there_and_the_machines_own_reason_comes_first() -> None:
     assert "CPUs only" in find_cuda_obstacle(CudaProbe(1))
 
 
-def test_a_run_sends_nothing_writes_nothing_and_loads_no_other_framework(pixelwise: Bundle, tmp_path: Path) -> None:
+def test_a_run_sends_nothing_writes_only_its_cache_and_loads_no_other_framework(
+    pixelwise: Bundle, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     code = (

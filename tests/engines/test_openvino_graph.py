@@ -16,7 +16,7 @@ from tests.engines.pixelwise import draw_pixels
 if importlib.util.find_spec("openvino") is None:
     pytest.skip("the package openvino is not installed", allow_module_level=True)
 
-from geoseg_cli.engines.openvino_graph import compile_for, convolve_channel_means, openvino, read_model
+from geoseg_cli.engines.openvino_graph import compile_for, convolve_channel_means, openvino, read_model, settings_for
 
 CHANNELS = 12
 
@@ -58,10 +58,7 @@ def kinds(model: object) -> list[str]:
 
 
 def run(model: object, pixels: np.ndarray) -> np.ndarray:
-    queue = compile_for(model, pixels.shape[1:], "fp32", 1)
-    queue.start_async({0: pixels})
-    queue.wait_all()
-    answer: np.ndarray = queue[0].get_output_tensor().data.copy()
+    answer: np.ndarray = compile_for(model, pixels.shape[1:], settings_for("fp32", 1))(pixels)[0]
     return answer
 
 
