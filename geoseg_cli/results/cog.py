@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import rasterio.shutil
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.grid import Grid
 from geoseg_cli.results.creation_options import check_creation_options
 from geoseg_cli.results.extra_samples import mark_no_alpha
@@ -26,6 +28,8 @@ DEFAULT_OPTIONS: Mapping[str, str] = {
     "SPARSE_OK": "FALSE",
     "STATISTICS": "NO",
 }
+
+_IMPORTED_BY = os.getpid()
 
 BLOCK_SIDES_PX = (BLOCK_PX, 256, 384, 320, 448, 192)
 """Sides of the COG's blocks, the best first; see ``block_side``."""
@@ -48,6 +52,8 @@ def write_cog(work: WorkRaster, out: Path, options: Mapping[str, str] | None = N
     chosen = dict(DEFAULT_OPTIONS) | {
         "BLOCKSIZE": str(block_side(work.spec.grid)),
         "OVERVIEW_RESAMPLING": work.spec.overview_resampling,
+        # Engine and readers are done with this scene. The bytes are the same; what a full disk swallows is read back.
+        "NUM_THREADS": str(_threads()),
     }
     chosen |= {name.upper(): value for name, value in options.items()}
     if not can_have_overviews(work.spec.grid):
@@ -57,6 +63,11 @@ def write_cog(work: WorkRaster, out: Path, options: Mapping[str, str] | None = N
         if work.spec.palette and work.spec.bands == 2:
             mark_no_alpha(out)
     check_cog(out, work)
+
+
+def _threads() -> int:
+    """Threads that compress; one in a forked process, where GDAL waits for the threads of its parent for ever."""
+    return usable_cores() if os.getpid() == _IMPORTED_BY else 1
 
 
 def block_side(grid: Grid) -> int:

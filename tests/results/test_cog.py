@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -168,12 +171,39 @@ def test_bands_of_probabilities_are_no_colours_so_nodata_never_enters_an_average
     assert (np.abs(halves - means) <= 0.5).all()
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path, grid, labels, make_work):
+def test_the_same_input_gives_the_same_bytes_with_any_threads(tmp_path, grid, labels, make_work):
     spec = RasterSpec(grid(700, 700), tags={"TIFFTAG_DATETIME": "2026:01:02 03:04:05"})
     work = make_work(spec, labels(700, 700)[None])
     write_cog(work, tmp_path / "a.tif")
-    write_cog(work, tmp_path / "b.tif", {"NUM_THREADS": "2"})
-    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    write_cog(work, tmp_path / "b.tif", {"NUM_THREADS": "1"})
+    write_cog(work, tmp_path / "c.tif", {"NUM_THREADS": "3"})
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes() == (tmp_path / "c.tif").read_bytes()
+
+
+def _write_in_fork(work, out):
+    child = os.fork()
+    if child == 0:
+        write_cog(work, out)
+        os._exit(0)
+    return child
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(60)
+def test_a_forked_process_writes_after_its_parent_did(tmp_path, grid, labels, make_work):
+    work = make_work(RasterSpec(grid(700, 700)), labels(700, 700)[None])
+    write_cog(work, tmp_path / "parent.tif")
+    child = _write_in_fork(work, tmp_path / "child.tif")
+    try:
+        deadline = time.monotonic() + 20
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            assert time.monotonic() < deadline, "the forked process hangs"
+            time.sleep(0.05)
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    assert (tmp_path / "child.tif").read_bytes() == (tmp_path / "parent.tif").read_bytes()
 
 
 def test_odd_file_names_work(tmp_path, grid, labels, make_work):
