@@ -61,7 +61,7 @@ def main() -> int:
 def run(arm: str, arguments: argparse.Namespace) -> None:
     """Train one arm from scratch."""
     training, recipe = arguments.data / "training", recipe_named(RECIPE)
-    maker = SceneMaker(recipe.name, training / "spectra")
+    maker = SceneMaker(recipe.name, training)
     shares, has_textures = ARMS[arm]
     kept = arguments.runs / f"pool-{recipe.task}-{maker.fingerprint()}"
     pool = ScenePool(kept, maker, arguments.scenes, TRAIN_SEED)

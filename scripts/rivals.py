@@ -90,7 +90,7 @@ def _forest_samples(
     recipe: BundleRecipe, training: Path, runs: Path, options: ForestOptions, left_out: str | None
 ) -> tuple[FloatArray, UInt8Array]:
     """Features (pixels, C) float32 and class values (pixels,) uint8."""
-    maker = SceneMaker(recipe.name, training / "spectra")
+    maker = SceneMaker(recipe.name, training, has_tiles=True)
     kept = runs / f"pool-forest-{recipe.task}-{maker.fingerprint()}"
     pool = ScenePool(kept, maker, options.scenes, TRAIN_SEED)
     pool.fill(options.scenes)

@@ -108,13 +108,13 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
         begin_with(network, recipe.spec, Bundle.open(arguments.start))
         check_unseen(arguments.start, arguments.without)
     trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
-    maker = SceneMaker(recipe.name, training / "spectra")
+    maker = SceneMaker(recipe.name, training, has_tiles=True)
     kept = arguments.runs / f"pool-{recipe.task}-{maker.fingerprint()}"
     pool = ScenePool(kept, maker, arguments.scenes, TRAIN_SEED, arguments.workers)
     with pool:
         start = time.monotonic()
         pool.fill(arguments.first)
-        validation = validation_sets(recipe, training, training / "spectra")
+        validation = validation_sets(recipe, training)
         print(f"{len(pool)} scenes, {len(validation)} validation sets, {time.monotonic() - start:.0f} s", flush=True)
         on_step = pool.pump if arguments.workers else lambda: None
         learned = sources(recipe, training, pool)
@@ -137,8 +137,8 @@ def line(progress: Progress, pool: ScenePool) -> str:
 def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse.Namespace) -> Path:
     """Write the bundle with the best weights."""
     network, step, best_score = trainer.best()
-    spectra = arguments.data / "training" / "spectra"
-    chosen_with = [sample for one in validation_sets(recipe, spectra.parent, spectra) for sample in one.samples]
+    training = arguments.data / "training"
+    chosen_with = [sample for one in validation_sets(recipe, training) for sample in one.samples]
     fields = CardFields(
         name=recipe.name,
         title=recipe.title,
@@ -161,7 +161,7 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         limits=recipe.limits,
         calibration=fit_confidence(network, chosen_with, "simulated scenes and EuroSAT tiles that chose the weights"),
     )
-    maker = SceneMaker(recipe.name, spectra)
+    maker = SceneMaker(recipe.name, training)
     bundle = write_bundle(arguments.out / recipe.name, network, fields, golden_pixels(recipe, maker))
     if recipe.name in WITHOUT_GRAPH:
         drop_graph(bundle)

@@ -125,7 +125,7 @@ def cloud_cases(recipe: BundleRecipe, data: Path, scenes: int) -> list[Case]:
 
 
 def _simulated(recipe: BundleRecipe, data: Path, scenes: int) -> Iterator[Case]:
-    make = SceneMaker(recipe.name, data / "training" / "spectra")
+    make = SceneMaker(recipe.name, data / "training")
     for number in range(scenes):
         chip = make(TEST_SEED + number)
         sensor = scene_options(recipe.task, TEST_SEED + number, recipe.spec.required).sensor

@@ -24,7 +24,7 @@ from geoseg_cli.training.imagers import IMAGERS, ImagerName
 from geoseg_cli.training.loop import TrainOptions, ValidationSet
 from geoseg_cli.training.pool import ScenePool
 from geoseg_cli.training.real_chips import alberta_chips, eurosat_chips, ontario_chips, ukis_chips
-from geoseg_cli.training.real_ground import PastedChips, Textures, at_surface
+from geoseg_cli.training.real_ground import PastedChips, Textures, TileGround, at_surface
 from geoseg_cli.training.recipes import BRIGHT_LANDSCAPES
 from geoseg_cli.training.simulate import Level, SimulatorOptions, simulate_scene
 from geoseg_cli.training.spectra import SpectralLibrary
@@ -48,11 +48,14 @@ PROVENANCE: Final = {
     "alberta": ("one Sentinel-2 L2A scene, where Sen2Cor and s2cloudless agree", "Copernicus Sentinel data"),
 }
 """Source -> what it is, and its licence."""
-TILES_AS_GROUND: Final = {
-    "simulated": "; fields of those that look like Sentinel-2 at 10 m wear EuroSAT's pixels",
-    "eurosat": ", as they are and corrected to the surface",
+TILES_AS_GROUND: Final[dict[Task, dict[str, str]]] = {
+    "land-cover": {
+        "simulated": "; fields of those that look like Sentinel-2 at 10 m wear EuroSAT's pixels",
+        "eurosat": ", as they are and corrected to the surface",
+    },
+    "cloud": {"simulated": "; four of ten lie on ground of EuroSAT's tiles"},
 }
-"""What land cover does with EuroSAT's tiles beside learning from them, by the source that shows it."""
+"""What a task does with EuroSAT's tiles beside learning from them, by the source that shows it."""
 PIECES_SHARE: Final = 0.15
 """Share of the EuroSAT samples of land cover that are laid of small pieces of tiles."""
 EUROSAT_VARIANTS: Final = 8
@@ -72,6 +75,8 @@ PIXEL_SIZES: Final[dict[ImagerName, dict[int, float]]] = {
 """Pixel sizes of a sensor's scenes in metres, and their shares: products are also resampled by their users."""
 BRIGHT_SHARE: Final = 0.055
 """Share of cloud scenes that get bright ground on top of the simulator's own share; both together are 12 %."""
+TILE_GROUND_SHARE: Final = 0.45
+"""Share of the cloud scenes of no chosen landscape whose ground is EuroSAT's tiles."""
 DEVELOP_SCENES: Final = 40
 RED_EDGE: Final = ("rededge071", "rededge075", "rededge078")
 RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
@@ -147,22 +152,35 @@ class SceneMaker:
 
     Attributes:
         recipe: Name of the recipe.
-        spectra: Folder of the spectral tables.
+        training: Folder of the training files.
+        has_tiles: Whether `TILE_GROUND_SHARE` of the scenes of clouds have the ground of real tiles; scenes that choose
+            or measure have none, so that no tile that was learned from is met there.
     """
 
     recipe: str
-    spectra: Path
+    training: Path
+    has_tiles: bool = False
 
     def __call__(self, seed: int) -> Chip:
         """Simulate the scene of ``seed`` and keep the recipe's bands."""
         recipe = recipe_named(self.recipe)
         options = scene_options(recipe.task, seed, recipe.spec.required)
-        scene = simulate_scene(_library(self.spectra), options, seed)
+        ground_of = _tile_ground(self.training).make if self.is_on_tiles(seed) else None
+        scene = simulate_scene(_library(self.training / "spectra"), options, seed, ground_of)
         return simulated_chip(scene, recipe.task, recipe.spec.bands, options.level == "L1C")
+
+    def is_on_tiles(self, seed: int) -> bool:
+        """Whether the scene of ``seed`` has the ground of real tiles; none has whose landscape was chosen."""
+        recipe = recipe_named(self.recipe)
+        if not self.has_tiles or recipe.task != "cloud":
+            return False
+        is_free = scene_options(recipe.task, seed, recipe.spec.required).landscape == "random"
+        return is_free and np.random.default_rng((seed, 2)).random() < TILE_GROUND_SHARE
 
     def fingerprint(self) -> str:
         """Eight hex digits that change with the simulator, so that no pool mixes scenes of two versions of it."""
-        chip = self(TRAIN_SEED)
+        seeds = range(TRAIN_SEED, TRAIN_SEED + 20)
+        chip = self(next(filter(self.is_on_tiles, seeds), TRAIN_SEED))
         return hashlib.sha256(chip.dn.tobytes() + chip.target.tobytes()).hexdigest()[:8]
 
 
@@ -279,13 +297,13 @@ def land_sources(
 def data_table(recipe: BundleRecipe) -> list[list[str]]:
     """What a card says of the data: rows of description, share of the samples, licence."""
     rows = [(name, *PROVENANCE[name], share) for name, share in SHARES[recipe.task].items()]
-    more = TILES_AS_GROUND if recipe.task == "land-cover" else {}
+    more = TILES_AS_GROUND[recipe.task]
     return [[title + more.get(name, ""), f"{share:.0%}", licence] for name, title, licence, share in rows]
 
 
-def validation_sets(recipe: BundleRecipe, training: Path, spectra: Path) -> list[ValidationSet]:
+def validation_sets(recipe: BundleRecipe, training: Path) -> list[ValidationSet]:
     """What chooses the best weights: simulated scenes of their own seeds, and the EuroSAT tiles set apart for it."""
-    make = SceneMaker(recipe.name, spectra)
+    make = SceneMaker(recipe.name, training)
     simulated = [make(DEVELOP_SEED + number) for number in range(DEVELOP_SCENES)]
     real = eurosat_chips(training, "develop", recipe.task)
     return [
@@ -297,6 +315,12 @@ def validation_sets(recipe: BundleRecipe, training: Path, spectra: Path) -> list
 @cache
 def _library(folder: Path) -> SpectralLibrary:
     return SpectralLibrary.load(folder)
+
+
+@cache
+def _tile_ground(training: Path) -> TileGround:
+    top = eurosat_chips(training, "train", "cloud")
+    return TileGround([at_surface(chip, np.random.default_rng((17, place))) for place, chip in enumerate(top)])
 
 
 _TILING: Final[dict[str, Any]] = {

@@ -1,9 +1,11 @@
-"""Real ground under simulated skies: tiles corrected to the surface, and their textures on simulated layouts.
+"""Real ground under simulated skies: tiles corrected to the surface, their textures on simulated layouts, and whole
+tiles below simulated air and clouds.
 
 Simulated fields are mixed of spectra from laboratories by guesses; where a field wears the pixels of a real tile of its
-class, its colours and its grain are not guessed. Trials could not show that it helps (docs/simulator.md).
+class, its colours and its grain are not guessed. Land cover takes the textures; trials could not show that they help.
+Clouds need no classes of the ground: they take whole tiles (docs/simulator.md).
 
-Axes: P bands, H rows, W columns.
+Axes: P bands, B bands of a simulated scene, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -18,8 +20,12 @@ from rasterio import features
 
 from geoseg_cli.training.atmosphere import Atmosphere
 from geoseg_cli.training.chips import DN_NODATA, DN_PER_REFLECTANCE, Chip, TargetArray
+from geoseg_cli.training.fields import FloatArray, block_mean
 from geoseg_cli.training.imagers import IMAGERS
 from geoseg_cli.training.lazy import LazySequence
+from geoseg_cli.training.materials import UNKNOWN
+from geoseg_cli.training.spectra import WAVELENGTH_NM
+from geoseg_cli.training.surfaces import Ground, GroundOptions
 
 PASTED_SHARE: Final = 0.8
 """Share of the regions of a simulated chip that wear a real texture."""
@@ -27,7 +33,13 @@ MIN_REGION_PX: Final = 24
 """Smaller regions keep what was simulated: they would show no texture."""
 MIN_CERTAIN_SHARE: Final = 0.5
 """A tile lends its pixels to a class that at least this share of them is for certain."""
+PIECE_PX: Final = (64, 128, 256)
+"""Sides of the squares in which whole tiles are laid; beyond the edge of a tile it is mirrored."""
+COARSE_GSD_M: Final = 20.0
+"""From this pixel size on tiles are laid with two by two pixels made one: more would leave little of their texture."""
 _AIR_TRIES: Final = 12
+_UNLIT: Final = ("cirrus", "nir09")
+"""Bands in which vapour hides the ground."""
 
 Places = npt.NDArray[np.intp]
 
@@ -43,7 +55,7 @@ def at_surface(chip: Chip, rng: np.random.Generator) -> Chip:
     channels = [channel[band] for band in chip.bands]
     top = chip.dn.astype(np.float32) / np.float32(DN_PER_REFLECTANCE)
     darkest = np.percentile(top.reshape(len(top), -1), 1, axis=1).astype(np.float32)[:, None, None]
-    lit = np.array([band not in ("cirrus", "nir09") for band in chip.bands])
+    lit = np.array([band not in _UNLIT for band in chip.bands])
     for _ in range(_AIR_TRIES):
         air = Atmosphere(
             sun_zenith_rad=float(np.radians(rng.uniform(25, 60))),
@@ -110,6 +122,59 @@ class PastedChips(LazySequence[Chip]):
     def _make(self, place: int) -> Chip:
         chip, textures = self._simulated[place], self._textures(place)
         return chip if textures is None else textures.paste(chip, np.random.default_rng((self._seed, place)))
+
+
+class TileGround:
+    """Ground made of whole tiles, for scenes whose clouds alone are to be known.
+
+    A tile has Sentinel-2's bands; what other instruments see lies between them by wavelength.
+
+    Args:
+        tiles: Sentinel-2 chips of surface reflectance without clouds and nodata, squares of one size.
+    """
+
+    def __init__(self, tiles: Sequence[Chip]) -> None:
+        imager = IMAGERS["sentinel-2"]
+        lit = [(name, WAVELENGTH_NM[at]) for (name, *_), at in zip(imager.bands, imager.channels, strict=True)]
+        lit = [(name, centre) for name, centre in lit if name not in _UNLIT]
+        self._tiles = [
+            np.stack([chip.dn[chip.bands.index(name)] for name, _ in lit]) / np.float32(DN_PER_REFLECTANCE)
+            for chip in tiles
+        ]
+        self._centres_nm = np.array([centre for _, centre in lit])
+
+    def make(self, options: GroundOptions, rng: np.random.Generator) -> Ground:
+        """Lay tiles side by side, each turned and in other light; flat, and of unknown land cover."""
+        side, bands = int(rng.choice(PIECE_PX)), self._mixing(options.channels)
+        height, width = options.shape
+        image = np.empty((len(options.channels), height, width), np.float32)
+        # The first piece may lie half outside.
+        first_row, first_col = -rng.integers(side, size=2)
+        for row in range(first_row, height, side):
+            for col in range(first_col, width, side):
+                piece = self._piece(side, options.gsd_m, rng)
+                top, left = max(-row, 0), max(-col, 0)
+                piece = piece[:, top : height - row, left : width - col]
+                light = rng.lognormal(0, 0.2) * rng.lognormal(0, 0.05, len(options.channels))
+                laid = np.einsum("bp,phw->bhw", bands * light[:, None].astype(np.float32), piece)
+                image[:, row + top : row + top + laid.shape[1], col + left : col + left + laid.shape[2]] = laid
+        flat = np.zeros((2, height, width), np.float32)
+        return Ground(np.clip(image, 0.001, 1.05), np.full((height, width), UNKNOWN, np.uint8), flat)
+
+    def _piece(self, side: int, gsd_m: float, rng: np.random.Generator) -> FloatArray:
+        """A tile (P, side, side), turned, mirrored on beyond its edge."""
+        tile = self._tiles[int(rng.integers(len(self._tiles)))]
+        if gsd_m >= COARSE_GSD_M:
+            tile = np.stack([block_mean(band, 2) for band in tile])
+        tile = np.rot90(tile, int(rng.integers(4)), (1, 2))
+        tile = tile[:, ::-1] if rng.random() < 0.5 else tile
+        rows, columns = (_mirrored(np.arange(side), length, rng) for length in tile.shape[1:])
+        return tile[:, rows][:, :, columns]
+
+    def _mixing(self, channels: Sequence[int]) -> FloatArray:
+        """Weights (B, P) that interpolate a tile's bands to channels of the spectra."""
+        wanted, each = WAVELENGTH_NM[list(channels)], np.eye(len(self._centres_nm))
+        return np.stack([np.interp(wanted, self._centres_nm, row) for row in each], 1).astype(np.float32)
 
 
 def _regions(target: TargetArray, bits: Sequence[int]) -> Iterator[tuple[int, Places, Places]]:

@@ -9,7 +9,7 @@ columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Literal, cast, get_args
@@ -38,6 +38,7 @@ from geoseg_cli.training.spectra import SpectralLibrary
 from geoseg_cli.training.surfaces import Ground, GroundOptions, make_ground
 
 Level = Literal["L1C", "L2A"]
+GroundMaker = Callable[[GroundOptions, np.random.Generator], Ground]
 
 # About the classes of CloudSEN12: half of the pixels clear, a quarter thick, a tenth thin, a tenth shadow.
 REGIME_WEIGHTS: Final[dict[str, float]] = {
@@ -122,13 +123,16 @@ class Sun:
     azimuth_rad: float
 
 
-def simulate_scene(library: SpectralLibrary, options: SimulatorOptions, seed: int) -> SimulatedScene:
+def simulate_scene(
+    library: SpectralLibrary, options: SimulatorOptions, seed: int, ground_of: GroundMaker | None = None
+) -> SimulatedScene:
     """Draw one scene.
 
     Args:
         library: measured spectra.
         options: what is fixed; the seed decides the rest.
         seed: any non-negative integer.
+        ground_of: what lies below the air and the clouds; a landscape of the library if not given.
     """
     rng = np.random.default_rng(seed)
     # What one part draws does not change the others: sensors with more bands draw more noise.
@@ -144,7 +148,7 @@ def simulate_scene(library: SpectralLibrary, options: SimulatorOptions, seed: in
     air = choose_air(rng, climate, recipe.relief[0], sun)
     valid = _swath(edge_rng, imager, options) if options.nodata_edge else np.ones(shape, bool)
     land = GroundOptions(shape, options.gsd_m, climate, recipe, imager.channels)
-    ground = make_ground(library, land, ground_rng)
+    ground = make_ground(library, land, ground_rng) if ground_of is None else ground_of(land, ground_rng)
     field = CloudOptions(shape, options.gsd_m, sun.azimuth_rad, options.cloud_height_m)
     layers = make_clouds(regime, field, cloud_rng)
     beam_depth = _beam_depth(layers, sun, shape, options.gsd_m)
