@@ -99,8 +99,10 @@ def parse_arguments() -> argparse.Namespace:
         "--left-out", type=Path, nargs="*", default=[], metavar="JSON", help="reports of --leave-out to add"
     )
     parser.add_argument(
-        "--full-bands", type=Path, metavar="JSON", help="report of a bundle that was trained on full bands only"
-    )
+        "--full-bands", type=Path, nargs="+", default=[], metavar="JSON",
+        help="report of a bundle that was trained on full bands only, and that of the one it is compared with (this one"
+        " if not given)",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a few images only: to see that everything works")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the forest's scenes are kept")
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
@@ -126,14 +128,16 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     with closing(engine):
         models = [Model("network", network(subject, engine)), *rivals(subject)]
         report: Report = {"bundle": bundle.name, "engine": reason, "weights_sha256": bundle.sha256("weights")}
+        report |= {"steps": bundle.card.extras.training.get("last_step")}
         report |= measure_all(subject, models)
     if arguments.leave_out:
         trained_on = was_trained_on(bundle.card.extras.training, arguments.leave_out)
         return report | {"left_out": arguments.leave_out, "was_trained_on": trained_on}
     for path in arguments.left_out:
         add_left_out(report, read_report(path))
-    if arguments.full_bands is not None:
-        report["lost_to_full_bands"] = lost_to(report, read_report(arguments.full_bands))
+    if arguments.full_bands:
+        full, ours = [*map(read_report, arguments.full_bands), report][:2]
+        report["lost_to_full_bands"] = lost_to(ours, full)
     return report | {"aims": aims_of(report, recipe.task)}
 
 
@@ -231,13 +235,23 @@ def add_left_out(report: Report, other: Report) -> None:
 
 
 def lost_to(report: Report, other: Report) -> dict[str, float]:
-    """Mean IoU on simulated Sentinel-2 scenes, with all their bands, that another bundle has more."""
+    """Mean IoU on simulated Sentinel-2 scenes, with all their bands, that another bundle has more.
+
+    Raises:
+        UsageError: The last runs of the two were not equally long.
+    """
+    if report.get("steps") != other.get("steps"):
+        raise UsageError(
+            f"{other.get('steps')} steps on full bands cannot be compared with {report.get('steps')} steps",
+            "train both for the same number of steps",
+        )
 
     def mean_iou(one: Report) -> float:
         row = one["network"]["simulated"]
         return float(row.get("by_part", {}).get("sentinel-2", row)["mean_iou"])
 
-    return {"simulated, Sentinel-2": round(mean_iou(other) - mean_iou(report), 4)}
+    where = f"simulated, Sentinel-2; the last {report['steps']:,} steps of both"
+    return {where: round(mean_iou(other) - mean_iou(report), 4)}
 
 
 def read_report(path: Path) -> Report:

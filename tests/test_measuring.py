@@ -334,9 +334,15 @@ def test_a_class_that_is_never_found_collapses_and_one_without_samples_does_not_
 
 
 def test_band_dropout_is_judged_on_sentinel_2_scenes_alone(scripts: SimpleNamespace) -> None:
-    ours = {"network": {"simulated": {"mean_iou": 0.9, "by_part": {"sentinel-2": {"mean_iou": 0.70}}}}}
-    other = {"network": {"simulated": {"mean_iou": 0.1, "by_part": {"sentinel-2": {"mean_iou": 0.73}}}}}
-    assert scripts.evaluate_bundles.lost_to(ours, other) == {"simulated, Sentinel-2": 0.03}
+    ours = {"steps": 9, "network": {"simulated": {"mean_iou": 0.9, "by_part": {"sentinel-2": {"mean_iou": 0.70}}}}}
+    other = {"steps": 9, "network": {"simulated": {"mean_iou": 0.1, "by_part": {"sentinel-2": {"mean_iou": 0.73}}}}}
+    assert [*scripts.evaluate_bundles.lost_to(ours, other).values()] == [0.03]
+
+
+def test_band_dropout_is_not_judged_by_a_run_of_another_length(scripts: SimpleNamespace) -> None:
+    row = {"network": {"simulated": {"mean_iou": 0.9}}}
+    with pytest.raises(UsageError, match="8 steps on full bands"):
+        scripts.evaluate_bundles.lost_to(row | {"steps": 9}, row | {"steps": 8})
 
 
 # The card in words

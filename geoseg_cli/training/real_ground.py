@@ -137,9 +137,9 @@ class TileGround:
         imager = IMAGERS["sentinel-2"]
         lit = [(name, WAVELENGTH_NM[at]) for (name, *_), at in zip(imager.bands, imager.channels, strict=True)]
         lit = [(name, centre) for name, centre in lit if name not in _UNLIT]
-        self._tiles = [
-            np.stack([chip.dn[chip.bands.index(name)] for name, _ in lit]) / np.float32(DN_PER_REFLECTANCE)
-            for chip in tiles
+        full = np.float32(DN_PER_REFLECTANCE)
+        self._tiles: list[FloatArray] = [
+            np.stack([chip.dn[chip.bands.index(name)] for name, _ in lit]).astype(np.float32) / full for chip in tiles
         ]
         self._centres_nm = np.array([centre for _, centre in lit])
 

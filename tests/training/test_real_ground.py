@@ -7,8 +7,19 @@ import pytest
 
 from geoseg_cli.training.atmosphere import Atmosphere
 from geoseg_cli.training.chips import DN_NODATA, Chip, band_names
-from geoseg_cli.training.imagers import IMAGERS
-from geoseg_cli.training.real_ground import MIN_REGION_PX, PASTED_SHARE, PastedChips, Textures, at_surface
+from geoseg_cli.training.imagers import IMAGERS, ImagerName
+from geoseg_cli.training.materials import UNKNOWN, Climate
+from geoseg_cli.training.real_ground import (
+    COARSE_GSD_M,
+    MIN_REGION_PX,
+    PASTED_SHARE,
+    PastedChips,
+    Textures,
+    TileGround,
+    at_surface,
+)
+from geoseg_cli.training.recipes import RECIPES
+from geoseg_cli.training.surfaces import Ground, GroundOptions
 
 BANDS = ("blue", "green", "red", "nir")
 TREE, GRASS, CROP = 1, 2, 4
@@ -153,3 +164,66 @@ def test_a_tile_that_no_air_fits_stays_as_it_is() -> None:
     chip = meadow()
     black = Chip("eurosat", S2, np.zeros_like(chip.dn), chip.target)
     assert at_surface(black, np.random.default_rng(0)) is black
+
+
+def laid(tiles: list[Chip], sensor: ImagerName = "sentinel-2", gsd_m: float = 10.0, seed: int = 0) -> Ground:
+    options = GroundOptions(
+        (96, 130), gsd_m, Climate("summer", 0.2), RECIPES["farmland"], IMAGERS[sensor].channels
+    )  # fmt: skip
+    return TileGround(tiles).make(options, np.random.default_rng(seed))
+
+
+def plain(reflectance: float, tilt: float = 0.0) -> Chip:
+    """Sixteen pixels square of one colour: what it reflects rises by ``tilt`` from each lit band to the next."""
+    lit = [band for band in S2 if band not in ("cirrus", "nir09")]
+    ground = np.array([reflectance + tilt * lit.index(band) if band in lit else 0.9 for band in S2])
+    dn = np.broadcast_to(np.rint(ground * 1e4).astype(np.int16)[:, None, None], (13, 16, 16))
+    return Chip("eurosat", S2, dn.copy(), np.full((16, 16), GRASS, np.uint8))
+
+
+def test_laid_tiles_fill_the_scene_and_have_neither_slope_nor_known_land_cover() -> None:
+    ground = laid([plain(0.1), plain(0.3)])
+    assert ground.reflectance.shape == (13, 96, 130)
+    assert ground.reflectance.dtype == np.float32
+    assert (ground.reflectance > 0).all()
+    assert (ground.land_cover == UNKNOWN).all()
+    assert not ground.slope.any()
+
+
+def test_light_changes_a_laid_tile_as_a_whole_and_each_band_a_little() -> None:
+    levels = [np.unique(laid([plain(0.2)], seed=seed).reflectance[2]) for seed in range(12)]
+    assert min(level.min() for level in levels) < 0.19
+    assert max(level.max() for level in levels) > 0.21
+    ground = laid([plain(0.2)]).reflectance
+    ratio = ground / ground[2]
+    assert 0.7 < ratio.min() < ratio.max() < 1.4
+    assert len(np.unique(np.round(ratio[4], 5))) > 1  # another one for every piece
+
+
+def test_bands_in_which_vapour_hides_the_ground_are_interpolated_from_their_neighbours() -> None:
+    reflectance = laid([plain(0.2)]).reflectance
+    hidden = [S2.index(band) for band in ("cirrus", "nir09")]
+    assert reflectance[hidden].max() < 0.45  # the tile says 0.9 there
+
+
+def test_another_instrument_sees_what_lies_between_the_bands_of_the_tile() -> None:
+    seen = np.stack([laid([plain(0.1, 0.02)], "landsat-8", seed=seed).reflectance for seed in range(40)])
+    blue, green, red, nir = (np.median(seen[:, place]) for place in (1, 2, 3, 4))
+    # Bands 2, 3, 4 and 8A of Sentinel-2 are the second, third, fourth and ninth lit ones.
+    np.testing.assert_allclose(np.array([green, red, nir]) / blue, np.array([0.14, 0.16, 0.26]) / 0.12, rtol=0.05)
+
+
+def test_neighbours_in_a_laid_tile_are_neighbours_in_it() -> None:
+    chip = plain(0.1)
+    chip.dn[:] = (np.arange(16)[:, None] * 100 + np.arange(16) + 500)[None]
+    ground = laid([chip]).reflectance[2]
+    along = np.abs(np.diff(ground[:20, :20], axis=1) / ground[:20, :20].mean()).max()
+    assert along < 0.1  # 100 of about 1250 at most, wherever the tile is turned or mirrored
+
+
+def test_coarse_scenes_average_two_by_two_pixels_of_a_tile() -> None:
+    chip = plain(0.1)
+    chip.dn[:] = np.where(np.indices((16, 16)).sum(0) % 2, 1000, 3000)
+    fine, coarse = (laid([chip], gsd_m=gsd_m).reflectance[2] for gsd_m in (COARSE_GSD_M - 1, COARSE_GSD_M))
+    assert np.abs(np.diff(fine, axis=1)).mean() > 0.1
+    assert np.abs(np.diff(coarse, axis=1)).mean() < 0.01

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +15,23 @@ from hypothesis import strategies as st
 
 from geoseg_cli.errors import UsageError
 from geoseg_cli.networks import create_network
-from geoseg_cli.training.bundle_recipes import PIXEL_SIZES, RECIPES, SENSOR_SHARES, recipe_named, scene_options
+from geoseg_cli.training.bundle_recipes import (
+    BRIGHT_SHARE,
+    PIXEL_SIZES,
+    RECIPES,
+    SENSOR_SHARES,
+    TILE_GROUND_SHARE,
+    TRAIN_SEED,
+    SceneMaker,
+    recipe_named,
+    scene_options,
+)
 from geoseg_cli.training.imagers import IMAGERS
 from geoseg_cli.training.recipes import BRIGHT_LANDSCAPES, RECIPE_WEIGHTS
 
 RGB = ("red", "green", "blue")
+TRAINING = Path(os.environ.get("GEOSEG_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "training"
+needs_data = pytest.mark.skipif(not TRAINING.is_dir(), reason="training files not found: set GEOSEG_REAL_DATA")
 
 
 def test_every_sensor_has_a_share_and_pixel_sizes() -> None:
@@ -79,3 +94,22 @@ def test_an_eighth_of_the_cloud_scenes_shows_bright_ground() -> None:
     clear = [scene_options("cloud", seed, RGB) for seed in range(3000)]
     bright = [options.clouds for options in clear if options.landscape != "random"]
     assert 0.25 < np.mean([clouds == "clear" for clouds in bright]) < 0.55
+
+
+@needs_data
+def test_only_scenes_to_learn_clouds_from_lie_on_tiles_and_the_stated_share_of_them() -> None:
+    seeds = range(TRAIN_SEED, TRAIN_SEED + 600)
+    on_tiles = [SceneMaker("cloud-lale", TRAINING, has_tiles=True).is_on_tiles(seed) for seed in seeds]
+    assert np.mean(on_tiles) == pytest.approx(TILE_GROUND_SHARE * (1 - BRIGHT_SHARE), abs=0.06)
+    for maker in (SceneMaker("cloud-lale", TRAINING), SceneMaker("landcover-lale", TRAINING, has_tiles=True)):
+        assert not any(maker.is_on_tiles(seed) for seed in seeds)
+
+
+@needs_data
+def test_tiles_change_the_ground_of_a_scene_and_none_of_its_labels() -> None:
+    maker = SceneMaker("cloud-lale", TRAINING, has_tiles=True)
+    seed = next(filter(maker.is_on_tiles, range(TRAIN_SEED, TRAIN_SEED + 50)))
+    on_tiles, plain = maker(seed), replace(maker, has_tiles=False)(seed)
+    assert (on_tiles.target == plain.target).all()
+    assert (on_tiles.dn != plain.dn).any()
+    assert maker.fingerprint() != replace(maker, has_tiles=False).fingerprint()
