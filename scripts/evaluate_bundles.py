@@ -28,7 +28,7 @@ import numpy as np
 from aims import Report, aims_of
 from band_sets import UNCHANGED, headline, measure_band_sets
 from figures import Model, Predict, Row, answer, measure, total
-from left_out import MEASURED_WITHOUT, SCENES, left_out_case, was_trained_on
+from left_out import MEASURED_WITHOUT, NOT_LEARNED, SCENES, left_out_case, was_trained_on
 from rivals import ForestOptions, forest, normalised, s2cloudless, threshold_test
 from validation_cases import NOTES, Case, UInt8Array, cloud_cases, land_cover_cases
 
@@ -191,7 +191,11 @@ def rivals(subject: Subject) -> list[Model]:
     arguments, recipe, found = subject.arguments, subject.recipe, []
     if not arguments.no_forest:
         options = QUICK_FOREST if arguments.quick else ForestOptions(threads=arguments.threads)
-        found.append(forest(recipe, arguments.data / "training", arguments.runs, options, arguments.leave_out))
+        # What the bundle did without, its rival does without.
+        gone = [*subject.bundle.card.extras.training.get("left_out", [])]
+        if arguments.leave_out and arguments.leave_out not in gone:
+            gone.append(arguments.leave_out)
+        found.append(forest(recipe, arguments.data / "training", arguments.runs, options, gone))
     if recipe.task == "cloud":
         found.append(threshold_test())
         if arguments.s2cloudless is not None:
@@ -231,7 +235,8 @@ def add_left_out(report: Report, other: Report) -> None:
     for part in (*MODEL_TITLES, "notes", "band_sets"):
         if part in report and scene in other.get(part, {}):
             report[part][scene] = other[part][scene]
-    report["notes"][scene] += MEASURED_WITHOUT
+    is_same = other["weights_sha256"] == report["weights_sha256"]
+    report["notes"][scene] += NOT_LEARNED if is_same else MEASURED_WITHOUT
 
 
 def lost_to(report: Report, other: Report) -> dict[str, float]:
@@ -250,7 +255,7 @@ def lost_to(report: Report, other: Report) -> dict[str, float]:
         row = one["network"]["simulated"]
         return float(row.get("by_part", {}).get("sentinel-2", row)["mean_iou"])
 
-    where = f"simulated, Sentinel-2; the last {report['steps']:,} steps of both"
+    where = f"simulated, Sentinel-2; two runs of {report['steps']:,} steps from the same weights"
     return {where: round(mean_iou(other) - mean_iou(report), 4)}
 
 

@@ -5,7 +5,7 @@ A bundle trained without a scene says so in its card: ``training.left_out`` list
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,7 @@ SCENES: Final = {
     ),
 }
 MEASURED_WITHOUT: Final = " A bundle of the same recipe that was trained without this scene was measured."
+NOT_LEARNED: Final = " The bundle learned nothing from it."
 CLEAR, CLOUD, SHADOW = 0, 1, 3
 
 
@@ -68,15 +69,23 @@ def left_out_case(name: str, training: Path) -> Case:
     return from_chip(chip, name, "scene", _truth(chip))
 
 
-def without(sources: Sequence[Source], name: str) -> list[Source]:
-    """What is left of some sources without a scene; a source that has no other chip goes."""
-    scene, kept = SCENES[name], []
+def without(sources: Sequence[Source], names: Collection[str]) -> list[Source]:
+    """What is left of a recipe's sources without some scenes; a source that has no other chip goes."""
+    gone = {(SCENES[name].source, SCENES[name].index) for name in names}
+    kept = []
     for source in sources:
-        if source.chips[0].source != scene.source:
+        name = source.chips[0].source
+        if name not in {scene for scene, _ in gone}:
             kept.append(source)
-        elif chips := [chip for place, chip in enumerate(source.chips) if place != scene.index]:
+        elif chips := [chip for place, chip in enumerate(source.chips) if (name, place) not in gone]:
             kept.append(replace(source, chips=chips))
     return kept
+
+
+def gone_without(names: Collection[str]) -> set[str]:
+    """Sources of which nothing is left without some scenes."""
+    every = {scene.source for scene in SCENES.values()}
+    return every - {scene.source for name, scene in SCENES.items() if name not in names}
 
 
 def was_trained_on(training: dict[str, Any], name: str) -> bool:

@@ -60,7 +60,7 @@ def normalised(case: Case, spec: InputSpec) -> FloatArray:
     return spec.apply(np.ascontiguousarray(case.reflectance[held]), case.valid, present)
 
 
-def forest(recipe: BundleRecipe, training: Path, runs: Path, options: ForestOptions, left_out: str | None) -> Model:
+def forest(recipe: BundleRecipe, training: Path, runs: Path, options: ForestOptions, left_out: Sequence[str]) -> Model:
     """Train a random forest on single pixels of the samples that the network would get.
 
     Args:
@@ -68,7 +68,7 @@ def forest(recipe: BundleRecipe, training: Path, runs: Path, options: ForestOpti
         training: Folder of the real training files.
         runs: Where its simulated scenes are kept.
         options: How much it learns from.
-        left_out: Real scene that it may not see.
+        left_out: Real scenes that it may not see.
     """
     from sklearn.ensemble import RandomForestClassifier
 
@@ -87,19 +87,17 @@ def forest(recipe: BundleRecipe, training: Path, runs: Path, options: ForestOpti
 
 
 def _forest_samples(
-    recipe: BundleRecipe, training: Path, runs: Path, options: ForestOptions, left_out: str | None
+    recipe: BundleRecipe, training: Path, runs: Path, options: ForestOptions, left_out: Sequence[str]
 ) -> tuple[FloatArray, UInt8Array]:
     """Features (pixels, C) float32 and class values (pixels,) uint8."""
     maker = SceneMaker(recipe.name, training, has_tiles=True)
     kept = runs / f"pool-forest-{recipe.task}-{maker.fingerprint()}"
     pool = ScenePool(kept, maker, options.scenes, TRAIN_SEED)
     pool.fill(options.scenes)
-    given = sources(recipe, training, pool)
+    given = without(sources(recipe, training, pool), left_out)
     rng = np.random.default_rng(options.seed)
     features, labels = [], []
-    for sample in draw_batch(
-        without(given, left_out) if left_out else given, options.samples, 64, recipe.spec, recipe.augment, rng
-    ):
+    for sample in draw_batch(given, options.samples, 64, recipe.spec, recipe.augment, rng):
         truth = values_from_targets(sample.target, recipe.legend.values).ravel()
         chosen = rng.permutation(np.flatnonzero(truth != 255))[: options.pixels_per_sample]
         features.append(sample.pixels.reshape(len(sample.pixels), -1)[:, chosen].T)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from left_out import SCENES, was_trained_on, without
+from left_out import SCENES, gone_without, was_trained_on, without
 from torch import nn
 
 from geoseg_cli.bundle import Bundle, InputSpec
@@ -117,9 +117,7 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
         validation = validation_sets(recipe, training)
         print(f"{len(pool)} scenes, {len(validation)} validation sets, {time.monotonic() - start:.0f} s", flush=True)
         on_step = pool.pump if arguments.workers else lambda: None
-        learned = sources(recipe, training, pool)
-        for name in arguments.without:
-            learned = without(learned, name)
+        learned = without(sources(recipe, training, pool), arguments.without)
         for progress in trainer.run(learned, validation, on_step):
             print(line(progress, pool), flush=True)
         return trainer, pool.made
@@ -155,9 +153,8 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         tile_px=recipe.tile_px,
         overlap_px=recipe.overlap_px,
         size_multiple=recipe.size_multiple,
-        training=training_record(recipe, trainer, made, step, best_score)
-        | earlier_run(arguments.start)
-        | {"left_out": arguments.without},
+        training=training_record(recipe, trainer, made, (step, best_score), arguments.without)
+        | earlier_run(arguments.start),
         limits=recipe.limits,
         calibration=fit_confidence(network, chosen_with, "simulated scenes and EuroSAT tiles that chose the weights"),
     )
@@ -185,10 +182,14 @@ def golden_pixels(recipe: BundleRecipe, maker: SceneMaker) -> FloatArray:
     return np.stack([whole, bare])
 
 
-def training_record(recipe: BundleRecipe, trainer: Trainer, made: int, step: int, best_score: float) -> dict[str, Any]:
-    """What the card says about the training."""
+def training_record(
+    recipe: BundleRecipe, trainer: Trainer, made: int, best: tuple[int, float], left_out: Sequence[str]
+) -> dict[str, Any]:
+    """What the card says about the training; the best step and its score are those of the weights."""
+    step, best_score = best
     return {
-        "data": data_table(recipe),
+        "left_out": list(left_out),
+        "data": data_table(recipe, gone_without(left_out)),
         "machine": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores, shared with other work",
         "options": asdict(recipe.train),
         "augment": asdict(recipe.augment),

@@ -208,10 +208,22 @@ def test_a_scene_left_out_is_gone_and_its_neighbour_stays(scripts: SimpleNamespa
         return Chip(source, ("green",), np.full((1, 2, 2), value, np.int16), np.ones((2, 2), np.uint8))
 
     given_sources = [Source([chip("eurosat", 1)]), Source([chip("ukis", 5), chip("ukis", 7)])]
-    kept = scripts.left_out.without(given_sources, "ukis-landsat5")
+    kept = scripts.left_out.without(given_sources, ["ukis-landsat5"])
     assert [one.dn[0, 0, 0] for source in kept for one in source.chips] == [1, 7]
     alone = [given_sources[0], Source([chip("alberta", 3)])]
-    assert [source.chips[0].source for source in scripts.left_out.without(alone, "alberta")] == ["eurosat"]
+    assert [source.chips[0].source for source in scripts.left_out.without(alone, ["alberta"])] == ["eurosat"]
+    # One after the other they would leave the second: it had become the first of its source.
+    none = scripts.left_out.without(given_sources, ["ukis-landsat5", "ukis-landsat7"])
+    assert [source.chips[0].source for source in none] == ["eurosat"]
+
+
+def test_the_card_names_no_source_of_which_nothing_was_left(scripts: SimpleNamespace) -> None:
+    recipe = scripts.train_bundles.recipe_named("cloud-lale")
+    gone = scripts.left_out.gone_without
+    assert gone(["ukis-landsat5"]) == set()
+    assert gone(["ukis-landsat5", "ukis-landsat7"]) == {"ukis"}
+    rows = scripts.train_bundles.data_table(recipe, gone(["ukis-landsat5", "ukis-landsat7", "alberta"]))
+    assert [share for _, share, _ in rows] == ["88%", "12%"]
 
 
 def test_the_card_tells_whether_a_scene_was_trained_on(scripts: SimpleNamespace) -> None:
@@ -238,9 +250,10 @@ def test_figures_of_a_scene_that_was_trained_on_are_not_taken_over(scripts: Simp
 def test_a_report_of_a_bundle_without_a_scene_settles_the_aims_on_sharp_masks(scripts: SimpleNamespace) -> None:
     shadow = {"cloud_shadow": {"f1": 0.75, "pixels": 9}}
     row = {"cloud": {"f1": 0.91}, "cloud_inside": {"f1": 0.96}, "classes": shadow}
-    other = cloud_report(ukis_landsat5=row) | {"left_out": "ukis-landsat5", "was_trained_on": False}
+    left_out = {"left_out": "ukis-landsat5", "was_trained_on": False, "weights_sha256": "of another bundle"}
+    other = cloud_report(ukis_landsat5=row) | left_out
     other["forest"] = {"ukis-landsat5": {"cloud": {"f1": 0.7}}}
-    report = cloud_report() | {"forest": {}}
+    report = cloud_report() | {"forest": {}, "weights_sha256": "of this one"}
     scripts.evaluate_bundles.add_left_out(report, other)
     rows = by_aim(scripts.aims.aims_of(report, "cloud"))
     note = "A note. A bundle of the same recipe that was trained without this scene was measured."

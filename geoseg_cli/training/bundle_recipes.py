@@ -7,7 +7,7 @@ stands here, except the seed and the time that it was given.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -294,9 +294,15 @@ def land_sources(
     return [simulated, tiles, pieces, Source(ontario_chips(training), share=share["ontario"], zoom=(0.5, 1.2))]
 
 
-def data_table(recipe: BundleRecipe) -> list[list[str]]:
-    """What a card says of the data: rows of description, share of the samples, licence."""
-    rows = [(name, *PROVENANCE[name], share) for name, share in SHARES[recipe.task].items()]
+def data_table(recipe: BundleRecipe, gone: Collection[str] = ()) -> list[list[str]]:
+    """What a card says of the data: rows of description, share of the samples, licence.
+
+    Args:
+        recipe: The recipe.
+        gone: Sources that this training did without; the others' shares grow.
+    """
+    given = {name: share for name, share in SHARES[recipe.task].items() if name not in gone}
+    rows = [(name, *PROVENANCE[name], share / sum(given.values())) for name, share in given.items()]
     more = TILES_AS_GROUND[recipe.task]
     return [[title + more.get(name, ""), f"{share:.0%}", licence] for name, title, licence, share in rows]
 
@@ -372,7 +378,7 @@ _CLOUD: Final[dict[str, Any]] = {
         " surface reflectance."
     ),
     "limits": (
-        "Thick and thin are split at an optical depth in the simulated scenes; real samples knew no thin cloud.",
+        "Thick and thin are split at an optical depth in the simulated scenes; no real sample says which is which.",
         "Snow, bright sand and white roofs may be called cloud, above all without the short-wave infrared.",
         "Shadows of terrain and of buildings, and dark water, may be called cloud shadow.",
     ),
