@@ -58,14 +58,14 @@ def main() -> int:
     """Measure, print and write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="+", type=Path, help="folders of bundles")
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds training/spectra")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds training/")
     parser.add_argument("--scenes", type=int, default=60, help="simulated scenes of 256 x 256 px (default: 60)")
     parser.add_argument("--update-card", action="store_true", help="write the held-out figures into the cards")
     given = parser.parse_args()
     print(HEADER + "\n" + "|---" * 3 + "|---:" * 4 + "|---|")
     try:
         for folder in given.bundles:
-            measured = measure(Bundle.open(folder), given.data / "training" / "spectra", given.scenes)
+            measured = measure(Bundle.open(folder), given.data / "training", given.scenes)
             if given.update_card:
                 write_card(folder / CARD_FILE, given.scenes, measured)
     except GeosegError as error:
@@ -74,9 +74,9 @@ def main() -> int:
     return 0
 
 
-def measure(bundle: Bundle, spectra: Path, scenes: int) -> dict[str, Fidelity]:
+def measure(bundle: Bundle, training: Path, scenes: int) -> dict[str, Fidelity]:
     """Print a row per engine and precision; "engine precision" -> fidelity on held-out scenes."""
-    held_out, golden = held_out_tiles(bundle, spectra, scenes), golden_tiles(bundle)
+    held_out, golden = held_out_tiles(bundle, training, scenes), golden_tiles(bundle)
     found = {}
     for engine, precision in CHOICES:
         if asset_of(engine, precision) not in bundle.card.assets:
@@ -95,9 +95,9 @@ def measure(bundle: Bundle, spectra: Path, scenes: int) -> dict[str, Fidelity]:
     return found
 
 
-def held_out_tiles(bundle: Bundle, spectra: Path, scenes: int) -> Tiles:
+def held_out_tiles(bundle: Bundle, training: Path, scenes: int) -> Tiles:
     """Simulated scenes that no training has seen."""
-    make = SceneMaker(bundle.name, spectra)
+    make = SceneMaker(bundle.name, training)
     chips = [make(TEST_SEED + number) for number in range(scenes)]
     cases = [from_chip(chip, "simulated", "scene", chip.target) for chip in chips]
     pixels = np.stack([normalised(case, bundle.input_spec) for case in cases])

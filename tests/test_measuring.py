@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from geoseg_cli.bundle import Bundle, ModelCard
+from geoseg_cli.bundle import Bundle, ModelCard, find_bundle
 from geoseg_cli.catalog import legends
 from geoseg_cli.errors import UsageError
 from geoseg_cli.export.readme import describe_in_words
@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 LAND = legends()["esa-worldcover"].subset(LAND_VALUES)
 CLOUDS = legends()["cloudsen12"].subset(CLOUD_VALUES)
+TRAINING = Path(os.environ.get("GEOSEG_REAL_DATA", Path(__file__).parents[2] / "shared" / "data")) / "training"
+needs_data = pytest.mark.skipif(not TRAINING.is_dir(), reason="training files not found: set GEOSEG_REAL_DATA")
 NAMES = ("validation_cases", "figures", "left_out", "rivals", "band_sets", "aims", "evaluate_bundles", "train_bundles")
 
 
@@ -267,6 +269,14 @@ def test_a_report_of_a_bundle_without_a_scene_settles_the_aims_on_sharp_masks(sc
 def test_a_report_of_another_bundle_is_refused(scripts: SimpleNamespace) -> None:
     with pytest.raises(UsageError, match="not a report of cloud-mscloudcam with a scene left out"):
         scripts.evaluate_bundles.add_left_out(cloud_report(), cloud_report())
+
+
+@needs_data
+def test_precisions_are_compared_on_simulated_scenes_with_the_classes_of_torch(scripts: SimpleNamespace) -> None:
+    tiles = import_module("precision_agreement").held_out_tiles(find_bundle("cloud-lale"), TRAINING, 1)
+    assert tiles.pixels.shape[0] == 1
+    assert tiles.wanted.shape == (1, *tiles.pixels.shape[2:])
+    assert set(np.unique(tiles.wanted)) <= set(range(4))
 
 
 # Band sets
