@@ -77,7 +77,7 @@ class CompiledGraphs:
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.graph"
 
     def _forget_oldest(self) -> None:
-        """Delete what is over the limit, and what killed processes left."""
+        """Delete the oldest over the limit; what killed processes left counts and goes as well."""
         kept = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         total = 0
         for path in kept:
