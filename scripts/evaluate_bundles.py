@@ -236,7 +236,7 @@ def add_left_out(report: Report, other: Report) -> None:
         if part in report and scene in other.get(part, {}):
             report[part][scene] = other[part][scene]
     is_same = other["weights_sha256"] == report["weights_sha256"]
-    report["notes"][scene] += NOT_LEARNED if is_same else MEASURED_WITHOUT
+    report["notes"][scene] += NOT_LEARNED if is_same else MEASURED_WITHOUT.format(steps=other["steps"])
 
 
 def lost_to(report: Report, other: Report) -> dict[str, float]:

@@ -49,7 +49,10 @@ SCENES: Final = {
         " can be wrong together.",
     ),
 }
-MEASURED_WITHOUT: Final = " A bundle of the same recipe that was trained without this scene was measured."
+MEASURED_WITHOUT: Final = (
+    " Not these weights were measured, but others of the same recipe that were trained without this scene; their last"
+    " run took {steps:,} steps (docs/simulator.md)."
+)
 NOT_LEARNED: Final = " The bundle learned nothing from it."
 CLEAR, CLOUD, SHADOW = 0, 1, 3
 

@@ -37,7 +37,10 @@ class CompiledGraphs:
 
     def has(self, key: Sequence[object]) -> bool:
         """Whether something was kept for ``key``; it may prove not to be whole."""
-        return self._path(key).is_file()
+        try:
+            return self._path(key).is_file()
+        except OSError:
+            return False
 
     def find(self, key: Sequence[object], settings: dict[str, Any]) -> Any | None:
         """The compiled model of ``key``; None where there is none that OpenVINO takes.

@@ -109,6 +109,21 @@ def test_a_folder_that_cannot_be_made_changes_nothing(pixelwise: Bundle, cache: 
     assert (answer(pixelwise, cache / "below") == answer(pixelwise, cache.with_name("good"))).all()
 
 
+def test_a_folder_that_may_not_be_looked_into_changes_nothing(
+    pixelwise: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = answer(pixelwise, cache)
+    real = Path.stat
+
+    def stat(path: Path, **given: bool) -> os.stat_result:
+        if path.parent == cache:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **given)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert (answer(pixelwise, cache) == first).all()
+
+
 def test_what_was_unused_for_longest_goes_where_the_folder_is_full(
     pixelwise: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
