@@ -202,8 +202,8 @@ class JobRun:
 
     def _finished(self) -> Iterator[Rows]:
         clock, turn_back, arrays = self._clock, self._job.orientation.turn_back, self._arrays
-        starts, first = self._job.plan.rows.starts, self._first_tiles()
-        self._mosaic.begin_at(starts[first] if first < len(starts) else self._job.plan.rows.size)
+        rows, first = self._job.plan.rows, self._first_tiles()
+        self._mosaic.begin_at(rows.extent(first)[0] if first < len(rows.starts) else rows.size)
         with ahead(self._answers(), self.memory.waiting, "geoseg-run", self._interrupted) as answers:
             for batch, logits in answers:
                 self.tiles_run += len(batch.tiles)

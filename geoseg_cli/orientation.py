@@ -132,5 +132,5 @@ def _is_zero(slant: float, side: float) -> bool:
 
 
 def _mirrored(axis: Axis) -> Axis:
-    starts = tuple(axis.size - min(axis.tile, axis.size) - start for start in reversed(axis.starts))
+    starts = tuple(axis.size - axis.tile - start for start in reversed(axis.starts))
     return _MirroredAxis(axis.size, axis.tile, axis.overlap, starts)

@@ -1,9 +1,9 @@
 """The plan of overlapping tiles that covers a scene: integers only, no pixels.
 
-Starts are spread evenly along each axis and the last tile lies flush with the edge, so no tile reads
-outside the scene, none is repeated, and the overlap is never below what was asked. All others begin at a multiple of
-the network's own step wherever the overlap allows: a network that halves its input several times answers a little
-differently when the same ground is shifted by less than that.
+Starts are spread evenly along each axis, none is repeated, and the overlap is never below what was asked. They are
+multiples of the network's own step: a network that halves its input several times answers differently when the same
+ground is shifted by less than that. So the last tile may reach beyond the scene by less than one step; what lies there
+is padding, as in a scene that is smaller than a tile. Windows never leave the scene.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Axis:
         size: Pixels of the scene along this axis.
         tile: Pixels of a tile; above ``size`` where the scene is smaller than one tile.
         overlap: Pixels that neighbours share at least.
-        starts: First pixel of each tile, strictly rising.
+        starts: First pixel of each tile, strictly rising; tiles at the ends may reach beyond the scene, on either side.
     """
 
     size: int
@@ -34,25 +34,34 @@ class Axis:
 
     @classmethod
     def spread(cls, size: int, tile_px: int, overlap_px: int, multiple: int) -> Axis:
-        """Spread the fewest tiles that reach the wanted overlap evenly over ``size`` pixels."""
+        """Spread the fewest tiles that reach the wanted overlap evenly over ``size`` pixels, at multiples of a step."""
         if size <= tile_px:
             fitted = min(tile_px, -(-size // multiple) * multiple)
             return cls(size, fitted, overlap_px, (0,))
-        count = -(-(size - overlap_px) // (tile_px - overlap_px))
-        last = size - tile_px
-        step = multiple if (tile_px - overlap_px) % multiple == 0 else 1
-        # Rounded up: so no gap grows beyond tile - overlap, and the last one shrinks.
-        starts = tuple(min(last, -(-i * last // ((count - 1) * step)) * step) for i in range(count))
+        # A tile of one step that overlaps has no multiple to begin at.
+        step = multiple if tile_px - overlap_px >= multiple else 1
+        most = (tile_px - overlap_px) // step  # between two starts, in steps
+        last = -(-(size - tile_px) // step)
+        count = -(-last // most) + 1
+        # Rounded up: so no gap grows beyond the most, and the last one shrinks.
+        starts = tuple(-(-i * last // (count - 1)) * step for i in range(count))
         return cls(size, tile_px, overlap_px, starts)
 
     def extent(self, index: int) -> tuple[int, int]:
         """First pixel and length of tile ``index`` inside the scene."""
-        return self.starts[index], min(self.tile, self.size)
+        first, stop = max(0, self.starts[index]), min(self.size, self.starts[index] + self.tile)
+        return first, stop - first
 
     def first_reaching(self, pixel: int) -> int:
         """The first tile that has this pixel or a later one; the number of tiles for a pixel beyond the last one."""
-        length = min(self.tile, self.size)
-        return next((i for i, start in enumerate(self.starts) if start + length > pixel), len(self.starts))
+        stops = (sum(self.extent(index)) for index in range(len(self.starts)))
+        return next((index for index, stop in enumerate(stops) if stop > pixel), len(self.starts))
+
+    @property
+    def largest_overlap(self) -> int:
+        """Most pixels that two neighbours share."""
+        pairs = zip(self.starts[:-1], self.starts[1:], strict=True)
+        return max((first + self.tile - second for first, second in pairs), default=0)
 
     def core(self, index: int) -> tuple[int, int]:
         """First and one-past-last pixel that lie nearer to this tile's middle than to its neighbours'."""

@@ -117,9 +117,11 @@ class Mosaic:
                     self._sum_up(piece, tile, window, down.is_shared)
                 else:
                     self._settle(piece, window)
-        starts, below = self._plan.rows.starts, tile.row_index + 1
-        if tile.col_index == len(self._plan.cols.starts) - 1 and below < len(starts):
-            yield from self._release(starts[below])  # at once: rows that are not written yet are lost to a kill
+        below = tile.row_index + 1
+        if tile.col_index == len(self._plan.cols.starts) - 1 and below < len(self._plan.rows.starts):
+            yield from self._release(
+                self._plan.rows.starts[below]
+            )  # at once: rows that are not written yet are lost to a kill
 
     def finish(self) -> Iterator[Rows]:
         """Yield all rows that are left, down to the scene's last one."""

@@ -66,7 +66,7 @@ class Seams:
         return [Part(one, other, bool(self._is_shared[one])) for one, other in pairwise(edges)]
 
     def _tile_parts(self, axis: Axis, index: int) -> list[Part]:
-        used = np.flatnonzero(self.weights[index]) + axis.starts[index]
+        used = np.flatnonzero(self.weights[index]) + axis.extent(index)[0]
         return self.between(int(used[0]), int(used[-1]) + 1)
 
 
