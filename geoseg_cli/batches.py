@@ -1,17 +1,20 @@
-"""Windows to normalised batches; reading runs one strip of tiles ahead of the engine.
+"""Windows to normalised batches; reading runs ahead of the engine.
 
-A strip is one row of tiles, read at the full width of the scene: rows that two strips share are read once and
-carried over, so every pixel is read exactly once whatever the overlap.
+A row of tiles is read from left to right in pieces of whole columns of blocks, so that its first tiles need not wait
+for its last; where a scene's blocks go across all of it, a piece does too. Rows that two rows of tiles share are read
+once and carried over, so every pixel is read exactly once whatever the overlap.
 
 numpy normalises tile by tile, which stays in the processor's caches. Another device gets the stored numbers as they
-are, each of them once, and normalises the rows of a strip as they come: few large steps, and tiles are cut from what
-is there already. Normalising treats every pixel for itself, so a tile has the same numbers either way.
+are, each of them once, and normalises whole pieces as they come: few large steps, and tiles are cut from what is there
+already. Normalising treats every pixel for itself, so a tile has the same numbers either way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,6 +57,11 @@ class Source(Protocol):
         """One flag per band of the input contract."""
         ...
 
+    @property
+    def column_step(self) -> int | None:
+        """Windows that begin and end at multiples of so many columns decode no block twice; None for whole rows."""
+        ...
+
     def read(self, window: Window) -> Pixels:
         """Read a window."""
         ...
@@ -79,25 +87,31 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
-    """One row of tiles at the scene's full width, in the pieces in which its rows were read.
+class Piece:
+    """Columns of one row of tiles, as they were read: the rows that were carried over, then the others.
 
-    To copy them into one array would cost time, and the memory of a second strip.
+    To copy both into one array would cost time, and memory.
 
     Attributes:
-        row: Its first row in the scene.
-        pixels: Stored numbers (P,h,W) of successive rows, or the network's input (C,h,W) where a device made it.
-        valid: Validity (h,W) of the same rows; always numpy's, as it decides which tiles are made at all.
+        window: Where it lies in the scene.
+        pixels: Stored numbers (P,h,w) of successive rows, or the network's input (C,h,w) where a device made it.
+        valid: Validity (h,w) of the same rows; always numpy's, as it decides which tiles are made at all.
     """
 
-    row: int
+    window: Window
     pixels: tuple[Array, ...]
     valid: tuple[BoolArray, ...]
 
-    @property
-    def row_stop(self) -> int:
-        """One past its last row in the scene."""
-        return self.row + sum(len(piece) for piece in self.valid)
+    def cut(self, cols: slice, arrays: Arrays) -> tuple[Array, BoolArray]:
+        """Columns of the scene that lie in it, all of its rows: (...,H,w) pixels and (H,w) validity."""
+        own = slice(max(cols.start - self.window.col, 0), min(cols.stop - self.window.col, self.window.width))
+        pixels = arrays.join([rows[..., own] for rows in self.pixels], -2)
+        return pixels, NUMPY.join([rows[..., own] for rows in self.valid], -2)
+
+    def last_rows(self, count: int, arrays: Arrays) -> Piece:
+        """A copy of its last rows: a view would hold on to all rows above."""
+        window = Window(self.window.row_stop - count, self.window.col, count, self.window.width)
+        return Piece(window, (_last_rows(self.pixels, count, arrays),), (_last_rows(self.valid, count, NUMPY),))
 
 
 class Part(Protocol):
@@ -140,42 +154,63 @@ class Cutter:
         next_size = size if callable(size) else lambda: size
         pending: list[tuple[Tile, Array, BoolArray]] = []
         wanted = next_size()
-        for strip, tiles in self._strips(keep or self.source.grid.window, first_row):
-            for tile in tiles:
-                made = self._tile_input(strip, tile)
-                if made is not None:
-                    pending.append((tile, *made))
-                if len(pending) == wanted:
-                    yield _stack(pending, self.arrays)
-                    pending, wanted = [], next_size()
+        for tile, pieces in self._tiles(keep or self.source.grid.window, first_row):
+            made = self._tile_input(pieces, tile)
+            if made is not None:
+                pending.append((tile, *made))
+            if len(pending) == wanted:
+                yield _stack(pending, self.arrays)
+                pending, wanted = [], next_size()
         if pending:
             yield _stack(pending, self.arrays)
 
-    def _strips(self, keep: Part, first_row: int) -> Iterator[tuple[Strip, list[Tile]]]:
-        """Strips with those of their tiles that are wanted; the next one is read meanwhile."""
-        plan = self.plan
+    def _tiles(self, keep: Part, first_row: int) -> Iterator[tuple[Tile, Sequence[Piece]]]:
+        """The tiles that are wanted, each with the pieces that it lies in; the next piece is read meanwhile."""
+        plan, right = self.plan, self.source.grid.width
         rows = [
             [tile for col in range(len(plan.cols.starts)) if keep.touches((tile := plan[row, col]).window)]
             for row in range(first_row, len(plan.rows.starts))
         ]
         rows = [tiles for tiles in rows if tiles]
-        with ThreadPoolExecutor(1, thread_name_prefix="geoseg-read") as reader:
-            strip: Strip | None = None
-            ahead = reader.submit(self._read_strip, strip, rows[0][0].window) if rows else None
-            for index, tiles in enumerate(rows):
-                assert ahead is not None
-                strip = ahead.result()
-                if index + 1 < len(rows):
-                    ahead = reader.submit(self._read_strip, strip, rows[index + 1][0].window)
-                yield strip, tiles
+        with closing(_one_ahead(self._pieces([tiles[0].window for tiles in rows]))) as coming:
+            for tiles in rows:
+                held: deque[Piece] = deque()
+                for tile in tiles:
+                    while not held or held[-1].window.col_stop < tile.window.col_stop:
+                        held.append(next(coming))
+                    while held[0].window.col_stop <= tile.window.col:
+                        held.popleft()
+                    yield tile, held
+                # The row below is carried on from all of this one.
+                while held[-1].window.col_stop < right:
+                    held.append(next(coming))
 
-    def _tile_input(self, strip: Strip, tile: Tile) -> tuple[Array, BoolArray] | None:
+    def _pieces(self, rows: Sequence[Window]) -> Iterator[Piece]:
+        """All pieces of rows of tiles, which come from top to bottom."""
+        columns = self._columns()
+        above: list[Piece | None] = [None] * len(columns)
+        for number, row in enumerate(rows):
+            below = rows[number + 1].row if number + 1 < len(rows) else row.row_stop
+            for place, (col, width) in enumerate(columns):
+                piece = self._read(above[place], Window(row.row, col, row.height, width))
+                carried = max(0, row.row_stop - below)
+                above[place] = piece.last_rows(carried, self.arrays) if carried else None
+                yield piece
+
+    def _columns(self) -> list[tuple[int, int]]:
+        """First column and width of the pieces of a row."""
+        width = self.source.grid.width
+        side = piece_width(self.source, self.plan)
+        return [(col, min(side, width - col)) for col in range(0, width, side)]
+
+    def _tile_input(self, pieces: Sequence[Piece], tile: Tile) -> tuple[Array, BoolArray] | None:
         """The network's input (C,T,T) of a tile and its validity (T,T); None where nothing is valid."""
-        cols, arrays, orientation = tile.window.cols, self.arrays, self.orientation
-        valid = orientation.turn(_columns(strip.valid, cols, NUMPY))
+        arrays, orientation = self.arrays, self.orientation
+        parts = [piece.cut(tile.window.cols, arrays) for piece in pieces]
+        valid = orientation.turn(NUMPY.join([part[1] for part in parts], -1))
         if not valid.any():
             return None
-        shown, pixels = valid, orientation.turn(_columns(strip.pixels, cols, arrays), arrays)
+        shown, pixels = valid, orientation.turn(arrays.join([part[0] for part in parts], -1), arrays)
         height, width = orientation.shape(self.plan.tile_height, self.plan.tile_width)
         below, right = height - valid.shape[0], width - valid.shape[1]
         if below or right:
@@ -184,16 +219,14 @@ class Cutter:
             valid = np.pad(valid, ((0, below), (0, right)))
         return self._normalised(pixels, shown) if arrays.are_numpys else pixels, valid
 
-    def _read_strip(self, last: Strip | None, window: Window) -> Strip:
-        """Read the rows of a window that the last strip does not hold yet."""
-        carried = max(0, last.row_stop - window.row) if last else 0
-        width = self.source.grid.width
-        fresh = self.source.read(Window(window.row + carried, 0, window.height - carried, width))
-        pixels, valid = [self._brought(fresh)], [fresh.valid]
-        if last is not None and carried:
-            pixels.insert(0, _last_rows(last.pixels, carried, self.arrays))
-            valid.insert(0, _last_rows(last.valid, carried, NUMPY))
-        return Strip(window.row, tuple(pixels), tuple(valid))
+    def _read(self, above: Piece | None, window: Window) -> Piece:
+        """Read the rows of a window that were not carried over."""
+        carried = above.window.height if above else 0
+        fresh = self.source.read(Window(window.row + carried, window.col, window.height - carried, window.width))
+        pixels, valid = (self._brought(fresh),), (fresh.valid,)
+        return (
+            Piece(window, (*above.pixels, *pixels), (*above.valid, *valid)) if above else Piece(window, pixels, valid)
+        )
 
     def _brought(self, fresh: Pixels) -> Array:
         """Stored numbers as they are on a CPU; elsewhere the network's input, made while the device does other work."""
@@ -208,15 +241,25 @@ class Cutter:
         return self.spec.apply(reflectance, valid, self.source.present, self.arrays)
 
 
+def piece_width(source: Source, plan: TilePlan) -> int:
+    """Columns that are read together: at least those of two tiles, in whole blocks, or all there are."""
+    step, width = source.column_step, source.grid.width
+    return width if step is None else min(width, -(-2 * plan.tile_width // step) * step)
+
+
+def _one_ahead(pieces: Iterator[Piece]) -> Generator[Piece, None, None]:
+    """The same, each read in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="geoseg-read") as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
+
+
 def _last_rows(pieces: tuple[Array, ...], count: int, arrays: Arrays) -> Array:
     """A copy (..., count, W) of the last rows of pieces (..., h, W): a view would hold on to all rows above."""
     last = pieces[-1] if pieces[-1].shape[-2] >= count else arrays.join(pieces, -2)
     return arrays.copy(last[..., -count:, :])
-
-
-def _columns(pieces: tuple[Array, ...], cols: slice, arrays: Arrays) -> Array:
-    """Columns (..., H, w) of all pieces (..., h, W)."""
-    return arrays.join([piece[..., cols] for piece in pieces], -2)
 
 
 def _mirrored(shown: Array, below: int, right: int, arrays: Arrays) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.aoi import Area, area_of_bounds, cropped_grid, load_area
+from geoseg_cli.batches import piece_width
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.catalog import Legend
 from geoseg_cli.cloud_masking import CloudMasking, HiddenAs
@@ -162,6 +163,8 @@ class Job:
         changes = (self.resampled, self.area, self.masking, options.cloud_threshold)
         load = Load(
             width=self.view.grid.width,
+            read_width=piece_width(self.view, plan),
+            carried_rows=plan.rows.largest_overlap,
             tile_height=plan.tile_height,
             tile_width=plan.tile_width,
             stored_bytes=self.view.pixel_bytes,

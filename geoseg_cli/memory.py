@@ -49,6 +49,8 @@ class Load:
 
     Attributes:
         width: Columns of the scene as the network sees it.
+        read_width: Columns that are read together.
+        carried_rows: Most rows that a row of tiles shares with the one below it.
         tile_height, tile_width: Pixels of a tile.
         stored_bytes: Bytes per pixel of the bands that are read, with their validity.
         channels: Planes of the network's input.
@@ -65,6 +67,8 @@ class Load:
     """
 
     width: int
+    read_width: int
+    carried_rows: int
     tile_height: int
     tile_width: int
     stored_bytes: int
@@ -111,7 +115,7 @@ class MemoryPlan:
         beside = self._beside_labels(strip_px)
         written_px = (load.tile_height + 512) * load.output_width
         return {
-            "two strips of the scene": 2 * strip_px * load.stored_bytes,
+            "what is read of the scene": self._read_px * load.stored_bytes,
             "batches": held * tile_px * (4 * load.channels + 1),
             "answers": held * tile_px * 4 * load.classes,
             "network": one_tile_px * min(self.batch, load.tiles_at_once) * NETWORK_BYTES_PER_PX,
@@ -121,6 +125,13 @@ class MemoryPlan:
             "block cache": self.cache_bytes,
             **({CLEANING: load.cleaning_bytes} if load.cleaning_bytes else {}),
         }
+
+    @property
+    def _read_px(self) -> int:
+        """One piece being read, one that waits and the two that a tile may lie in; never more than two whole rows."""
+        load = self.load
+        carried = 2 * load.carried_rows * load.width if load.read_width < load.width else 0
+        return load.tile_height * min(4 * load.read_width, 2 * load.width) + carried
 
     def _beside_labels(self, strip_px: int) -> int:
         load = self.load

@@ -21,15 +21,20 @@ from geoseg_cli.tiles import TilePlan
 from tests.fakes import ONE_BAND, MemoryScene
 
 
-def scene_of(height: int, width: int, seed: int = 0, invalid: float = 0.0) -> MemoryScene:
+def scene_of(height: int, width: int, seed: int = 0, invalid: float = 0.0, step: int | None = None) -> MemoryScene:
     rng = np.random.default_rng(seed)
     pixels = rng.random((1, height, width), np.float32)
-    return MemoryScene(pixels, rng.random((height, width)) >= invalid)
+    return MemoryScene(pixels, rng.random((height, width)) >= invalid, column_step=step)
 
 
-@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 16), st.integers(1, 7))
-def test_tiles_hold_the_scenes_pixels_in_the_plans_order(height: int, width: int, overlap: int, size: int) -> None:
-    scene = scene_of(height, width)
+STEPS = st.sampled_from([None, 1, 7, 16, 64, 100])
+
+
+@given(st.integers(1, 90), st.integers(1, 200), st.integers(0, 16), st.integers(1, 7), STEPS)
+def test_tiles_hold_the_scenes_pixels_in_the_plans_order(
+    height: int, width: int, overlap: int, size: int, step: int | None
+) -> None:
+    scene = scene_of(height, width, step=step)
     plan = TilePlan.cover(height, width, 32, overlap, 4)
     seen = []
     for batch in Cutter(scene, plan, ONE_BAND).batches(size):
@@ -51,6 +56,40 @@ def test_every_row_is_read_exactly_once_whatever_the_overlap(height: int, overla
     rows = [row for window in scene.windows for row in range(window.row, window.row_stop)]
     assert rows == list(range(height))
     assert all((window.col, window.width) == (0, 40) for window in scene.windows)
+
+
+@given(st.integers(1, 100), st.integers(1, 300), st.integers(0, 16), STEPS)
+def test_every_pixel_is_read_exactly_once_in_pieces_of_whole_blocks(
+    height: int, width: int, overlap: int, step: int | None
+) -> None:
+    scene = scene_of(height, width, step=step)
+    list(Cutter(scene, TilePlan.cover(height, width, 32, overlap, 4), ONE_BAND).batches(3))
+    times = np.zeros((height, width), int)
+    for window in scene.windows:
+        times[window.rows, window.cols] += 1
+        assert step is None or window.col % step == 0
+        assert window.width >= min(64, width - window.col)
+    assert (times == 1).all()
+
+
+def test_the_first_tiles_do_not_wait_for_the_last_of_their_row() -> None:
+    scene = scene_of(32, 640, step=32)
+    batches = Cutter(scene, TilePlan.cover(32, 640, 32, 0), ONE_BAND).batches(1)
+    assert next(batches).tiles[0].index == 0
+    assert max(window.col_stop for window in scene.windows) <= 128
+    batches.close()
+
+
+def test_only_the_columns_of_wanted_tiles_are_waited_for_but_rows_below_are_whole() -> None:
+    scene = scene_of(96, 640, step=32)
+    plan = TilePlan.cover(96, 640, 32, 16, 4)
+    wanted = Window(40, 20, 30, 40)
+    made = list(Cutter(scene, plan, ONE_BAND).batches(1, keep=wanted))
+    assert made
+    for batch in made:
+        window = batch.tiles[0].window
+        np.testing.assert_array_equal(batch.pixels[0], scene.pixels[:, window.rows, window.cols])
+    assert {batch.tiles[0].index for batch in made} == {tile.index for tile in plan if wanted.touches(tile.window)}
 
 
 def test_tiles_without_a_valid_pixel_are_left_out() -> None:
@@ -105,14 +144,15 @@ TWO_BANDS = InputSpec(("red", "nir", "swir16"), ("nir", "swir16"), (0.1, 0.2, 0.
 
 @given(
     st.integers(1, 90), st.integers(1, 90), st.integers(0, 16), st.integers(1, 7),
-    st.sampled_from([0.0, 0.3]), st.tuples(st.booleans(), st.booleans(), st.booleans()), st.integers(0, 99),
+    st.sampled_from([0.0, 0.3]), st.tuples(st.booleans(), st.booleans(), st.booleans()), st.integers(0, 99), STEPS,
 )  # fmt: skip
 def test_a_device_gets_every_stored_number_once_and_makes_the_same_tiles(
-    height: int, width: int, overlap: int, size: int, invalid: float, way: tuple[bool, bool, bool], seed: int
-) -> None:
+    height: int, width: int, overlap: int, size: int, invalid: float, way: tuple[bool, bool, bool], seed: int,
+    step: int | None,
+) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 15_000, (2, height, width)).astype(np.uint16)
-    scene = MemoryScene(pixels, rng.random((height, width)) >= invalid, (True, False, True), 1e-4)
+    scene = MemoryScene(pixels, rng.random((height, width)) >= invalid, (True, False, True), 1e-4, column_step=step)
     orientation, arrays = Orientation(*way), Watched()
     plan = orientation.plan(height, width, 32, overlap, 4)
     right = list(Cutter(scene, plan, TWO_BANDS, orientation).batches(size))
@@ -122,7 +162,10 @@ def test_a_device_gets_every_stored_number_once_and_makes_the_same_tiles(
         assert arrays.fetch(one.pixels).tobytes() == other.pixels.tobytes()
         assert one.valid.tobytes() == other.valid.tobytes()
     sent = [numbers for numbers in arrays.seen if numbers.dtype == np.uint16]
-    np.testing.assert_array_equal(np.concatenate(sent, axis=1), pixels)
+    windows = scene.windows[-len(sent) :]
+    assert sum(numbers[0].size for numbers in sent) == height * width
+    for numbers, window in zip(sent, windows, strict=True):
+        np.testing.assert_array_equal(numbers, pixels[:, window.rows, window.cols])
     assert not [numbers for numbers in arrays.seen if numbers.dtype.kind == "f"]
 
 

@@ -33,6 +33,8 @@ from tests.test_predict import write_scene
 # 13 bands of uint16 at 10 980 columns, ten classes.
 LOAD = Load(
     width=10_980,
+    read_width=10_980,
+    carried_rows=32,
     tile_height=256,
     tile_width=256,
     stored_bytes=27,
@@ -51,9 +53,16 @@ def test_a_whole_sentinel_2_scene_takes_less_than_one_gigabyte() -> None:
 
 def test_parts_are_those_that_a_person_would_count() -> None:
     parts = plan_memory(LOAD, 2, None).parts
-    assert parts["two strips of the scene"] == 2 * 256 * 10_980 * 27
+    assert parts["what is read of the scene"] == 2 * 256 * 10_980 * 27
     assert parts["answers"] == 4 * 2 * 256 * 256 * 10 * 4
     assert parts["block cache"] == (80 + 32) * MIB
+
+
+def test_pieces_of_a_row_take_less_than_two_whole_rows_of_tiles() -> None:
+    pieces = plan_memory(replace(LOAD, read_width=512), 2, None).parts
+    assert pieces["what is read of the scene"] == (4 * 512 * 256 + 2 * 32 * 10_980) * 27
+    wide = plan_memory(replace(LOAD, read_width=8192, carried_rows=0), 2, None).parts
+    assert wide["what is read of the scene"] == 2 * 256 * 10_980 * 27
 
 
 def test_tiles_that_wait_for_their_turn_take_no_working_memory() -> None:

@@ -112,6 +112,10 @@ class Source(Protocol):
         """Pixels that are stored together."""
 
     @property
+    def column_step(self) -> int | None:
+        """Windows that begin and end at multiples of so many columns decode no block twice; None for whole rows."""
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know."""
 
@@ -177,6 +181,11 @@ class Scene:
     def block_shape(self) -> BlockShape:
         """Pixels that are stored together."""
         return self.source.block_shape
+
+    @property
+    def column_step(self) -> int | None:
+        """Windows that begin and end at multiples of so many columns decode no block twice; None for whole rows."""
+        return self.source.column_step
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -82,6 +82,7 @@ class ArraySource:
         self._places = [number - 1 for number in numbers]
         self._nodata, self.nodata_reason = nodata
         self.block_shape = _block_shape(array)
+        self.column_step = None  # chunks are kept by full rows, see `_load`
         self.warnings = grid_warnings(grid)
         self._last: tuple[int, npt.NDArray[Any]] | None = None
         row_bytes = grid.width * len(self._places) * array.dtype.itemsize

@@ -68,6 +68,10 @@ class Part:
         """Most rows of the file that ``rows`` successive rows of the stack touch."""
         return rows * self.shrink if self.enlarge == 1 else (rows - 2) // self.enlarge + 2 if rows > 1 else 1
 
+    def columns(self, columns: int) -> int:
+        """Columns of the stack that so many columns of the file are, rounded up."""
+        return -(-columns * self.enlarge // self.shrink)
+
     def fit(self, pixels: npt.NDArray[Any], window: Window, is_mask: bool = False) -> npt.NDArray[Any]:
         """Bring (..., h, w) of the file to the (..., H, W) of a window of the stack."""
         if self.shrink > 1:

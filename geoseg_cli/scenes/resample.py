@@ -143,6 +143,11 @@ class Resampled:
         return self._source.block_shape
 
     @property
+    def column_step(self) -> int | None:
+        """None: what a shown pixel is made of is remembered by rows."""
+        return None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know."""
         if self._rows.is_coarser and self._cols.is_coarser:

@@ -162,6 +162,13 @@ class Stack:
             file.close()
 
     @property
+    def column_step(self) -> int | None:
+        """Columns of the widest block of all files; None where the blocks of a file are decoded beside each other."""
+        if any(part.file.decodes_beside for part in self._all):
+            return None
+        return max(part.columns(part.file.block_shape.width) for part in self._all)
+
+    @property
     def number_bytes(self) -> int:
         """Bytes of each number that :meth:`read` gives."""
         return self._dtype.itemsize

@@ -635,7 +635,7 @@ def test_pixels_below_a_transparent_alpha_band_are_nodata(
 def test_a_dry_run_tells_what_memory_the_run_would_take(run: Run, scene: Path, model: Path) -> None:
     done = run("cloudmask", scene, "--model", model, "--dry-run", "--max-memory", "1.5G")
     assert "MiB of 1,536 MiB" in done.err
-    assert "two strips of the scene:" in done.err
+    assert "what is read of the scene:" in done.err
     plan = json.loads(run("cloudmask", scene, "--model", model, "--dry-run", "--json", "--batch", 3).out)["memory"]
     assert plan["batch"] == 3
     assert plan["total_bytes"] == sum(plan["parts_bytes"].values())

@@ -34,6 +34,7 @@ class MemoryScene:
     present: tuple[bool, ...] = (True,)
     scale: float = 1.0
     windows: list[Window] = field(default_factory=list)
+    column_step: int | None = None
 
     @property
     def grid(self) -> Grid:

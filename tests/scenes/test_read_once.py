@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 
-from geoseg_cli.batches import Cutter
+from geoseg_cli.batches import Cutter, piece_width
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes import Scene, SceneOptions, block_cache, open_scene
@@ -56,6 +56,12 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return noise_file(tmp_path, *request.param)
 
 
+def pages_between_pieces(scene: Scene, plan: TilePlan) -> int:
+    """Bytes of one page for each place where GDAL stops and goes on in a row of blocks of a band."""
+    pieces = -(-SIDE_PX // piece_width(scene, plan))
+    return 4096 * (pieces - 1) * -(-SIDE_PX // scene.block_shape.height) * len(TWO.bands)
+
+
 def asked_by_batches(scene: Scene, plan: TilePlan) -> int:
     start = bytes_asked()
     assert sum(len(batch.tiles) for batch in Cutter(scene, plan, TWO).batches(4)) == len(plan)
@@ -67,8 +73,9 @@ def test_every_block_is_decoded_once_with_the_cache_that_is_asked_for(stored: Pa
     plan = TilePlan.cover(SIDE_PX, SIDE_PX, 192, overlap_px)
     with open_scene(stored, TWO, OPTIONS) as scene:
         enough = scene.size_in_cache(plan.tile_height) + BLOCK_HEADERS_BYTES
+        most = ONCE * stored.stat().st_size + pages_between_pieces(scene, plan)
         with block_cache(enough):
-            assert asked_by_batches(scene, plan) <= ONCE * stored.stat().st_size
+            assert asked_by_batches(scene, plan) <= most
 
 
 @pytest.mark.parametrize(("layout", "interleave"), [("tiles", "band"), ("tiles", "pixel"), ("strips", "band")])
@@ -77,7 +84,7 @@ def test_blocks_are_decoded_again_with_a_smaller_cache(tmp_path: Path, layout: s
     stored = noise_file(tmp_path, layout, interleave)
     plan = TilePlan.cover(SIDE_PX, SIDE_PX, 192, 40)
     with open_scene(stored, TWO, OPTIONS) as scene, rasterio.Env(GDAL_CACHEMAX=scene.size_in_cache() // 8):
-        assert asked_by_batches(scene, plan) > ONCE * stored.stat().st_size
+        assert asked_by_batches(scene, plan) > ONCE * stored.stat().st_size + pages_between_pieces(scene, plan)
 
 
 def test_opening_decodes_few_blocks(stored: Path) -> None:
