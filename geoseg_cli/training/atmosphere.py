@@ -98,13 +98,20 @@ class Atmosphere:
             reflectance: At the top of the atmosphere.
             channels: Channel of each of the B bands.
         """
-        slab, albedo = self.layer(0.0, np.inf), self.spherical_albedo()
-        path, passed, albedo = (
-            one[list(channels), None, None]
-            for one in (slab.path, np.maximum(slab.transmission, np.float32(0.05)), albedo)
-        )
+        path, passed, albedo = self._slab(channels)
         above = (reflectance - path) / passed
         return np.asarray(above / (1 + albedo * above), np.float32)
+
+    def to_top(self, reflectance: FloatArray, channels: Sequence[int]) -> FloatArray:
+        """The opposite of `to_surface`: reflectance at the top of the atmosphere of flat ground, (B, H, W) float32."""
+        path, passed, albedo = self._slab(channels)
+        return np.asarray(path + passed * reflectance / (1 - albedo * reflectance), np.float32)
+
+    def _slab(self, channels: Sequence[int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What all of the air adds, passes and sends back down, (B, 1, 1) each."""
+        slab, albedo = self.layer(0.0, np.inf), self.spherical_albedo()
+        passed = np.maximum(slab.transmission, np.float32(0.05))
+        return tuple(one[list(channels), None, None] for one in (slab.path, passed, albedo))  # type: ignore[return-value]
 
     def _vapour_transmission(self, bottom_m: float) -> FloatArray:
         """Two-way transmission of the vapour above a height."""

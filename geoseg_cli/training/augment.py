@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from geoseg_cli.bundle import InputSpec
+from geoseg_cli.training.air import other_air
 from geoseg_cli.training.chips import (
     DN_NODATA,
     DN_PER_REFLECTANCE,
@@ -30,6 +31,8 @@ from geoseg_cli.training.chips import (
 from geoseg_cli.training.overcast import cloud_over
 
 BandSets = tuple[tuple[str, ...], ...]
+SNOW = 0.9
+"""Reflectance of fresh snow in the visible: nothing on the ground is much brighter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Source:
         is_mosaic: Chips smaller than a sample are laid side by side; else the sample shows less than was asked.
         piece_px: Range of the sides of the squares that a mosaic is laid of, each from any place of any chip: small
             pieces take the neighbours away, so that a pixel's own spectrum must do. None lays whole chips.
+        brighten: Largest factor by which a sample is made brighter, for ground that keeps its label in any light.
     """
 
     chips: Sequence[Chip]
@@ -52,6 +56,7 @@ class Source:
     zoom: tuple[float, float] = (1.0, 1.0)
     is_mosaic: bool = False
     piece_px: tuple[int, int] | None = None
+    brighten: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class AugmentOptions:
         drop_share: Share of samples that drop each optional band with a chance of a half.
         clouds: Share of samples that get simulated clouds; for land cover alone, as labels stay those of the ground.
         cloud_gsd_m: Pixel size at which the clouds are drawn.
+        air: Share of samples that are seen through more or less air than the image was.
+        shift_px: How far apart the two views of one piece of ground may lie, along rows and along columns.
     """
 
     gain: float = 0.1
@@ -81,6 +88,8 @@ class AugmentOptions:
     drop_share: float = 0.25
     clouds: float = 0.0
     cloud_gsd_m: float = 10.0
+    air: float = 0.0
+    shift_px: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,36 +107,71 @@ class Sample:
     weight: float
 
 
+@dataclass(frozen=True, slots=True)
+class Views:
+    """One piece of ground, seen twice: in other light, through other air, amid other surroundings.
+
+    Attributes:
+        first, second: Two samples of one size with the same bands.
+        shift: Rows and columns by which the second lies further down and right than the first.
+    """
+
+    first: Sample
+    second: Sample
+    shift: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """A square before it is disturbed: (P, T, T) reflectance, (T, T) valid and target, and the bands that it has."""
+
+    reflectance: FloatArray
+    valid: BoolArray
+    target: TargetArray
+    bands: tuple[str, ...]
+    present: tuple[str, ...]
+
+    def window(self, row: int, column: int, size_px: int) -> _Ground:
+        """A square of it."""
+        part = np.s_[row : row + size_px, column : column + size_px]
+        reflectance = self.reflectance[:, part[0], part[1]]
+        return replace(self, reflectance=reflectance, valid=self.valid[part], target=self.target[part])
+
+    def sample(self, held: frozenset[str], spec: InputSpec, weight: float) -> Sample:
+        """Normalise the bands that are held."""
+        order = [self.bands.index(band) for band in spec.bands if band in held]
+        present = tuple(band in held for band in spec.bands)
+        pixels = spec.apply(np.ascontiguousarray(self.reflectance[order]), self.valid, present)
+        return Sample(pixels, np.where(self.valid, self.target, 0).astype(self.target.dtype), weight)
+
+
 def draw_sample(
     source: Source, size_px: int, spec: InputSpec, options: AugmentOptions, rng: np.random.Generator
 ) -> Sample:
     """Draw one sample of side ``size_px`` from a source."""
-    dn, target, bands = _cut(source, size_px, rng)
-    reflectance, valid = _to_reflectance(dn, bands, spec.required)
-    reflectance, valid, target = _zoomed(reflectance, valid, target, size_px)
-    reflectance, valid, target = _turned(reflectance, valid, target, rng)
-    if options.clouds and rng.random() < options.clouds:
-        reflectance, is_hidden = cloud_over(reflectance, bands, options.cloud_gsd_m, rng)
-        target = np.where(is_hidden, 0, target).astype(target.dtype)
-    reflectance = _disturbed(reflectance, options, rng)
-    if rng.random() < options.wedge:
-        valid = valid & ~_wedge(size_px, rng)
-    held = _kept_bands(_present(dn, bands, spec), spec, options, rng)
-    order = [bands.index(band) for band in spec.bands if band in held]
-    present = tuple(band in held for band in spec.bands)
-    pixels = spec.apply(np.ascontiguousarray(reflectance[order]), valid, present)
-    return Sample(pixels, np.where(valid, target, 0).astype(target.dtype), source.weight)
+    seen = _disturbed(_draw_ground(source, size_px, spec, options, rng), options, rng)
+    return seen.sample(_kept_bands(seen.present, spec, options, rng), spec, source.weight)
+
+
+def draw_views(
+    source: Source, size_px: int, spec: InputSpec, options: AugmentOptions, rng: np.random.Generator
+) -> Views:
+    """Draw two views of side ``size_px`` of one piece of ground from a source."""
+    ground = _draw_ground(source, size_px + options.shift_px, spec, options, rng)
+    (row, column), (other_row, other_column) = rng.integers(options.shift_px + 1, size=(2, 2)).tolist()
+    first = _disturbed(ground.window(row, column, size_px), options, rng)
+    second = _disturbed(ground.window(other_row, other_column, size_px), options, rng)
+    held = _kept_bands(ground.present, spec, options, rng)
+    shift = (other_row - row, other_column - column)
+    return Views(first.sample(held, spec, source.weight), second.sample(held, spec, source.weight), shift)
 
 
 def whole_sample(chip: Chip, spec: InputSpec) -> Sample:
     """The whole chip as it is, with all its bands: for measuring, not for training. Pixels are (C, H, W)."""
     dn = np.asarray(chip.dn)
     reflectance, valid = _to_reflectance(dn, chip.bands, spec.required)
-    held = _present(dn, chip.bands, spec)
-    order = [chip.bands.index(band) for band in spec.bands if band in held]
-    present = tuple(band in held for band in spec.bands)
-    pixels = spec.apply(np.ascontiguousarray(reflectance[order]), valid, present)
-    return Sample(pixels, np.where(valid, chip.target, 0).astype(chip.target.dtype), 1.0)
+    ground = _Ground(reflectance, valid, chip.target, chip.bands, _present(dn, chip.bands, spec))
+    return ground.sample(frozenset(ground.present), spec, 1.0)
 
 
 def draw_batch(
@@ -135,9 +179,36 @@ def draw_batch(
     rng: np.random.Generator,
 ) -> list[Sample]:  # fmt: skip
     """Draw ``count`` samples of side ``size_px``; each comes from a source chosen by its share."""
+    return [draw_sample(source, size_px, spec, options, rng) for source in _chosen(sources, count, rng)]
+
+
+def draw_view_batch(
+    sources: Sequence[Source], count: int, size_px: int, spec: InputSpec, options: AugmentOptions,
+    rng: np.random.Generator,
+) -> list[Views]:  # fmt: skip
+    """Draw two views each of ``count`` pieces of ground; each comes from a source chosen by its share."""
+    return [draw_views(source, size_px, spec, options, rng) for source in _chosen(sources, count, rng)]
+
+
+def _chosen(sources: Sequence[Source], count: int, rng: np.random.Generator) -> list[Source]:
     shares = np.array([source.share if len(source.chips) else 0.0 for source in sources])
-    places = rng.choice(len(sources), size=count, p=shares / shares.sum())
-    return [draw_sample(sources[place], size_px, spec, options, rng) for place in places]
+    return [sources[place] for place in rng.choice(len(sources), size=count, p=shares / shares.sum())]
+
+
+def _draw_ground(
+    source: Source, size_px: int, spec: InputSpec, options: AugmentOptions, rng: np.random.Generator
+) -> _Ground:
+    """Cut a square out of a source, scale and turn it, and lay clouds over a share of them."""
+    dn, target, bands = _cut(source, size_px, rng)
+    reflectance, valid = _to_reflectance(dn, bands, spec.required)
+    reflectance, valid, target = _zoomed(reflectance, valid, target, size_px)
+    reflectance, valid, target = _turned(reflectance, valid, target, rng)
+    if source.brighten > 1:
+        reflectance = _brightened(reflectance, source.brighten, rng)
+    if options.clouds and rng.random() < options.clouds:
+        reflectance, is_hidden = cloud_over(reflectance, bands, options.cloud_gsd_m, rng)
+        target = np.where(is_hidden, 0, target).astype(target.dtype)
+    return _Ground(reflectance, valid, target, bands, _present(dn, bands, spec))
 
 
 def _cut(source: Source, size_px: int, rng: np.random.Generator) -> tuple[Int16Array, TargetArray, tuple[str, ...]]:
@@ -222,7 +293,25 @@ def _turned(
     return turn(reflectance), turn(valid), turn(target)  # type: ignore[return-value]
 
 
-def _disturbed(reflectance: FloatArray, options: AugmentOptions, rng: np.random.Generator) -> FloatArray:
+def _brightened(reflectance: FloatArray, most: float, rng: np.random.Generator) -> FloatArray:
+    """Multiply (P, H, W) reflectance by 1 to ``most``, as far as hardly a pixel of any band is brighter than snow."""
+    brightest = max(float(np.percentile(band, 99)) for band in reflectance)
+    gain = min(math.exp(rng.uniform(0, math.log(most))), max(1.0, SNOW / max(brightest, 1e-3)))
+    return reflectance * np.float32(gain)
+
+
+def _disturbed(ground: _Ground, options: AugmentOptions, rng: np.random.Generator) -> _Ground:
+    """Other air, radiometric errors, and an edge of the swath."""
+    reflectance, valid = ground.reflectance, ground.valid
+    if options.air and rng.random() < options.air:
+        reflectance = other_air(reflectance, valid, ground.bands, rng)
+    reflectance = _with_errors(reflectance, options, rng)
+    if rng.random() < options.wedge:
+        valid = valid & ~_wedge(valid.shape[0], rng)
+    return replace(ground, reflectance=reflectance, valid=valid)
+
+
+def _with_errors(reflectance: FloatArray, options: AugmentOptions, rng: np.random.Generator) -> FloatArray:
     """Add radiometric errors to (P, H, W) reflectance."""
     size = (reflectance.shape[0], 1, 1)
     gain = (1 + rng.uniform(-options.gain, options.gain)) * (

@@ -37,7 +37,7 @@ TEST_SEED: Final = 800_000_000
 """Seeds of simulated scenes: chip i of a part has the part's first seed plus i. The parts never meet."""
 SHARES: Final[dict[Task, dict[str, float]]] = {
     "land-cover": {"simulated": 0.26, "eurosat": 0.66, "ontario": 0.08},
-    "cloud": {"simulated": 0.72, "eurosat": 0.10, "ukis": 0.12, "alberta": 0.06},
+    "cloud": {"simulated": 0.68, "eurosat": 0.14, "ukis": 0.12, "alberta": 0.06},
 }
 """Share of the samples that each source gives."""
 PROVENANCE: Final = {
@@ -60,6 +60,8 @@ PIECES_SHARE: Final = 0.15
 """Share of the EuroSAT samples of land cover that are laid of small pieces of tiles."""
 EUROSAT_VARIANTS: Final = 8
 """Recoloured variants of each EuroSAT tile that land cover learns from."""
+MOST_BRIGHTENED: Final = 3.0
+"""Half of the clear tiles that clouds are told from are up to so much brighter, as sand, salt and roofs are."""
 SCENE_PX: Final = 256
 SENSOR_SHARES: Final[dict[ImagerName, float]] = {
     "sentinel-2": 0.55, "landsat-8": 0.16, "landsat-7": 0.06, "landsat-5": 0.07, "hls-l30": 0.03, "hls-s30": 0.05,
@@ -90,7 +92,7 @@ RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
     "landcover-lemevit": (
         "lemevit-tiny-light", "LeMeViT-Tiny with the all-MLP head (arXiv 2405.09789)", TrainOptions(learning_rate=1e-3)
     ),
-    "cloud-lale": ("lale-s1", "LALE-S1 (arXiv 2606.02092)", TrainOptions(learning_rate=2e-3)),
+    "cloud-lale": ("lale-s1", "LALE-S1 (arXiv 2606.02092)", TrainOptions(learning_rate=2e-3, view_weight=1.5)),
     "cloud-mscloudcam": (
         "mscloudcam-small", "MSCloudCAM, small (after arXiv 2510.10802)",
         TrainOptions(learning_rate=1e-3, output_weights=(1.0, 0.4, 0.4)),
@@ -99,7 +101,9 @@ RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
 """Recipe -> its network in ``geoseg_cli.networks``, what a person reads of it, and how it is trained."""
 WITHOUT_GRAPH: Final = ("landcover-chromaformer", "landcover-lemevit")
 """Recipes whose bundles have no ONNX graph, so that all together stay below 60 MiB; ``geoseg export`` makes one."""
-NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {"landcover-lale": {"reach": [3, 1]}}
+NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {
+    "landcover-lale": {"reach": [3, 1]}, "cloud-lale": {"reach": [4, 2]},
+}  # fmt: skip
 """Recipe -> what is different from that network.
 
 With attention to all of a tile the class of many pixels hung on where tiles lie and how large they are; see "Tiles" in
@@ -254,11 +258,12 @@ def sources(recipe: BundleRecipe, training: Path, pool: ScenePool) -> list[Sourc
     if recipe.task == "land-cover":
         return land_sources(recipe, training, pool)
     share = SHARES["cloud"]
-    tiles = Source(eurosat_chips(training, "train", "cloud"), share["eurosat"], zoom=(0.5, 2.0), is_mosaic=True)
+    tiles = Source(eurosat_chips(training, "train", "cloud"), share["eurosat"] / 2, zoom=(0.5, 2.0), is_mosaic=True)
+    bright = replace(tiles, brighten=MOST_BRIGHTENED)
     # Drawn by hand but generously; and drawn by two programs that can be wrong together.
     ukis = Source(ukis_chips(training), share=share["ukis"], weight=0.5, zoom=(0.5, 1.5))
     alberta = Source(alberta_chips(training), share=share["alberta"], weight=0.3, zoom=(0.6, 3.0))
-    return [Source(pool, share=share["simulated"], zoom=(0.7, 1.5)), tiles, ukis, alberta]
+    return [Source(pool, share=share["simulated"], zoom=(0.7, 1.5)), tiles, bright, ukis, alberta]
 
 
 def land_sources(

@@ -63,13 +63,13 @@ class TrainConfig(Table):
                 raise ValueError(f"[{name}] is missing; only a run with [start] may take it from a bundle")
         if self.augment.clouds and self.bundle.task != "land-cover":
             raise ValueError("augment.clouds is for land cover: pasted clouds would contradict the labels of clouds")
-        if self.augment.clouds and self.input is not None:
-            self._refuse_bands_without_clouds(self.input.bands)
+        if self.augment.physics and self.input is not None:
+            self._refuse_unknown_bands(self.input.bands)
         return self
 
-    def _refuse_bands_without_clouds(self, bands: tuple[str, ...]) -> None:
+    def _refuse_unknown_bands(self, bands: tuple[str, ...]) -> None:
         if stray := [band for band in bands if band not in band_names("sentinel-2")]:
-            raise ValueError(f"augment.clouds knows the bands of Sentinel-2, and not {', '.join(stray)}")
+            raise ValueError(f"{self.augment.physics} knows the bands of Sentinel-2, and not {', '.join(stray)}")
 
 
 def read_config(path: Path) -> TrainConfig:

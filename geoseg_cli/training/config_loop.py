@@ -24,6 +24,7 @@ class TrainTable(Table):
     clip_norm: Positive = 1.0
     ema_decay: Number = Field(default=0.999, ge=0, lt=1)
     output_weights: tuple[Annotated[Number, Field(ge=0)], ...] = Field(default=(1.0, 0.4, 0.4), min_length=1)
+    view_weight: Number = Field(default=0.0, ge=0)
     class_balance: Literal["none", "inverse-sqrt", "inverse"] = "none"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validate_minutes: Positive | None = None
@@ -54,9 +55,17 @@ class AugmentTable(Table):
     set_share: Share = 0.35
     drop_share: Share = 0.25
     clouds: Share = 0.0
+    air: Share = 0.0
+    shift_px: Whole = Field(default=32, ge=0, le=1024)
 
     @model_validator(mode="after")
     def _is_a_share(self) -> AugmentTable:
         if self.set_share + self.drop_share > 1:
             raise ValueError("set_share and drop_share are shares of the same samples: their sum is at most 1")
         return self
+
+    @property
+    def physics(self) -> str | None:
+        """The key that lays simulated clouds or air over the samples, which must know where in the spectrum each band
+        lies; None where none does."""
+        return "augment.clouds" if self.clouds else "augment.air" if self.air else None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geoseg_cli.bundle import InputSpec
-from geoseg_cli.training.augment import AugmentOptions, Sample, Source, draw_batch
+from geoseg_cli.training.augment import AugmentOptions, Sample, Source, draw_batch, draw_view_batch
 from geoseg_cli.training.schedule import TrainOptions
 
 
@@ -26,10 +26,13 @@ class Drawn:
     Attributes:
         samples: N samples of one size.
         seed: Of the chance inside the network.
+        shifts: How far the second of each two samples lies from the first, rows and columns, where they are views of
+            the same ground; empty where each sample shows its own.
     """
 
     samples: list[Sample]
     seed: int
+    shifts: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -56,8 +59,12 @@ class Feed:
         if self.rank:
             rng = np.random.default_rng((self.options.seed, step, self.rank))
         count = max(1, self.options.pixels_per_step // size_px**2)
-        samples = draw_batch(self.sources, count, size_px, self.spec, self.augment, rng)
-        return Drawn(samples, int(rng.integers(2**31)))
+        if not self.options.view_weight:
+            samples = draw_batch(self.sources, count, size_px, self.spec, self.augment, rng)
+            return Drawn(samples, int(rng.integers(2**31)))
+        pairs = draw_view_batch(self.sources, max(1, count // 2), size_px, self.spec, self.augment, rng)
+        samples = [view for pair in pairs for view in (pair.first, pair.second)]
+        return Drawn(samples, int(rng.integers(2**31)), tuple(pair.shift for pair in pairs))
 
 
 class ReadAhead:

@@ -29,7 +29,7 @@ from geoseg_cli.results.storage import storage_trouble
 from geoseg_cli.training.augment import AugmentOptions, Sample, Source
 from geoseg_cli.training.chips import values_from_targets
 from geoseg_cli.training.feed import Drawn, Feed, ReadAhead, stack
-from geoseg_cli.training.losses import segmentation_loss
+from geoseg_cli.training.losses import segmentation_loss, view_disagreement
 from geoseg_cli.training.ranks import Ranks
 from geoseg_cli.training.schedule import TrainOptions, learning_rate
 
@@ -221,14 +221,14 @@ class Trainer:
             group["lr"] = rate
         with torch.random.fork_rng(devices=[]):  # dropout must neither read nor move the caller's generator
             torch.manual_seed(drawn.seed)
-            loss = self._descend(drawn.samples)
+            loss = self._descend(drawn)
         self._state.step += 1
         self._average()
         return loss
 
-    def _descend(self, batch: Sequence[Sample]) -> float:
+    def _descend(self, drawn: Drawn) -> float:
         device = next(self.network.parameters()).device
-        pixels, target, weight = (part.to(device) for part in stack(batch))
+        pixels, target, weight = (part.to(device) for part in stack(drawn.samples))
         classes = self.options.class_weights
         self._module.train()
         self._optimizer.zero_grad(set_to_none=True)
@@ -236,6 +236,11 @@ class Trainer:
             outputs = self._module(pixels)
         weights = None if classes is None else torch.tensor(classes, device=device)
         loss = segmentation_loss(outputs, target, weight, self.options.output_weights, weights)
+        if drawn.shifts:
+            main = outputs if isinstance(outputs, Tensor) else outputs[0]
+            # Normalised bands are exactly 0 where a pixel is invalid, and hardly anywhere else.
+            shown = (pixels[:, : len(self.spec.bands)] != 0).any(dim=1)
+            loss = loss + self.options.view_weight * view_disagreement(main, drawn.shifts, shown)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
         if torch.isfinite(norm):  # one bad batch must not end hours of work

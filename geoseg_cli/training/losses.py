@@ -1,7 +1,8 @@
 """What training minimises.
 
 A target is a set of classes: bit k set where the pixel may be class k (see ``chips``). Cross-entropy asks for
-probability inside the set, Dice for overlap where the class is certain. Targets are uint8 for up to 8 classes and
+probability inside the set, Dice for overlap where the class is certain. Two views of the same ground can be asked to
+agree, whatever they say. Targets are uint8 for up to 8 classes and
 int64 for more.
 
 Axes: N batch, K classes, H rows, W columns.
@@ -9,6 +10,7 @@ Axes: N batch, K classes, H rows, W columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -117,3 +119,35 @@ def segmentation_loss(
         scores = logits.float()
         total = total + share * (set_cross_entropy(scores, target, weight, classes) + dice_loss(scores, target, weight))
     return total
+
+
+def view_disagreement(logits: Tensor, shifts: Sequence[tuple[int, int]], valid: Tensor) -> Tensor:
+    """How differently pairs of views judge the pixels that both show: mean Jensen-Shannon divergence.
+
+    Args:
+        logits: (2 V, K, H, W); the views 2 v and 2 v + 1 show the same ground.
+        shifts: Rows and columns by which view 2 v + 1 lies further down and right than view 2 v.
+        valid: (2 V, H, W) bool, where a view shows anything.
+
+    Returns:
+        Scalar, 0 where all agree to ln 2; 0 when no pixel is shown twice.
+    """
+    total, count = logits.new_zeros((), dtype=torch.float32), 0
+    for place, shift in enumerate(shifts):
+        ours, theirs = (_common(logits[2 * place + view].float(), shift, view) for view in (0, 1))
+        both = _common(valid[2 * place], shift, 0) & _common(valid[2 * place + 1], shift, 1)
+        first, second = ours.log_softmax(dim=0), theirs.log_softmax(dim=0)
+        middle = torch.logaddexp(first, second) - math.log(2)
+        apart = (first.exp() * (first - middle) + second.exp() * (second - middle)).sum(dim=0) / 2
+        total, count = total + (apart * both).sum(), count + int(both.sum())
+    return total / max(count, 1)
+
+
+def _common(planes: Tensor, shift: tuple[int, int], view: int) -> Tensor:
+    """What view 0 or 1 of a pair shows of the ground that both show: (..., H, W) cut along both axes."""
+    for axis, amount in zip((-2, -1), shift, strict=True):
+        length = max(0, planes.shape[axis] - abs(amount))
+        # The second lies further along, so that the first shows the common ground later.
+        begin = max(amount, 0) if view == 0 else max(-amount, 0)
+        planes = planes.narrow(axis, begin if length else 0, length)
+    return planes

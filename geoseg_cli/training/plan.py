@@ -156,8 +156,8 @@ def look_ahead(config: TrainConfig) -> Preview:
     if simulator is not None:
         is_alone = not (config.data.pairs or config.data.vectors)
         check_simulator(simulator, config.bundle.task, legend, spec.bands, is_alone)
-    if stray := [band for band in spec.bands if config.augment.clouds and band not in band_names("sentinel-2")]:
-        raise UsageError(f"augment.clouds knows the bands of Sentinel-2, and not {', '.join(stray)}", "set it to 0")
+    if (key := config.augment.physics) and (stray := [b for b in spec.bands if b not in band_names("sentinel-2")]):
+        raise UsageError(f"{key} knows the bands of Sentinel-2, and not {', '.join(stray)}", "set it to 0")
     for band in {band for one in config.augment.band_sets for band in one} - set(spec.optional):
         raise UsageError(f"augment.band_sets: {band} is no optional band", "name it in input.optional, or drop it")
     parts = split_places(data.places, config.split, simulator is not None) if data.places else {}
@@ -329,7 +329,7 @@ def _train_options(preview: Preview, train: Sequence[ChipRow], sizes_px: tuple[i
     table = preview.config.train
     given = table.model_dump(include={
         "pixels_per_step", "learning_rate", "warmup_share", "weight_decay", "clip_norm", "ema_decay", "output_weights",
-        "patience", "seed",
+        "view_weight", "patience", "seed",
     })  # fmt: skip
     validate_steps = table.validate_steps
     if table.steps and table.validate_minutes is None and validate_steps is None:

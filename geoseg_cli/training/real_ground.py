@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio import features
 
-from geoseg_cli.training.atmosphere import Atmosphere
+from geoseg_cli.training.air import UNLIT, channels_of_bands, removable_air
 from geoseg_cli.training.chips import DN_NODATA, DN_PER_REFLECTANCE, Chip, TargetArray
 from geoseg_cli.training.fields import FloatArray, block_mean
 from geoseg_cli.training.imagers import IMAGERS
@@ -37,9 +37,6 @@ PIECE_PX: Final = (64, 128, 256)
 """Sides of the squares in which whole tiles are laid; beyond the edge of a tile it is mirrored."""
 COARSE_GSD_M: Final = 20.0
 """From this pixel size on tiles are laid with two by two pixels made one: more would leave little of their texture."""
-_AIR_TRIES: Final = 12
-_UNLIT: Final = ("cirrus", "nir09")
-"""Bands in which vapour hides the ground."""
 
 Places = npt.NDArray[np.intp]
 
@@ -50,24 +47,12 @@ def at_surface(chip: Chip, rng: np.random.Generator) -> Chip:
     Both hold (P, H, W) reflectance times 10 000. Only air that leaves every band of the darkest pixels above zero is
     possible; where none of a dozen draws is, the chip is returned as it came.
     """
-    imager = IMAGERS["sentinel-2"]
-    channel = {names[0]: number for names, number in zip(imager.bands, imager.channels, strict=True)}
-    channels = [channel[band] for band in chip.bands]
     top = chip.dn.astype(np.float32) / np.float32(DN_PER_REFLECTANCE)
-    darkest = np.percentile(top.reshape(len(top), -1), 1, axis=1).astype(np.float32)[:, None, None]
-    lit = np.array([band not in _UNLIT for band in chip.bands])
-    for _ in range(_AIR_TRIES):
-        air = Atmosphere(
-            sun_zenith_rad=float(np.radians(rng.uniform(25, 60))),
-            aerosol_depth=float(np.clip(rng.lognormal(np.log(0.1), 0.7), 0.02, 0.6)),
-            angstrom=float(rng.uniform(0.9, 1.7)),
-            vapour_cm=float(rng.uniform(0.5, 3.0)),
-            ground_m=float(rng.uniform(0, 600)),
-        )
-        if (air.to_surface(darkest, channels)[lit] > 0).all():
-            dn = np.rint(air.to_surface(top, channels) * DN_PER_REFLECTANCE)
-            return replace(chip, dn=np.clip(dn, DN_NODATA + 1, 32767).astype(np.int16))
-    return chip
+    air = removable_air(top, chip.bands, rng)
+    if air is None:
+        return chip
+    dn = np.rint(air.to_surface(top, channels_of_bands(chip.bands)) * DN_PER_REFLECTANCE)
+    return replace(chip, dn=np.clip(dn, DN_NODATA + 1, 32767).astype(np.int16))
 
 
 class Textures:
@@ -136,7 +121,7 @@ class TileGround:
     def __init__(self, tiles: Sequence[Chip]) -> None:
         imager = IMAGERS["sentinel-2"]
         lit = [(name, WAVELENGTH_NM[at]) for (name, *_), at in zip(imager.bands, imager.channels, strict=True)]
-        lit = [(name, centre) for name, centre in lit if name not in _UNLIT]
+        lit = [(name, centre) for name, centre in lit if name not in UNLIT]
         full = np.float32(DN_PER_REFLECTANCE)
         self._tiles: list[FloatArray] = [
             np.stack([chip.dn[chip.bands.index(name)] for name, _ in lit]).astype(np.float32) / full for chip in tiles

@@ -22,6 +22,7 @@ class TrainOptions:
         clip_norm: Longest gradient.
         ema_decay: Of the averaged weights that are validated and kept.
         output_weights: Loss weights of main and auxiliary outputs.
+        view_weight: Loss weight of the disagreement of two views of the same ground; 0 draws single views.
         class_weights: Weight of each class in the cross-entropy; None weighs pixels alike.
         precision: ``bf16`` computes under autocast; weights and loss stay fp32.
         validate_minutes: Time between validations.
@@ -41,6 +42,7 @@ class TrainOptions:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     output_weights: tuple[float, ...] = (1.0,)
+    view_weight: float = 0.0
     class_weights: tuple[float, ...] | None = None
     precision: Literal["fp32", "bf16"] = "bf16"
     validate_minutes: float = 2.0

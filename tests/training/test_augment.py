@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,13 @@ pytest.importorskip("torch")
 
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.training.augment import (
+    SNOW,
     AugmentOptions,
     Source,
     draw_batch,
     draw_sample,
+    draw_view_batch,
+    draw_views,
     whole_sample,
 )
 from geoseg_cli.training.chips import DN_NODATA, Chip
@@ -152,3 +157,49 @@ def test_sources_are_drawn_by_their_share_and_lend_their_weight() -> None:
     batch = draw_batch(sources, 400, 8, SPEC, CALM, np.random.default_rng(0))
     light = sum(sample.weight == 0.3 for sample in batch)
     assert 60 < light < 140
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_two_views_show_the_same_ground_as_far_apart_as_they_say(seed: int) -> None:
+    options = replace(CALM, shift_px=7)
+    views = draw_views(Source([make_chip()]), 16, SPEC, options, np.random.default_rng(seed))
+    down, right = views.shift
+    assert max(abs(down), abs(right)) <= 7
+    first = views.first.pixels[:, max(down, 0) : 16 + min(down, 0), max(right, 0) : 16 + min(right, 0)]
+    second = views.second.pixels[:, max(-down, 0) : 16 + min(-down, 0), max(-right, 0) : 16 + min(-right, 0)]
+    assert first.shape == (4, 16 - abs(down), 16 - abs(right))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(views.second.pixels[1], views.second.target * 1e-3, rtol=1e-6)
+
+
+def test_two_views_differ_in_errors_and_have_the_same_bands() -> None:
+    options = AugmentOptions(wedge=0, set_share=0.5, drop_share=0.5, shift_px=0)
+    held = set()
+    for seed in range(20):
+        views = draw_views(Source([make_chip()]), 16, SPEC, options, np.random.default_rng(seed))
+        assert not np.array_equal(views.first.pixels[0], views.second.pixels[0])
+        np.testing.assert_array_equal(views.first.pixels[3], views.second.pixels[3])
+        np.testing.assert_array_equal(views.first.target, views.second.target)
+        held.add(bool(views.first.pixels[3].any()))
+    assert held == {True, False}
+
+
+def test_views_are_drawn_by_the_share_of_their_source() -> None:
+    sources = [Source([make_chip()], share=3.0), Source([make_chip()], share=1.0, weight=0.3)]
+    batch = draw_view_batch(sources, 200, 8, SPEC, replace(CALM, shift_px=4), np.random.default_rng(0))
+    assert all(views.first.weight == views.second.weight for views in batch)
+    assert 30 < sum(views.first.weight == 0.3 for views in batch) < 70
+
+
+def test_brightened_samples_keep_their_label_and_stay_below_snow() -> None:
+    dn = np.full((1, 8, 8), 2000, np.int16)
+    dn[0, 0] = 4000
+    chip, spec = Chip("t", ("red",), dn, np.ones((8, 8), np.uint8)), InputSpec(("red",), (), (0.0,), (1.0,))
+    source = Source([chip], brighten=4.0)
+    samples = [draw_sample(source, 8, spec, CALM, np.random.default_rng(seed)) for seed in range(100)]
+    gains = [float(sample.pixels.max()) / 0.4 for sample in samples]
+    assert 1 <= min(gains) < 1.1
+    assert max(gains) == pytest.approx(SNOW / 0.4, rel=0.02)
+    assert all((sample.target == 1).all() for sample in samples)
+    dazzling = Source([replace(chip, dn=dn * 4)], brighten=4.0)
+    assert draw_sample(dazzling, 8, spec, CALM, np.random.default_rng(0)).pixels.max() == pytest.approx(1.6)

@@ -96,6 +96,7 @@ def test_own_classes_make_a_legend(tmp_path: Path) -> None:
         ('licence = "CC0-1.0"', "", ("bundle.licence is missing",)),
         ('task = "land-cover"', 'task = "cloud"\n[augment]\nclouds = 0.1', ("augment.clouds is for land cover",)),
         ('["red", "nir"]', '["red", "lwir11"]\n[augment]\nclouds = 0.1', ("knows the bands of Sentinel-2",)),
+        ('["red", "nir"]', '["red", "lwir11"]\n[augment]\nair = 0.1', ("augment.air knows the bands of Sentinel-2",)),
         ("steps = 6", "steps = ", ("is no TOML",)),
         ("[10, 80]", "[10, 80, 10]", ("value 10 is given twice",)),
         ("gsd_m = 10", 'gsd_m = "10"', ("bundle.gsd_m: a number is wanted, without quotes",)),
@@ -213,7 +214,16 @@ def test_start_stands_in_for_network_and_input(tmp_path: Path) -> None:
 
 def test_defaults_that_the_loop_has_too_are_the_same(tmp_path: Path) -> None:
     config, loop, augment = read(tmp_path, SMALLEST), TrainOptions(), AugmentOptions()
-    for name in ("pixels_per_step", "learning_rate", "warmup_share", "weight_decay", "clip_norm", "ema_decay", "seed"):
+    for name in (
+        "pixels_per_step",
+        "learning_rate",
+        "warmup_share",
+        "weight_decay",
+        "clip_norm",
+        "ema_decay",
+        "view_weight",
+        "seed",
+    ):
         assert getattr(config.train, name) == getattr(loop, name), name
     for name in type(config.augment).model_fields:
         assert getattr(config.augment, name) == getattr(augment, name), name

@@ -52,6 +52,15 @@ def test_processes_see_other_samples_of_the_same_size() -> None:
         assert not np.array_equal(first[0].pixels, second[0].pixels)
 
 
+def test_views_come_in_pairs_and_half_as_many() -> None:
+    options = replace(OPTIONS, view_weight=1.0, pixels_per_step=8 * 16 * 16, sizes_px=(16,))
+    for rank in (0, 1):
+        drawn = Feed(SOURCES, SPEC, options, AugmentOptions(shift_px=5), rank).draw(3)
+        assert (len(drawn.samples), len(drawn.shifts)) == (8, 4)
+        assert {one.pixels.shape for one in drawn.samples} == {(2, 16, 16)}
+    assert feed(0).draw(3).shifts == ()
+
+
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_batches_that_are_drawn_ahead_are_the_same(threads: int) -> None:
     with ReadAhead(feed(0), threads, last_step=8) as batches:

@@ -286,3 +286,32 @@ def test_a_checkpoint_that_cannot_be_written_is_named(network: Net, tmp_path: Pa
     trainer = make_trainer(network, checkpoint=tmp_path / "file" / "checkpoint.pt")
     with pytest.raises(StorageError, match=r"file/checkpoint\.pt"):
         list(trainer.run(SOURCES, VALIDATION))
+
+
+def test_a_run_of_views_that_was_killed_ends_as_if_it_had_not_been(network: Net, tmp_path: Path) -> None:
+    options = replace(OPTIONS, view_weight=2.0)
+    whole = make_trainer(network, options)
+    list(whole.run(SOURCES, VALIDATION))
+    killed = make_trainer(network, options, tmp_path / "checkpoint.pt")
+    list(islice(killed.run(SOURCES, VALIDATION), 3))
+    resumed = make_trainer(network, options, tmp_path / "checkpoint.pt")
+    list(resumed.run(SOURCES, VALIDATION))
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+
+
+def test_weights_that_had_to_agree_on_views_change_their_answer_less_in_other_light(network: Net) -> None:
+    augment = AugmentOptions(gain=0.5, band_gain=0.2, shift_px=4)
+    chip = make_chip(50)
+    dimmed = replace(chip, dn=(chip.dn * np.array([0.7, 0.9])[:, None, None]).astype(np.int16))
+    changed = {}
+    for weight in (0.0, 20.0):
+        options = replace(OPTIONS, steps=80, view_weight=weight, validate_minutes=9.0)
+        trainer = Trainer(copy.deepcopy(network), SPEC, options, augment)
+        list(trainer.run(SOURCES, VALIDATION))
+        with torch.no_grad():
+            seen, again = (
+                trainer.averaged(torch.from_numpy(whole_sample(one, SPEC).pixels)[None]).softmax(1)
+                for one in (chip, dimmed)
+            )
+        changed[weight] = float((seen - again).abs().mean())
+    assert changed[20.0] < 0.8 * changed[0.0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,6 +16,7 @@ from geoseg_cli.training.losses import (  # noqa: E402
     dice_loss,
     segmentation_loss,
     set_cross_entropy,
+    view_disagreement,
 )
 
 
@@ -133,3 +136,53 @@ def test_class_weights_fall_with_the_frequency_and_are_1_on_average(power: float
 def test_no_class_outshouts_all_others() -> None:
     assert class_weights([1_000_000, 1], 1.0)[1] == MAX_CLASS_WEIGHT
     assert class_weights([5, 7], 0.0) == (1.0, 1.0)
+
+
+EVERYWHERE = torch.ones(2, 8, 8, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, 0), (0, -2), (-3, 5)])
+def test_views_cut_from_one_map_agree_wherever_they_lie(shift: tuple[int, int]) -> None:
+    ground = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(0))
+    down, right = shift
+    views = torch.stack([ground[:, 6:14, 6:14], ground[:, 6 + down : 14 + down, 6 + right : 14 + right]])
+    assert view_disagreement(views, [shift], EVERYWHERE).item() == pytest.approx(0, abs=1e-6)
+    if shift != (0, 0):
+        assert view_disagreement(views, [(-down, -right)], EVERYWHERE).item() > 0.1
+
+
+def test_views_that_are_sure_of_different_classes_disagree_by_the_logarithm_of_two() -> None:
+    views = torch.zeros(2, 2, 8, 8)
+    views[0, 0], views[1, 1] = 60, 60
+    assert view_disagreement(views, [(2, -3)], EVERYWHERE).item() == pytest.approx(math.log(2), rel=1e-5)
+
+
+def test_disagreement_is_the_jensen_shannon_divergence_of_the_common_pixels() -> None:
+    views = torch.randn(4, 5, 8, 8, generator=torch.Generator().manual_seed(3))
+    valid = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(4)) > 0.3
+    total, count = 0.0, 0
+    for pair, (down, right) in enumerate([(1, 2), (-2, 0)]):
+        for row in range(8):
+            for column in range(8):
+                other = (row - down, column - right)
+                if not (0 <= other[0] < 8 and 0 <= other[1] < 8):
+                    continue
+                if not (valid[2 * pair, row, column] and valid[(2 * pair + 1, *other)]):
+                    continue
+                first = views[2 * pair, :, row, column].softmax(0)
+                second = views[2 * pair + 1, :, other[0], other[1]].softmax(0)
+                middle = (first + second) / 2
+                halves = [(one * (one / middle).log()).sum().item() for one in (first, second)]
+                total, count = total + sum(halves) / 2, count + 1
+    found = view_disagreement(views, [(1, 2), (-2, 0)], valid)
+    assert found.item() == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "is_valid"), [((1, 1), False), ((8, 0), True), ((-11, 30), True)])
+def test_views_that_share_no_valid_pixel_cost_nothing(
+    logits: torch.Tensor, shift: tuple[int, int], is_valid: bool
+) -> None:
+    loss = view_disagreement(logits, [shift], torch.full((2, 8, 8), is_valid))
+    loss.backward()
+    assert loss.item() == 0
+    assert (logits.grad == 0).all()
