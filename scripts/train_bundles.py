@@ -9,10 +9,12 @@ The data folder holds ``training/`` (see docs). The run keeps its pool of simula
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,11 @@ from geoseg_cli.training.bundle_recipes import (
 )
 from geoseg_cli.training.chips import FloatArray
 from geoseg_cli.training.confidence import fit_confidence
-from geoseg_cli.training.loop import Progress, Trainer
+from geoseg_cli.training.loop import Progress, Trainer, ValidationSet, score
 from geoseg_cli.training.pool import ScenePool
+
+SHARES_OF_START = (0.0, 0.25, 0.5, 0.75)
+"""What ``--between`` tries."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -61,7 +66,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=200, help="simulated scenes to wait for before training")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, help="top of the curve; the recipe's if not given")
+    parser.add_argument("--view-weight", type=float, help="of two views' disagreement; the recipe's if not given")
     parser.add_argument("--start", type=Path, help="folder of a bundle of the same network to start from")
+    parser.add_argument("--between", action="store_true", help="also try weights between --start and the trained ones")
     parser.add_argument("--without", choices=SCENES, nargs="*", default=[], help="real scenes to leave out")
     parser.add_argument("--all-bands", action="store_true", help="never hide a band: for the cost of band dropout")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
@@ -84,6 +91,7 @@ def main() -> int:
             recipe.train, minutes=arguments.minutes, steps=arguments.steps, seed=arguments.seed,
             precision=arguments.precision, validate_minutes=arguments.validate_minutes,
             learning_rate=arguments.learning_rate or recipe.train.learning_rate,
+            view_weight=recipe.train.view_weight if arguments.view_weight is None else arguments.view_weight,
         )  # fmt: skip
         recipe = replace(recipe, train=train_options)
         if arguments.all_bands:
@@ -103,9 +111,8 @@ def train(recipe: BundleRecipe, arguments: argparse.Namespace) -> tuple[Trainer,
     training = arguments.data / "training"
     run = arguments.runs / (arguments.run_name or recipe.name)
     torch.manual_seed(arguments.seed)
-    network = create_network(recipe.network, recipe.spec.channels, len(recipe.legend.classes), **recipe.config)
+    network = start_network(recipe, arguments.start)
     if arguments.start is not None:
-        begin_with(network, recipe.spec, Bundle.open(arguments.start))
         check_unseen(arguments.start, arguments.without)
     trainer = Trainer(network, recipe.spec, recipe.train, recipe.augment, run / "checkpoint.pt")
     maker = SceneMaker(recipe.name, training, has_tiles=True)
@@ -136,7 +143,16 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
     """Write the bundle with the best weights."""
     network, step, best_score = trainer.best()
     training = arguments.data / "training"
-    chosen_with = [sample for one in validation_sets(recipe, training) for sample in one.samples]
+    validation = validation_sets(recipe, training)
+    record = training_record(recipe, trainer, made, (step, best_score), arguments.without) | earlier_run(
+        arguments.start
+    )
+    if arguments.between:
+        if arguments.start is None:
+            raise UsageError("--between needs weights to go from", "give --start")
+        start = start_network(recipe, arguments.start)
+        network, record["between"] = best_between(start, {"best": network, "last": trainer.averaged}, validation)
+    chosen_with = [sample for one in validation for sample in one.samples]
     fields = CardFields(
         name=recipe.name,
         title=recipe.title,
@@ -153,8 +169,7 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         tile_px=recipe.tile_px,
         overlap_px=recipe.overlap_px,
         size_multiple=recipe.size_multiple,
-        training=training_record(recipe, trainer, made, (step, best_score), arguments.without)
-        | earlier_run(arguments.start),
+        training=record,
         limits=recipe.limits,
         calibration=fit_confidence(network, chosen_with, "simulated scenes and EuroSAT tiles that chose the weights"),
     )
@@ -201,6 +216,50 @@ def training_record(
     }
 
 
+def start_network(recipe: BundleRecipe, start: Path | None) -> nn.Module:
+    """The recipe's network with the weights of a bundle, or with random ones."""
+    network = create_network(recipe.network, recipe.spec.channels, len(recipe.legend.classes), **recipe.config)
+    if start is not None:
+        begin_with(network, recipe.spec, Bundle.open(start))
+    return network
+
+
+def best_between(
+    start: nn.Module, trained: Mapping[str, nn.Module], validation: Sequence[ValidationSet]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The best weights on the straight lines from where a training began to where it came (arXiv 2109.01903).
+
+    Args:
+        start: The network with which it began.
+        trained: Networks with which it ended, by name; of the same shape.
+        validation: What chooses: the mean over the sets of the mean IoU.
+
+    Returns:
+        A network, and what the card says: whose weights, the share of the start in them, and all scores.
+    """
+    found: tuple[float, nn.Module, dict[str, Any]] | None = None
+    scores: dict[str, dict[str, float]] = {}
+    for name, share in itertools.product(trained, SHARES_OF_START):
+        network = mixed(start, trained[name], share)
+        total = float(np.mean([score(network, one.samples).mean_iou for one in validation]))
+        scores.setdefault(name, {})[f"{share:.2f}"] = round(total, 4)
+        if found is None or total > found[0]:
+            found = total, network, {"trained": name, "share_of_start": share, "score": round(total, 4)}
+    assert found is not None, "nothing was trained"
+    return found[1], found[2] | {"scores": scores}
+
+
+def mixed(start: nn.Module, trained: nn.Module, share: float) -> nn.Module:
+    """A copy of the trained network, in evaluation mode, a share of whose weights are those of the start."""
+    network, first = copy.deepcopy(trained).eval(), start.state_dict()
+    weights = network.state_dict()
+    network.load_state_dict({
+        name: torch.lerp(value, first[name], share) if value.is_floating_point() else value
+        for name, value in weights.items()
+    })  # fmt: skip
+    return network
+
+
 def begin_with(network: nn.Module, spec: InputSpec, bundle: Bundle) -> None:
     """Take over the weights of a bundle, input plane by input plane; planes that it did not have begin at 0."""
     given, own = load_network(bundle).state_dict(), network.state_dict()
@@ -231,7 +290,7 @@ def earlier_run(folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return {}
     record = Bundle.open(folder).card.extras.training
-    kept = ("best_step", "simulated_scenes", "history", "started_from")
+    kept = ("best_step", "last_step", "between", "left_out", "simulated_scenes", "history", "started_from")
     budget = {"minutes": record["options"]["minutes"], "steps": record["options"].get("steps")}
     return {"started_from": budget | {k: record[k] for k in kept if k in record}}
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -22,8 +23,9 @@ from geoseg_cli.bundle import Bundle, ModelCard, find_bundle
 from geoseg_cli.catalog import legends
 from geoseg_cli.errors import UsageError
 from geoseg_cli.export.readme import describe_in_words
-from geoseg_cli.training.augment import Source
+from geoseg_cli.training.augment import Sample, Source
 from geoseg_cli.training.chips import CLOUD_VALUES, LAND_VALUES, Chip
+from geoseg_cli.training.loop import ValidationSet
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -225,7 +227,7 @@ def test_the_card_names_no_source_of_which_nothing_was_left(scripts: SimpleNames
     assert gone(["ukis-landsat5"]) == set()
     assert gone(["ukis-landsat5", "ukis-landsat7"]) == {"ukis"}
     rows = scripts.train_bundles.data_table(recipe, gone(["ukis-landsat5", "ukis-landsat7", "alberta"]))
-    assert [share for _, share, _ in rows] == ["88%", "12%"]
+    assert [share for _, share, _ in rows] == ["83%", "17%"]
 
 
 def test_the_card_tells_whether_a_scene_was_trained_on(scripts: SimpleNamespace) -> None:
@@ -241,6 +243,32 @@ def test_weights_that_saw_a_scene_cannot_begin_a_training_without_it(scripts: Si
     scripts.train_bundles.check_unseen(folder, [])
     with pytest.raises(UsageError, match="has learned from ukis-landsat5"):
         scripts.train_bundles.check_unseen(folder, ["ukis-landsat5"])
+
+
+def one_weight(value: float) -> torch.nn.Module:
+    """Calls class 1 wherever its band is at least ``-value``."""
+    network = torch.nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
+        network.bias.copy_(torch.tensor([0.0, value]))
+    return network
+
+
+def test_weights_between_two_networks_lie_on_the_line_between_them(scripts: SimpleNamespace) -> None:
+    start, end = one_weight(1.0), one_weight(5.0)
+    assert scripts.train_bundles.mixed(start, end, 0.25).bias.tolist() == [0.0, 4.0]
+    assert (start.bias.tolist(), end.bias.tolist()) == ([0.0, 1.0], [0.0, 5.0])
+
+
+def test_the_best_weights_between_start_and_end_are_kept_and_told(scripts: SimpleNamespace) -> None:
+    pixels = np.linspace(-6, 6, 25, dtype=np.float32).reshape(1, 5, 5)
+    target = np.where(pixels[0] >= -2.75, 2, 1).astype(np.uint8)
+    validation = [ValidationSet("line", [Sample(pixels, target, 1.0)])]
+    trained = {"best": one_weight(20.0), "last": one_weight(4.5)}
+    network, told = scripts.train_bundles.best_between(one_weight(1.0), trained, validation)
+    assert network.bias.tolist() == [0.0, 2.75]
+    assert (told["trained"], told["share_of_start"], told["score"]) == ("last", 0.5, 1.0)
+    assert set(told["scores"]["best"]) == {"0.00", "0.25", "0.50", "0.75"}
 
 
 def test_figures_of_a_scene_that_was_trained_on_are_not_taken_over(scripts: SimpleNamespace) -> None:

@@ -109,9 +109,18 @@ def _beginning(record: dict[str, Any]) -> str:
     """What a training began with: other runs before it, the first one first."""
     if not (earlier := record.get("started_from")):
         return "From scratch"
-    return (
-        f"{_beginning(earlier)}; {_budget(earlier)}, of which the weights of step {earlier['best_step']} were taken on"
-    )
+    return f"{_beginning(earlier)}; {_budget(earlier)}, of which {_taken(earlier).rstrip(',')} were taken on"
+
+
+def _taken(record: dict[str, Any]) -> str:
+    """Which weights of a training were kept."""
+    between = record.get("between")
+    step = record.get("last_step") if between and between["trained"] == "last" else record.get("best_step")
+    weights = f"the weights of step {step}" + (f" of {record['last_step']}" if "last_step" in record else "")
+    if not between or not between["share_of_start"]:
+        return weights
+    share = between["share_of_start"]
+    return f"{weights}, mixed {1 - share:.0%} to {share:.0%} with those that it began with,"
 
 
 def _budget(options: dict[str, Any]) -> str:
@@ -126,8 +135,8 @@ def _training(record: dict[str, Any]) -> str:
     if options := record.get("options"):
         lines.append(
             f"{_beginning(record)}; {_budget(options)} on {record.get('machine', 'an unnamed machine')},"
-            f" {record.get('simulated_scenes', 'an unknown number of')} different simulated scenes; the weights of step"
-            f" {record.get('best_step')} of {record.get('last_step')} scored best on images set apart for choosing."
+            f" {record.get('simulated_scenes', 'an unknown number of')} different simulated scenes;"
+            f" {_taken(record)} scored best on images set apart for choosing."
         )
     if words := record.get("in_words"):
         lines.append(words)
