@@ -67,6 +67,15 @@ def test_only_the_last_tile_reaches_beyond_the_scene_and_by_less_than_a_step(pla
 
 
 @given(plans())
+def test_the_largest_overlap_is_that_of_the_closest_neighbours(plan: TilePlan) -> None:
+    for axis in (plan.rows, plan.cols):
+        ends = [sum(axis.extent(index)) for index in range(len(axis.starts))]
+        assert axis.largest_overlap == max(
+            (end - start for end, start in zip(ends[:-1], axis.starts[1:], strict=True)), default=0
+        )
+
+
+@given(plans())
 def test_cores_partition_the_scene(plan: TilePlan) -> None:
     owners = np.zeros((plan.rows.size, plan.cols.size), int)
     for tile in plan:
