@@ -175,15 +175,18 @@ class Cutter:
         with closing(_one_ahead(self._pieces([tiles[0].window for tiles in rows]))) as coming:
             for tiles in rows:
                 held: deque[Piece] = deque()
+                stop = 0
                 for tile in tiles:
-                    while not held or held[-1].window.col_stop < tile.window.col_stop:
-                        held.append(next(coming))
-                    while held[0].window.col_stop <= tile.window.col:
+                    while held and held[0].window.col_stop <= tile.window.col:
                         held.popleft()
+                    while stop < tile.window.col_stop:
+                        piece = next(coming)
+                        stop = piece.window.col_stop
+                        if stop > tile.window.col:
+                            held.append(piece)
                     yield tile, held
-                # The row below is carried on from all of this one.
-                while held[-1].window.col_stop < right:
-                    held.append(next(coming))
+                while stop < right:  # the row below is carried on from all of this one
+                    stop = next(coming).window.col_stop
 
     def _pieces(self, rows: Sequence[Window]) -> Iterator[Piece]:
         """All pieces of rows of tiles, which come from top to bottom."""
@@ -223,10 +226,8 @@ class Cutter:
         """Read the rows of a window that were not carried over."""
         carried = above.window.height if above else 0
         fresh = self.source.read(Window(window.row + carried, window.col, window.height - carried, window.width))
-        pixels, valid = (self._brought(fresh),), (fresh.valid,)
-        return (
-            Piece(window, (*above.pixels, *pixels), (*above.valid, *valid)) if above else Piece(window, pixels, valid)
-        )
+        pixels, valid = (above.pixels, above.valid) if above else ((), ())
+        return Piece(window, (*pixels, self._brought(fresh)), (*valid, fresh.valid))
 
     def _brought(self, fresh: Pixels) -> Array:
         """Stored numbers as they are on a CPU; elsewhere the network's input, made while the device does other work."""

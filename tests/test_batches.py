@@ -92,6 +92,20 @@ def test_only_the_columns_of_wanted_tiles_are_waited_for_but_rows_below_are_whol
     assert {batch.tiles[0].index for batch in made} == {tile.index for tile in plan if wanted.touches(tile.window)}
 
 
+@pytest.mark.parametrize("col", [0, 1230])
+def test_pieces_that_no_wanted_tile_lies_in_are_not_held(col: int) -> None:
+    scene, held = scene_of(64, 1280, step=32), []
+
+    class Counting(Cutter):
+        def _tile_input(self, pieces: Any, tile: Any) -> Any:
+            held.append(sum(piece.window.width for piece in pieces))
+            return super()._tile_input(pieces, tile)
+
+    plan = TilePlan.cover(64, 1280, 32, 0)
+    assert list(Counting(scene, plan, ONE_BAND).batches(1, keep=Window(0, col, 64, 40)))
+    assert max(held) <= 2 * 64
+
+
 def test_tiles_without_a_valid_pixel_are_left_out() -> None:
     scene = scene_of(64, 64)
     scene.valid[:32, :32] = False
