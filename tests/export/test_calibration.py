@@ -51,7 +51,7 @@ def test_a_small_scene_is_mirrored_up_to_a_tile(tmp_path: Path, small_bundle: Bu
 
 def test_tiles_without_a_valid_pixel_are_left_out(tmp_path: Path, small_bundle: Bundle) -> None:
     valid = np.zeros((64, 200), bool)
-    valid[5, 190] = True
+    valid[5, 198] = True  # in the last tile alone
     path = write_scene(tmp_path / "a.tif", np.ones((64, 200), int), valid)
     assert len(read_scene_tiles([path], small_bundle, SceneOptions())) == 1
 
