@@ -119,9 +119,8 @@ class Mosaic:
                     self._settle(piece, window)
         below = tile.row_index + 1
         if tile.col_index == len(self._plan.cols.starts) - 1 and below < len(self._plan.rows.starts):
-            yield from self._release(
-                self._plan.rows.starts[below]
-            )  # at once: rows that are not written yet are lost to a kill
+            # At once: rows that are not written yet are lost to a kill.
+            yield from self._release(self._plan.rows.starts[below])
 
     def finish(self) -> Iterator[Rows]:
         """Yield all rows that are left, down to the scene's last one."""

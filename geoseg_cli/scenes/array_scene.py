@@ -63,6 +63,7 @@ class ArraySource:
         grid: Where the pixels lie.
         nodata_reason: Where validity comes from, as a sentence.
         block_shape: Rows and columns of a chunk; the whole array where it is in memory, rows where nothing says.
+        column_step: None, as whole rows of chunks are kept.
         warnings: What the user should know.
     """
 
@@ -82,7 +83,7 @@ class ArraySource:
         self._places = [number - 1 for number in numbers]
         self._nodata, self.nodata_reason = nodata
         self.block_shape = _block_shape(array)
-        self.column_step = None  # chunks are kept by full rows, see `_load`
+        self.column_step = None
         self.warnings = grid_warnings(grid)
         self._last: tuple[int, npt.NDArray[Any]] | None = None
         row_bytes = grid.width * len(self._places) * array.dtype.itemsize

@@ -122,3 +122,16 @@ def test_each_quarter_of_a_scene_gives_its_share_of_a_sample(rows: int, cols: in
             shares, _ = np.histogram(starts, 4, (0, side * 16))
             assert shares.min() >= len(windows) // 4 - 1
             assert shares.min() >= 1
+
+
+@pytest.mark.parametrize(("side", "step"), [(64, 128), (96, 192)])
+def test_columns_are_those_of_the_widest_block_of_all_files(tmp_path: Path, side: int, step: int) -> None:
+    tiled = {"tiled": True, "compress": "deflate"}
+    ones = np.ones((1, 512, 512), np.uint16)
+    red = write_scene(tmp_path / "B04.tif", ones, blockxsize=BLOCK_PX, blockysize=BLOCK_PX, **tiled)
+    coarse = write_scene(tmp_path / "B11.tif", ones[:, ::2, ::2], blockxsize=side, blockysize=side, **tiled)
+    with rasterio.open(red) as fine, rasterio.open(coarse, "r+") as file:
+        file.transform = fine.transform * Affine.scale(2)
+    spec = InputSpec(("red", "swir16"), (), (0.0,) * 2, (1.0,) * 2)
+    with open_scene(tmp_path, spec, SceneOptions(radiometry="dn", sensor="sentinel-2")) as scene:
+        assert scene.column_step == step
