@@ -32,6 +32,7 @@ from geoseg_cli.export.card import rewrite_card
 from geoseg_cli.networks import create_network
 from geoseg_cli.training.augment import whole_sample
 from geoseg_cli.training.bundle_recipes import (
+    DEVELOP_SCENES,
     DEVELOP_SEED,
     TRAIN_SEED,
     WITHOUT_GRAPH,
@@ -47,6 +48,7 @@ from geoseg_cli.training.confidence import fit_confidence
 from geoseg_cli.training.loop import Progress, Trainer, ValidationSet, score
 from geoseg_cli.training.pool import ScenePool
 
+GOLDEN_PX = 128
 SHARES_OF_START = (0.0, 0.25, 0.5, 0.75)
 """What ``--between`` tries."""
 
@@ -188,8 +190,16 @@ def drop_graph(bundle: Bundle) -> None:
 
 
 def golden_pixels(recipe: BundleRecipe, maker: SceneMaker) -> FloatArray:
-    """Two tiles (2, C, 128, 128) float32 of scenes that were used to choose the weights, one without optional bands."""
-    whole, bare = (whole_sample(maker(DEVELOP_SEED + number), recipe.spec).pixels[:, :128, :128] for number in (3, 7))
+    """Two tiles (2, C, 128, 128) float32 of scenes that were used to choose the weights, one without optional bands.
+
+    They are those two that show most of the class of which they show least: engines are compared class by class.
+    """
+    scenes = [whole_sample(maker(DEVELOP_SEED + number), recipe.spec) for number in range(DEVELOP_SCENES)]
+    targets = np.stack([scene.target[:GOLDEN_PX, :GOLDEN_PX] for scene in scenes])
+    counts = np.stack([(targets == 1 << one).sum((1, 2)) for one in range(len(recipe.legend.classes))], 1)
+    pairs = itertools.combinations(range(len(scenes)), 2)
+    first, second = max(pairs, key=lambda pair: sorted((counts[pair[0]] + counts[pair[1]]).tolist()))
+    whole, bare = (scenes[number].pixels[:, :GOLDEN_PX, :GOLDEN_PX] for number in (first, second))
     bare = bare.copy()
     for band in recipe.spec.optional:
         bare[recipe.spec.bands.index(band)] = 0

@@ -101,9 +101,12 @@ def item(bundle: Bundle) -> dict[str, Any]:
 
 
 def rounded() -> SmallNetwork:
-    """The network with every weight rounded to the nearest fp16 number, as a bundle keeps it."""
+    """The network with every weight rounded as a bundle keeps it: matrices and kernels to bf16, the rest to fp16."""
     network = make_network()
-    network.load_state_dict({name: value.half() for name, value in network.state_dict().items()})
+    kept = {
+        name: (value.bfloat16() if value.ndim > 1 else value).half() for name, value in network.state_dict().items()
+    }
+    network.load_state_dict(kept)
     return network
 
 
@@ -144,14 +147,26 @@ def test_the_weights_are_those_of_the_module_in_half_the_bytes(bundle: Bundle) -
     assert set(found) == set(wanted)
     for name, value in wanted.items():
         assert found[name].dtype == (torch.float16 if value.is_floating_point() else value.dtype)
-        # fp16 keeps 11 significant bits.
-        torch.testing.assert_close(found[name].to(value.dtype), value, rtol=2**-11, atol=1e-7)
+        # fp16 keeps 11 significant bits, bf16 8.
+        bits = 8 if value.ndim > 1 else 11
+        torch.testing.assert_close(found[name].to(value.dtype), value, rtol=2**-bits, atol=1e-7)
+
+
+def test_matrices_and_kernels_are_the_same_numbers_in_bf16(bundle: Bundle) -> None:
+    found = load_file(bundle.file("weights"))
+    products = {name: value.float() for name, value in found.items() if value.ndim > 1}
+    assert products
+    for name, value in products.items():
+        # below the least normal fp16 number its own steps are the coarser ones
+        is_normal = value.abs() >= 2**-14
+        assert torch.equal(value.bfloat16().float()[is_normal], value[is_normal]), name
+    assert any(not torch.equal(value.bfloat16().float(), value.float()) for value in found.values() if value.ndim == 1)
 
 
 def test_the_card_says_how_little_rounding_the_weights_changed(bundle: Bundle) -> None:
     exact, kept = answer(make_network(), GOLDEN), answer(rounded(), GOLDEN)
     said = bundle.card.extras.training["rounding"]
-    assert said["dtype"] == "float16"
+    assert (said["dtype"], said["matrices"]) == ("float16", "bfloat16")
     assert said["golden_label_agreement"] == round(float((exact.argmax(1) == kept.argmax(1)).mean()), 6)
     assert said["golden_largest_logit_difference"] == pytest.approx(float(np.abs(exact - kept).max()), abs=1e-5)
     assert 0 < said["golden_largest_logit_difference"] < 0.01

@@ -37,9 +37,10 @@ _FILES = {"weights": "model.safetensors", "onnx": "model.onnx", "golden": "golde
 def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pixels: FloatArray) -> Bundle:
     """Write a bundle; a folder that holds one keeps its other files.
 
-    Parameters are rounded to fp16 first, which halves their file (statistics of batch norms stay fp32: a variance can
-    be large). Graph, golden tiles and every figure measured later are those of the rounded weights, and the card says
-    how little the rounding changed.
+    Parameters are rounded first: to fp16, which halves their file (statistics of batch norms stay fp32: a variance can
+    be large), and what is multiplied with pixels to bf16 as well, so that an engine that computes in bf16 has the very
+    weights that fp32 has. Graph, golden tiles and every figure measured later are those of the rounded weights, and
+    the card says how little the rounding changed.
 
     Args:
         folder: Where to; made if need be.
@@ -57,7 +58,7 @@ def write_bundle(folder: Path, module: nn.Module, fields: CardFields, golden_pix
     """
     exact = run_torch(module, golden_pixels)
     _check_shapes(fields, golden_pixels, exact)
-    module = _round_to_half(module, fields.name)
+    module = _round(module, fields.name)
     logits = run_torch(module, golden_pixels)
     fields = replace(fields, training=fields.training | {"rounding": _rounding(exact, logits)})
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,14 +90,16 @@ def _write_weights(module: nn.Module, path: Path) -> None:
     path.chmod(0o644)
 
 
-def _round_to_half(module: nn.Module, name: str) -> nn.Module:
-    """A copy whose parameters are fp16 numbers, held in fp32."""
+def _round(module: nn.Module, name: str) -> nn.Module:
+    """A copy whose parameters are fp16 numbers, and matrices and kernels bf16 numbers as well, held in fp32."""
     import torch
 
     rounded = copy.deepcopy(module)
     with torch.no_grad():
         for value in rounded.parameters():
-            value.copy_(value.half().float())
+            # gains and biases, of one dimension, are fp32 numbers in every engine
+            short = value.bfloat16().float() if value.ndim > 1 else value
+            value.copy_(short.half().float())
             if not torch.isfinite(value).all():
                 raise ModelError(f"{name}: weights exceed 65504, the largest fp16 number", "train with weight decay")
     return rounded
@@ -106,6 +109,7 @@ def _rounding(exact: FloatArray, rounded: FloatArray) -> dict[str, Any]:
     agreement = compare_logits(exact, rounded)
     return {
         "dtype": "float16",
+        "matrices": "bfloat16",
         "golden_label_agreement": round(agreement.labels, 6),
         "golden_largest_logit_difference": round(agreement.largest_difference, 6),
     }

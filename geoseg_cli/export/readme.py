@@ -141,8 +141,9 @@ def _training(record: dict[str, Any]) -> str:
     if words := record.get("in_words"):
         lines.append(words)
     if rounding := record.get("rounding"):
+        matrices = f", matrices and kernels as numbers of {rounding['matrices']} too" if "matrices" in rounding else ""
         lines.append(
-            f"Weights are stored as {rounding['dtype']}; on the golden tiles"
+            f"Weights are stored as {rounding['dtype']}{matrices}; on the golden tiles"
             f" {rounding['golden_label_agreement']:.3%} of the pixels keep the class of the unrounded weights."
         )
     return "\n\n".join(lines) or "Nothing is stated."

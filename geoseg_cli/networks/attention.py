@@ -1,6 +1,8 @@
-"""Scaled dot-product attention, fused for speed or spelled out for counting and inspection.
+"""Scaled dot-product attention among all tokens or among the near positions of a map.
 
-Legend: N batch, A heads, Q query tokens, T key tokens, D channels per head.
+It is fused for speed or spelled out for counting and inspection.
+
+Legend: N batch, A heads, Q query tokens, T key tokens, D channels per head, C channels, H rows, W columns, B blocks.
 """
 
 from __future__ import annotations
@@ -9,7 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["DotProductAttention", "merge_heads", "set_explicit_attention", "split_heads"]
+__all__ = ["DotProductAttention", "attend_near", "merge_heads", "set_explicit_attention", "split_heads"]
+
+# Added to a score, it makes its share of the softmax 0. Not infinite: what fills the last blocks sees nothing at all.
+_NOT_SEEN = -1e4
+_LEAST_BLOCK = 4
 
 
 def split_heads(tokens: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
@@ -75,3 +81,74 @@ def set_explicit_attention(network: nn.Module, explicit: bool = True) -> None:
     for module in network.modules():
         if isinstance(module, DotProductAttention):
             module.explicit = explicit
+
+
+def attend_near(attend: DotProductAttention, fused: Tensor, heads: int, reach: int) -> Tensor:
+    """Attend among those positions of a map that lie within ``reach`` rows and columns of each other.
+
+    The map is cut into square blocks, and each attends to itself and a margin of ``reach`` around it, so that cost and
+    memory grow with the map's area and not with its square.
+
+    Args:
+        attend: What attends.
+        fused: Query, key and value of every position, one after the other: (N, H, W, 3 * A * D), floating.
+        heads: Number of heads A.
+        reach: At least 1.
+
+    Returns:
+        (N, H, W, A * D), dtype of ``fused``.
+    """
+    rows, columns = fused.shape[1:3]
+    width = fused.shape[3] // 3
+    side = max(_LEAST_BLOCK, 2 * reach)
+    # a block of zeros on every side, and what the last blocks lack
+    margins = (0, 0, side, _up_to(columns, side) - columns + side, side, _up_to(rows, side) - rows + side)
+    padded, is_map = F.pad(fused, margins), F.pad(torch.ones_like(fused[:1, :, :, :1]), margins)
+    own = _cut(padded[..., :width], side, 0)  # (N, H / side, W / side, Q, A * D)
+    query = _heads_apart(own, heads)
+    key, value = (_heads_apart(part, heads) for part in _cut(padded[..., width:], side, reach).chunk(2, dim=-1))
+    seen = _cut(is_map, side, reach).flatten(1, 2).unsqueeze(2).transpose(-1, -2)  # (1, B, 1, 1, T)
+    bias = _NOT_SEEN * (1 - seen * _are_near(side, reach, like=seen))  # (1, B, 1, Q, T)
+    attended = attend(query, key, value, bias).transpose(2, 3).flatten(3)  # (N, B, Q, A * D)
+    blocks = torch.unflatten(torch.unflatten(attended, 2, (side, side)), 1, own.shape[1:3]).transpose(2, 3)
+    return blocks.flatten(3, 4).flatten(1, 2)[:, :rows, :columns]
+
+
+def _up_to(length: int, side: int) -> int:
+    return (length + side - 1) // side * side
+
+
+def _cut(padded: Tensor, side: int, margin: int) -> Tensor:
+    """Cut the blocks inside a map's outermost ones, each with ``margin`` rows and columns of its neighbours.
+
+    Args:
+        padded: (N, H, W, C); H and W are multiples of ``side``.
+        side: Rows and columns of a block, at least ``margin``.
+        margin: At least 0.
+
+    Returns:
+        (N, H / side - 2, W / side - 2, T, C), T = (side + 2 * margin)^2.
+    """
+    blocks = _cut_dimension(_cut_dimension(padded, 2, side, margin), 1, side, margin)
+    return blocks.transpose(2, 3).flatten(3, 4)
+
+
+def _cut_dimension(x: Tensor, dim: int, side: int, margin: int) -> Tensor:
+    blocks = torch.unflatten(x, dim, (-1, side))
+    before, own, after = (blocks.narrow(dim, start, blocks.shape[dim] - 2) for start in range(3))
+    if not margin:
+        return own
+    return torch.cat([before.narrow(dim + 1, side - margin, margin), own, after.narrow(dim + 1, 0, margin)], dim + 1)
+
+
+def _heads_apart(blocks: Tensor, heads: int) -> Tensor:
+    """(N, H / side, W / side, T, A * D) -> (N, B, A, T, D)."""
+    return torch.unflatten(blocks.flatten(1, 2), -1, (heads, -1)).transpose(2, 3)
+
+
+def _are_near(side: int, reach: int, like: Tensor) -> Tensor:
+    """Which positions of a block's window each of its own sees: (side^2, (side + 2 * reach)^2), 1 or 0."""
+    own = torch.arange(side, device=like.device)[:, None]
+    window = torch.arange(side + 2 * reach, device=like.device)[None] - reach
+    near = (own - window).abs() <= reach  # (side, side + 2 * reach)
+    return (near[:, None, :, None] & near[None, :, None, :]).flatten(2).flatten(0, 1).to(like.dtype)

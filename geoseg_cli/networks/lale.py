@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoseg_cli.errors import ModelError
-from geoseg_cli.networks.attention import DotProductAttention, merge_heads, split_heads
+from geoseg_cli.networks.attention import DotProductAttention, attend_near, merge_heads, split_heads
 from geoseg_cli.networks.heads import AllMLPHead, raise_to
 from geoseg_cli.networks.inputs import check_image
 
@@ -70,9 +70,9 @@ class LALEConfig:
         activation: "star" or, for the baselines, "gelu".
         heads: Attention heads of the two transformer stages; each divides its width.
         reach: How many positions of their map the two transformer stages look in each direction, or None for all of
-            the map, as published. A network with a reach sees the same around a pixel in tiles of every size; 16 and
-            32 pixels of the image are one position. No weights depend on it. What is out of reach is computed and
-            then masked, so it saves no time, and in fused kernels the mask takes memory.
+            the map, as published. A network with a reach sees the same around a pixel in tiles of every size, and its
+            cost by pixel does not grow with them; 16 and 32 pixels of the image are one position. No weights depend
+            on it.
         decoder_width: Channels to which every stage is projected.
         dropout: Share of decoder features dropped in training.
     """
@@ -202,26 +202,6 @@ class ConvMixer(nn.Module):
         return x + mixed if self.keep_residual else mixed
 
 
-def _near(reach: int, height: int, width: int, like: Tensor) -> Tensor:
-    """What to add to the scores of a map's positions, so that those further apart than ``reach`` do not count.
-
-    Args:
-        reach: Positions along rows and along columns.
-        height: Rows H of the map.
-        width: Columns W of the map.
-        like: Whose dtype and device to take.
-
-    Returns:
-        (H * W, H * W), 0 where two positions are near and minus infinity elsewhere.
-    """
-    rows, columns = (torch.arange(side, device=like.device) for side in (height, width))
-    near_rows = (rows[:, None] - rows[None]).abs() <= reach  # (H, H)
-    near_columns = (columns[:, None] - columns[None]).abs() <= reach  # (W, W)
-    near = near_rows[:, None, :, None] & near_columns[None, :, None, :]  # (H, W, H, W)
-    nothing = torch.zeros((), dtype=like.dtype, device=like.device)
-    return torch.where(near, nothing, -torch.inf).flatten(2).flatten(0, 1)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention among all positions of a map, or those within reach; the ConvMLP supplies position."""
 
@@ -235,10 +215,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over a map (N, D, H, W), floating; same shape out."""
+        if self.reach is not None:
+            fused = self.qkv(x.permute(0, 2, 3, 1))  # (N, H, W, 3 * D)
+            near: Tensor = self.out(attend_near(self.attend, fused, self.heads, self.reach))
+            return near.permute(0, 3, 1, 2)
         tokens = x.flatten(2).transpose(1, 2)  # (N, H * W, D)
         query, key, value = split_heads(self.qkv(tokens), 3, self.heads)  # each (N, heads, H * W, D / heads)
-        bias = None if self.reach is None else _near(self.reach, x.shape[2], x.shape[3], like=query)
-        attended: Tensor = self.out(merge_heads(self.attend(query, key, value, bias)))
+        attended: Tensor = self.out(merge_heads(self.attend(query, key, value)))
         return attended.transpose(1, 2).reshape(x.shape)  # (N, H * W, D) -> (N, D, H, W)
 
 

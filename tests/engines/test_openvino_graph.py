@@ -16,9 +16,20 @@ from tests.engines.pixelwise import draw_pixels
 if importlib.util.find_spec("openvino") is None:
     pytest.skip("the package openvino is not installed", allow_module_level=True)
 
-from geoseg_cli.engines.openvino_graph import compile_for, convolve_channel_means, openvino, read_model, settings_for
+from geoseg_cli.engines import openvino_graph
+from geoseg_cli.engines.openvino_graph import (
+    compile_for,
+    convolve_channel_means,
+    fine_nodes,
+    has_bf16,
+    openvino,
+    read_model,
+    settings_for,
+)
 
 CHANNELS = 12
+SHIPPED = Path(__file__).resolve().parents[2] / "models" / "landcover-lale"
+NEEDS_BF16 = pytest.mark.skipif(not has_bf16(), reason="this processor has no bf16")
 
 
 def mean_graph(keepdims: int = 1, rank: int = 4) -> onnx.ModelProto:
@@ -78,7 +89,7 @@ def test_a_product_with_other_weights_stays_a_product() -> None:
 
 
 def test_every_mean_of_a_shipped_bundle_is_found() -> None:
-    path = Path(__file__).resolve().parents[2] / "models" / "landcover-lale" / "model.onnx"
+    path = SHIPPED / "model.onnx"
     shares = [
         value
         for value in onnx.load(path).graph.node
@@ -89,6 +100,63 @@ def test_every_mean_of_a_shipped_bundle_is_found() -> None:
     ]
     assert shares
     assert convolve_channel_means(openvino.Core().read_model(path)) == len(shares)
+
+
+def sides_of_convolutions(model: object, names: set[str]) -> list[int]:
+    """Rows of what the convolutions of these names give, in the order in which they run; no means of channels."""
+    return [
+        node.output(0).get_shape()[2]
+        for node in model.get_ordered_ops()  # type: ignore[attr-defined]
+        if node.get_friendly_name() in names and node.get_type_name() in ("Convolution", "GroupConvolution")
+        and node.output(0).get_shape()[1] > 1
+    ]  # fmt: skip
+
+
+def test_the_fine_part_of_lale_is_its_stem_and_its_mixers() -> None:
+    model = read_model((SHIPPED / "model.onnx").read_bytes())
+    model.reshape([1, model.input(0).get_partial_shape()[1].get_length(), 96, 160])
+    # the stem halves twice, seven mixers follow, of two convolutions each; one halves, seven more
+    assert sides_of_convolutions(model, fine_nodes(model, 96)) == [48, *15 * [24], *15 * [12]]
+
+
+def test_the_fine_part_of_a_swin_encoder_is_what_cuts_the_patches() -> None:
+    model = read_model((SHIPPED.parent / "cloud-mscloudcam" / "model.onnx").read_bytes())
+    model.reshape([1, model.input(0).get_partial_shape()[1].get_length(), 96, 160])
+    assert sides_of_convolutions(model, fine_nodes(model, 96)) == [24]
+
+
+def test_a_graph_without_a_coarse_map_has_no_fine_part() -> None:
+    model = read_model(exported_mean())
+    model.reshape([1, CHANNELS, 32, 32])
+    assert fine_nodes(model, 32) == set()
+
+
+@NEEDS_BF16
+def test_in_bf16_the_fine_part_runs_in_fp32_and_the_rest_in_bf16() -> None:
+    model = read_model((SHIPPED / "model.onnx").read_bytes())
+    channels = model.input(0).get_partial_shape()[1].get_length()
+    compiled = compile_for(model, (channels, 96, 96), settings_for("bf16", 1)).get_runtime_model()
+    precisions = [
+        (node.output(0).get_shape()[2], node.get_rt_info()["runtimePrecision"])
+        for node in compiled.get_ordered_ops()
+        if node.get_rt_info()["layerType"] in ("Convolution", "GroupConvolution") and node.output(0).get_shape()[1] > 1
+    ]
+    assert {precision for side, precision in precisions if side <= 6} == {"bf16"}
+    assert sum(precision == "f32" for _, precision in precisions) == 31
+
+
+@NEEDS_BF16
+def test_the_fine_part_in_fp32_takes_most_of_what_bf16_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, golden = read_model((SHIPPED / "model.onnx").read_bytes()), np.load(SHIPPED / "golden.npz")
+    pixels = golden["pixels"][:1]
+
+    def differ() -> float:
+        answer = compile_for(model, pixels.shape[1:], settings_for("bf16", 1))(pixels)[0]
+        return float((answer.argmax(1) != golden["logits"][:1].argmax(1)).mean())
+
+    with_fine_part = differ()
+    monkeypatch.setattr(openvino_graph, "fine_nodes", lambda model, rows: set())
+    assert 0 < with_fine_part < 0.6 * differ()
 
 
 def test_the_converter_can_still_be_imported_by_who_wants_it() -> None:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoseg_cli.export.onnx_file import FREE_AXES
+
 Run = Callable[[Tensor], Tensor]
 
 
@@ -24,9 +26,8 @@ def export_dynamic(tmp_path: Path) -> Callable[[nn.Module, int], Run]:
 
     def export(network: nn.Module, bands: int) -> Run:
         path = tmp_path / "network.onnx"
-        axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
         torch.onnx.export(
-            network.eval(), (torch.rand(2, bands, 64, 96),), path, dynamo=True, dynamic_shapes=(axes,),
+            network.eval(), (torch.rand(2, bands, 64, 96),), path, dynamo=True, dynamic_shapes=(FREE_AXES,),
             input_names=["x"], external_data=False, verbose=False,
         )  # fmt: skip
         session = runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
