@@ -1,7 +1,8 @@
 """The same scene and network through geoseg and through its peers, interleaved in one run.
 
     python benchmarks/peers/setup.py all                       # once; every peer gets an environment of its own
-    python benchmarks/peers.py [--side 2048] [--rounds 3] [--cores 1] [--contests equal defaults] [--json FILE]
+    python benchmarks/peers.py [--side 2048] [--rounds 3] [--cores 1] [--bundle NAME] [--contests equal defaults]
+                               [--json FILE]
 
 Every tool runs in a process of its own, one round after the other (A, B, C, A, B, C ...); figures are medians, ratios
 are medians of the ratios within a round. ``peers/README.md`` says what the columns mean and what the tools do not do.
@@ -68,13 +69,13 @@ def main() -> None:
     tools = [tool for tool in TOOLS if not options.tools or tool.name in options.tools]
     with tempfile.TemporaryDirectory(prefix="geoseg-peers-") as folder:
         scene, reference = Path(folder) / "scene.tif", Path(folder) / "reference.tif"
-        prepare("scene", str(options.side), str(scene))
-        prepare("reference", str(scene), str(reference))
+        prepare("scene", str(options.side), str(scene), options.bundle)
+        prepare("reference", str(scene), str(reference), options.bundle)
         runs = [run for contest in options.contests for run in run_contest(contest, tools, scene, options)]
         add_agreement(runs, reference)
     if options.json:
         options.json.write_text(json.dumps(runs, indent=1), encoding="utf-8")
-    print(f"{options.side} x {options.side} px, {options.cores} core(s), peers' network {options.layout}, load average "
+    print(f"{options.bundle}, {options.side} x {options.side} px, {options.cores} core(s), peers' network {options.layout}, load average "
           f"{min(run['load'] for run in runs):.1f} to {max(run['load'] for run in runs):.1f}")  # fmt: skip
     for contest in options.contests:
         print(f"\n**{contest}**\n\n{render([run for run in runs if run['contest'] == contest])}")
@@ -85,6 +86,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--side", type=int, default=2048, help="rows and columns of the scene (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bundle", default="landcover-lale", help="whose network all run (default: %(default)s)")
     parser.add_argument("--cores", type=int, default=1, help="cores that a tool may use (default: %(default)s)")
     parser.add_argument("--contests", nargs="+", choices=CONTESTS, default=list(CONTESTS))
     parser.add_argument("--tools", nargs="+", choices=[tool.name for tool in TOOLS], help="default: all")
@@ -121,14 +123,14 @@ def run_contest(contest: str, tools: Sequence[Tool], scene: Path, options: argpa
             state = run.get("failed") or f"{run['core_s']:.1f} core-s, {run['wall_s']:.1f} s"
             print(f"{contest} {number + 1}/{options.rounds} {tool.name}: {state}", file=sys.stderr, flush=True)
             runs.append(run | {"contest": contest, "round": number, "name": tool.name, "map": str(output),
-                               "bundle": "landcover-lale"})  # fmt: skip
+                               "bundle": options.bundle})  # fmt: skip
     return runs
 
 
 def command_of(tool: Tool, contest: str, scene: Path, output: Path, options: argparse.Namespace) -> list[str]:
     """How a tool is started."""
     python = str(options.venvs / tool.venv / "bin" / "python") if tool.venv else sys.executable
-    task = ["--scene", str(scene), "--output", str(output), "--layout", options.layout]
+    task = ["--scene", str(scene), "--output", str(output), "--bundle", options.bundle, "--layout", options.layout]
     return [python, str(ADAPTERS / tool.script), *task, *CONTESTS[contest], *tool.options]
 
 

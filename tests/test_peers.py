@@ -90,7 +90,7 @@ def test_a_tool_gets_no_more_cores_than_it_may(load: Any) -> None:
 
 def test_commands_name_the_tiling_in_the_equal_contest_only(load: Any) -> None:
     peers = load("peers")
-    options = argparse.Namespace(venvs=Path("V"), layout="contiguous")
+    options = argparse.Namespace(venvs=Path("V"), layout="contiguous", bundle="cloud-lale")
     tool = next(tool for tool in peers.TOOLS if tool.name == "geoai")
     equal, defaults = (
         peers.command_of(tool, contest, Path("s.tif"), Path("o.tif"), options) for contest in ("equal", "defaults")
@@ -98,6 +98,7 @@ def test_commands_name_the_tiling_in_the_equal_contest_only(load: Any) -> None:
     assert equal[0] == "V/geoai/bin/python"
     assert equal[-4:] == ["--tile", "256", "--overlap", "64"]
     assert "--tile" not in defaults
+    assert defaults[defaults.index("--bundle") + 1] == "cloud-lale"
 
 
 def test_every_tool_has_its_adapter_and_every_environment_its_recipe(load: Any) -> None:
@@ -170,6 +171,15 @@ def test_the_scene_has_the_bands_of_the_bundle_in_reflectance(load: Any, tmp_pat
         near_infrared = file.read(7)
     with rasterio.open(ROOT / "sample_scenes" / "l2a_12_bands.tif") as sample:
         assert np.array_equal(near_infrared, sample.read(8)[:300, :300])
+
+
+def test_the_scene_of_a_cloud_bundle_has_the_band_of_cirrus(load: Any, tmp_path: Path) -> None:
+    load("prepare").write_scene(300, tmp_path / "scene.tif", "cloud-lale")
+    with rasterio.open(tmp_path / "scene.tif") as file:
+        assert file.descriptions == ("B01", "B02", "B03", "B04", "B08", "B09", "B10", "B11", "B12")
+        cirrus = file.read(7)
+    with rasterio.open(ROOT / "sample_scenes" / "l1c_13_bands.tif") as sample:
+        assert np.array_equal(cirrus, sample.read(sample.descriptions.index("B10") + 1)[:300, :300])
 
 
 class Echo(nn.Module):
@@ -259,7 +269,7 @@ def test_a_peer_makes_nearly_the_map_of_the_whole_scene(name: str, load: Any, tm
     scene, reference, output = (tmp_path / file for file in ("scene.tif", "reference.tif", "map.tif"))
     peers.prepare("scene", "448", str(scene))
     peers.prepare("reference", str(scene), str(reference))
-    options = argparse.Namespace(venvs=peers.default_venvs(), layout="channels_last")
+    options = argparse.Namespace(venvs=peers.default_venvs(), layout="channels_last", bundle="landcover-lale")
     run = peers.measure(peers.command_of(tool, "equal", scene, output, options), 1)
     assert "failed" not in run
     assert run["pixels_computed"] >= 448 * 448

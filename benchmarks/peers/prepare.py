@@ -1,11 +1,11 @@
 """Make the scene of the contest, or the whole-scene answer that maps are compared with.
 
-    python benchmarks/peers/prepare.py scene SIDE SCENE.tif
+    python benchmarks/peers/prepare.py scene SIDE SCENE.tif [BUNDLE]
     python benchmarks/peers/prepare.py reference SCENE.tif REFERENCE.tif [BUNDLE]
 
-The scene is the sample ``l2a_12_bands.tif``, mirrored until it has SIDE rows and columns, in the bands of the bundle:
-texture and classes are those of a scene that the network maps well. The reference is one pass of the network over the
-whole scene, without tiles.
+The scene is a sample, mirrored until it has SIDE rows and columns, in the bands of the bundle: texture and classes are
+those of a scene that the network maps well. It is ``l2a_12_bands.tif``, or ``l1c_13_bands.tif`` for a bundle that uses
+the band of cirrus. The reference is one pass of the network over the whole scene, without tiles.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from geoseg_cli.bundle import find_bundle
 from geoseg_cli.catalog import sensors
 from geoseg_cli.engines.torch_engine import load_network
 
-SAMPLE = Path(__file__).resolve().parents[2] / "sample_scenes" / "l2a_12_bands.tif"
+SAMPLES = Path(__file__).resolve().parents[2] / "sample_scenes"
 
 
 def main(what: str, *arguments: str) -> None:
     """Do one of the two."""
     if what == "scene":
-        write_scene(int(arguments[0]), Path(arguments[1]))
+        write_scene(int(arguments[0]), Path(arguments[1]), *arguments[2:])
     else:
         write_reference(Path(arguments[0]), Path(arguments[1]), *arguments[2:])
 
@@ -44,7 +44,8 @@ def write_scene(side: int, path: Path, bundle: str = "landcover-lale") -> None:
     """Write the mirrored sample with the bundle's bands, named and scaled."""
     wanted = find_bundle(bundle).input_spec.bands
     own_names = [sensors()["sentinel-2"].find(band).name for band in wanted]  # type: ignore[union-attr]
-    with rasterio.open(SAMPLE) as file:
+    sample = "l1c_13_bands.tif" if "cirrus" in wanted else "l2a_12_bands.tif"
+    with rasterio.open(SAMPLES / sample) as file:
         numbers = [file.descriptions.index(name) + 1 for name in own_names]
         pixels, profile = mirror(file.read(numbers), side), file.profile
         scales, offsets = (tuple(part[number - 1] for number in numbers) for part in (file.scales, file.offsets))

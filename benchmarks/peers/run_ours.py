@@ -1,4 +1,4 @@
-"""geoseg's command line; options that the task does not know are passed on to ``geoseg classify``."""
+"""geoseg's command line; options that the task does not know are passed on to its command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("--bundle", default="landcover-lale")
     parser.add_argument("--layout", help="not used: geoseg chooses")
     task, options = parser.parse_known_args()
-    command = ["classify", task.scene, "-o", task.output, "--model", task.bundle, "--json", "-q", "--overwrite"]
+    verb = "cloudmask" if task.bundle.startswith("cloud") else "classify"
+    command = [verb, task.scene, "-o", task.output, "--model", task.bundle, "--json", "-q", "--overwrite"]
     started = time.process_time()
     found = run(["geoseg", *command, *options])
     # Its imports and the loading of the network are in it, which the other adapters leave out.

@@ -96,8 +96,8 @@ RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
         "lemevit-tiny-light", "LeMeViT-Tiny with the all-MLP head (arXiv 2405.09789)", TrainOptions(learning_rate=1e-3)
     ),
     "cloud-lale": (
-        "lale-s1", "LALE-S1 (arXiv 2606.02092), attention within 64 and 64 px",
-        TrainOptions(learning_rate=2e-3, view_weight=1.5),
+        "lale-s1", "LALE-S1 (arXiv 2606.02092), attention within 128 and 128 px",
+        TrainOptions(learning_rate=2e-3, view_weight=0.5),
     ),
     "cloud-mscloudcam": (
         "mscloudcam-small", "MSCloudCAM, small (after arXiv 2510.10802)",
@@ -108,7 +108,7 @@ RECIPES: Final[dict[str, tuple[str, str, TrainOptions]]] = {
 WITHOUT_GRAPH: Final = ("landcover-chromaformer", "landcover-lemevit")
 """Recipes whose bundles have no ONNX graph, so that all together stay below 60 MiB; ``geoseg export`` makes one."""
 NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {
-    "landcover-lale": {"reach": [3, 1]}, "cloud-lale": {"reach": [4, 2]},
+    "landcover-lale": {"reach": [3, 1]}, "cloud-lale": {"reach": [8, 4]},
 }  # fmt: skip
 """Recipe -> what is different from that network.
 
