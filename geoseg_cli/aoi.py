@@ -22,7 +22,6 @@ from geoseg_cli.errors import GeosegError, GridError, InputError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.printable import counted
 from geoseg_cli.rows import Rows, only_where
-from geoseg_cli.shape_file import read_shapes
 
 BoolArray = npt.NDArray[np.bool_]
 ShapeArray = npt.NDArray[np.object_]
@@ -156,6 +155,9 @@ def load_area(path: Path, grid: Grid) -> PolygonArea:
         UsageError: The polygons miss the scene.
     """
     path = path.absolute()
+    # Imported here: few runs have an area in a file, and loading SQLite takes 20 ms.
+    from geoseg_cli.shape_file import read_shapes
+
     file = read_shapes(path, "an area")
     others = sorted({shape.geom_type for shape in file.shapes} - {"Polygon", "MultiPolygon"})
     shapes = [shape for shape in file.shapes if not shape.is_empty]

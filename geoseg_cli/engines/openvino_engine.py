@@ -111,7 +111,7 @@ class OpenVinoEngine:
     @property
     def fingerprint(self) -> str:
         """What the digits of its answers depend on besides graph and precision."""
-        return f"openvino {openvino.__version__} on {describe_processor()}"
+        return f"openvino {openvino.__version__}, rewriting {REWRITES}, on {describe_processor()}"
 
     def _run(self, pixels: FloatArray, precision: str) -> FloatArray:
         assert not self._is_closed, "a closed engine was run"

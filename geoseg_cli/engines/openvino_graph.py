@@ -172,7 +172,9 @@ def fine_nodes(model: Any, rows: int) -> set[str]:
 
 
 def _names_before(node: Any) -> set[str]:
-    return {side.get_source_output().get_node().get_friendly_name() for side in node.inputs()}
+    """Of the nodes whose numbers a node takes; those whose sizes it takes do not count."""
+    sources = [side.get_source_output() for side in node.inputs()]
+    return {source.get_node().get_friendly_name() for source in sources if source.get_element_type().is_real()}
 
 
 def _is_product(node: Any) -> bool:

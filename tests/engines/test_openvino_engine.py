@@ -254,6 +254,10 @@ def test_a_closed_engine_runs_no_more(pixelwise: Bundle) -> None:
         engine.run(draw_pixels(1, CHANNELS, 8, 8))
 
 
+def test_what_its_answers_depend_on_counts_how_graphs_are_rewritten(pixelwise: Bundle) -> None:
+    assert f"rewriting {openvino_graph.REWRITES}," in OpenVinoEngine(pixelwise).fingerprint
+
+
 def test_an_engine_that_never_ran_can_be_closed(pixelwise: Bundle) -> None:
     OpenVinoEngine(pixelwise).close()
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+from geoseg_cli.bundle import Bundle
 from geoseg_cli.export.graph import average_channels_by_product
 from tests.engines.pixelwise import draw_pixels
 
@@ -129,6 +130,12 @@ def test_a_graph_without_a_coarse_map_has_no_fine_part() -> None:
     model = read_model(exported_mean())
     model.reshape([1, CHANNELS, 32, 32])
     assert fine_nodes(model, 32) == set()
+
+
+def test_a_bias_is_no_coarse_map_of_a_small_image(pixelwise: Bundle) -> None:
+    model = read_model(pixelwise.file("onnx").read_bytes())
+    model.reshape([1, pixelwise.input_spec.channels, 16, 16])
+    assert sides_of_convolutions(model, fine_nodes(model, 16)) == []
 
 
 @NEEDS_BF16
