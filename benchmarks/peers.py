@@ -75,8 +75,9 @@ def main() -> None:
         add_agreement(runs, reference)
     if options.json:
         options.json.write_text(json.dumps(runs, indent=1), encoding="utf-8")
-    print(f"{options.bundle}, {options.side} x {options.side} px, {options.cores} core(s), peers' network {options.layout}, load average "
-          f"{min(run['load'] for run in runs):.1f} to {max(run['load'] for run in runs):.1f}")  # fmt: skip
+    loads = [run["load"] for run in runs]
+    print(f"{options.bundle}, {options.side} x {options.side} px, {options.cores} core(s), peers' network"
+          f" {options.layout}, load average {min(loads):.1f} to {max(loads):.1f}")  # fmt: skip
     for contest in options.contests:
         print(f"\n**{contest}**\n\n{render([run for run in runs if run['contest'] == contest])}")
 
