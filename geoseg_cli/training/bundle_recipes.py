@@ -113,8 +113,10 @@ NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {
 """Recipe -> what is different from that network.
 
 With attention to all of a tile the class of many pixels hung on where tiles lie and how large they are; see "Tiles" in
-benchmarks/README.md.
+benchmarks/README.md. Clouds need more: their shadows lie far from them.
 """
+TILINGS: Final[dict[str, dict[str, int]]] = {"cloud-lale": {"tile_px": 800, "overlap_px": 64}}
+"""Recipe -> tiles other than those of 512 px that share 32: the further a network looks, the more they must share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,8 @@ def recipe_named(name: str) -> BundleRecipe:
         raise UsageError(f"no recipe is called {name!r}", f"use one of {', '.join(RECIPES)}")
     network, architecture, train = RECIPES[name]
     make = _cloud if name.startswith("cloud-") else _land_cover
-    return replace(make(name, network, architecture, train), config=NETWORK_CONFIGS.get(name, {}))
+    recipe = make(name, network, architecture, train)
+    return replace(recipe, config=NETWORK_CONFIGS.get(name, {}), **TILINGS.get(name, {}))
 
 
 def scene_options(task: Task, seed: int, required: Sequence[str] | None = None) -> SimulatorOptions:
