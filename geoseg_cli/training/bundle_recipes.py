@@ -115,8 +115,8 @@ NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {
 With attention to all of a tile the class of many pixels hung on where tiles lie and how large they are; see "Tiles" in
 benchmarks/README.md. Clouds need more: their shadows lie far from them.
 """
-TILINGS: Final[dict[str, dict[str, int]]] = {"cloud-lale": {"tile_px": 800, "overlap_px": 64}}
-"""Recipe -> tiles other than those of 512 px that share 32: the further a network looks, the more they must share."""
+TILINGS: Final = {"cloud-lale": (800, 64)}
+"""Recipe -> side of a tile and overlap, where not 512 and 32 px: the further a network looks, the more tiles share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,8 @@ def recipe_named(name: str) -> BundleRecipe:
     network, architecture, train = RECIPES[name]
     make = _cloud if name.startswith("cloud-") else _land_cover
     recipe = make(name, network, architecture, train)
-    return replace(recipe, config=NETWORK_CONFIGS.get(name, {}), **TILINGS.get(name, {}))
+    tile_px, overlap_px = TILINGS.get(name, (recipe.tile_px, recipe.overlap_px))
+    return replace(recipe, config=NETWORK_CONFIGS.get(name, {}), tile_px=tile_px, overlap_px=overlap_px)
 
 
 def scene_options(task: Task, seed: int, required: Sequence[str] | None = None) -> SimulatorOptions:
