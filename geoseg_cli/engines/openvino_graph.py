@@ -144,8 +144,8 @@ def compile_for(model: Any, shape: tuple[int, ...], settings: dict[str, Any]) ->
     # OpenVINO does not say so where an answer does not fill the array that was made for it.
     if answer.is_dynamic or [size.get_length() for size in answer][2:] != list(shape[1:]):
         raise RuntimeError(f"the answer to a tile of {list(shape)} has the shape {answer}")
-    if settings["INFERENCE_PRECISION_HINT"] == PRECISIONS["bf16"]:
-        fixed = _keep_precise(fixed, fine_nodes(fixed, shape[1]))
+    if settings["INFERENCE_PRECISION_HINT"] == PRECISIONS["bf16"] and (names := fine_nodes(fixed, shape[1])):
+        fixed = _keep_precise(fixed, names)
     return openvino.Core().compile_model(fixed, CPU, settings)
 
 
@@ -193,17 +193,27 @@ def _keep_precise(model: Any, names: set[str]) -> Any:
 
     The mark is an attribute of OpenVINO's own files ("precise"), which its Python package cannot set on a graph in
     memory.
+
+    Raises:
+        RuntimeError: There is no room for the files.
     """
-    with tempfile.TemporaryDirectory(prefix="geoseg-") as folder:
-        layers, weights = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
-        openvino.serialize(model, layers, weights)
-        tree = ElementTree.parse(layers)
-        for layer in tree.iter("layer"):
-            if layer.get("name") in names and layer.get("type") not in ("Const", "Parameter"):
-                _mark_precise(layer)
-        tree.write(layers)
-        # OpenVINO maps the file of weights into memory; the copy does not need it any more.
-        return openvino.Core().read_model(layers, weights).clone()
+    try:
+        with tempfile.TemporaryDirectory(prefix="geoseg-") as folder:
+            return _marked(model, names, Path(folder))
+    except OSError as error:
+        raise RuntimeError(f"the graph cannot be written to a temporary folder: {error}") from error
+
+
+def _marked(model: Any, names: set[str], folder: Path) -> Any:
+    layers, weights = folder / "graph.xml", folder / "graph.bin"
+    openvino.serialize(model, layers, weights)
+    tree = ElementTree.parse(layers)
+    for layer in tree.iter("layer"):
+        if layer.get("name") in names and layer.get("type") not in ("Const", "Parameter"):
+            _mark_precise(layer)
+    tree.write(layers)
+    # OpenVINO maps the file of weights into memory; the copy does not need it any more.
+    return openvino.Core().read_model(layers, weights).clone()
 
 
 def _mark_precise(layer: ElementTree.Element) -> None:

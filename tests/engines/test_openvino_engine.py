@@ -32,6 +32,7 @@ if importlib.util.find_spec("openvino") is None:
 
 from geoseg_cli.engines import openvino_engine, openvino_graph
 from geoseg_cli.engines.onnx_engine import OnnxEngine
+from geoseg_cli.engines.openvino_cache import CompiledGraphs
 from geoseg_cli.engines.openvino_engine import OpenVinoEngine, find_cuda_obstacle
 
 needs_bf16 = pytest.mark.skipif(not openvino_graph.has_bf16(), reason="this processor has no bf16")
@@ -105,6 +106,19 @@ def test_a_tile_that_bf16_makes_infinite_is_computed_again_in_fp32(tmp_path: Pat
     logits, exact = reduced.run(pixels), OpenVinoEngine(bundle).run(pixels)
     assert (logits[1] == exact[1]).all()
     assert (logits[[0, 2]] != exact[[0, 2]]).any()
+
+
+@needs_bf16
+def test_without_room_for_temporary_files_bf16_ends_with_69_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    bundle = find_bundle("cloud-lale")
+    engine = OpenVinoEngine(bundle, precision="bf16", kept=CompiledGraphs(tmp_path / "cache"))
+    with pytest.raises(EngineError, match="temporary folder") as caught:
+        engine.run(read_golden(bundle)[0])
+    assert caught.value.exit_code == 69
+    assert "--engine onnx" in caught.value.hint
 
 
 def test_pixels_that_may_not_be_written_or_lie_apart_are_read_all_the_same(
