@@ -42,6 +42,9 @@ STAYS = ("network", "blending", "what rows carry beside labels", "block cache")
 MOST_WAITING = 2
 """Batches that wait for the engine, and answers that wait to be blended, where there is room for them."""
 
+LARGE_BATCH_BYTES = 64 * MIB
+"""Of batches larger than this one waits: an engine works on it longer than the next takes to be made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -116,7 +119,7 @@ class MemoryPlan:
         written_px = (load.tile_height + 512) * load.output_width
         return {
             "what is read of the scene": self._read_px * load.stored_bytes,
-            "batches": held * tile_px * (4 * load.channels + 1),
+            "batches": held * self.batch_bytes,
             "answers": held * tile_px * 4 * load.classes,
             "network": one_tile_px * min(self.batch, load.tiles_at_once) * NETWORK_BYTES_PER_PX,
             "blending": 4 * load.classes * (strip_px + min(strip_px, PIECE_PX)) + 5 * load.label_bytes * strip_px,
@@ -125,6 +128,11 @@ class MemoryPlan:
             "block cache": self.cache_bytes,
             **({CLEANING: load.cleaning_bytes} if load.cleaning_bytes else {}),
         }
+
+    @property
+    def batch_bytes(self) -> int:
+        """Pixels of one batch as the network takes them, float32, and which of them are valid."""
+        return self.batch * self.load.tile_height * self.load.tile_width * (4 * self.load.channels + 1)
 
     @property
     def _read_px(self) -> int:
@@ -164,8 +172,8 @@ class MemoryPlan:
 def plan_memory(load: Load, batch: int, limit_bytes: int | None, is_batch_fixed: bool = False) -> MemoryPlan:
     """Choose queues, batch and cache so that a run fits into its memory.
 
-    First the queues shrink, then the batch, which changes speed alone; then the cache, where blocks are decoded
-    again. Tiles never do: they change the map.
+    Large batches wait one at a time. First the queues shrink, then the batch, which changes speed alone; then the
+    cache, where blocks are decoded again. Tiles never do: they change the map.
 
     Args:
         load: What is to be done.
@@ -178,6 +186,8 @@ def plan_memory(load: Load, batch: int, limit_bytes: int | None, is_batch_fixed:
     """
     wanted = min(max(load.cache_bytes + SPARE_CACHE_BYTES, MIN_CACHE_BYTES), MAX_CACHE_BYTES)
     chosen = MemoryPlan(load, batch, MOST_WAITING, wanted, limit_bytes)
+    if chosen.batch_bytes > LARGE_BATCH_BYTES:
+        chosen = replace(chosen, waiting=1)
     for smaller in _ever_smaller(chosen, is_batch_fixed):
         chosen = smaller
         if chosen.fits:

@@ -81,6 +81,12 @@ def test_queues_are_given_up_before_the_batch_and_the_batch_before_the_cache() -
     assert all(batch == 1 for _, batch, cache in seen if cache < 112 * MIB)
 
 
+def test_of_large_batches_one_waits() -> None:
+    # 800 x 800 px of 12 planes of 4 bytes and a byte: 30 MiB a tile
+    large = replace(LOAD, tile_height=800, tile_width=800, channels=12)
+    assert [plan_memory(large, batch, None).waiting for batch in (1, 2, 3)] == [2, 2, 1]
+
+
 def test_a_batch_that_the_user_asked_for_stays() -> None:
     assert plan_memory(LOAD, 8, 1, is_batch_fixed=True).batch == 8
 
