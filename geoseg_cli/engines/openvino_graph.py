@@ -53,7 +53,7 @@ def describe_processor() -> str:
 REWRITES: Final = 2
 """Counts what is done to graphs as they are read and compiled; compiled ones of another number are not used."""
 _COARSE: Final = 16
-"""Image pixels to a pixel of a map that is coarse enough for bf16."""
+"""Image pixels along a side of a map's pixel, where the map is coarse enough for bf16."""
 
 
 def read_model(content: bytes) -> Any:
@@ -157,7 +157,10 @@ def fine_nodes(model: Any, rows: int) -> set[str]:
 
     Args:
         model: A graph of fixed shapes.
-        rows: Of the image.
+        rows: Of the image, in pixels.
+
+    Returns:
+        Names of nodes, also of their constants; none where the graph has neither.
     """
     nodes = model.get_ordered_ops()
     coarse = {node.get_friendly_name() for node in nodes if _is_product(node) or _is_coarse_map(node, rows)}

@@ -86,8 +86,9 @@ def set_explicit_attention(network: nn.Module, explicit: bool = True) -> None:
 def attend_near(attend: DotProductAttention, fused: Tensor, heads: int, reach: int) -> Tensor:
     """Attend among those positions of a map that lie within ``reach`` rows and columns of each other.
 
-    The map is cut into square blocks, and each attends to itself and a margin of ``reach`` around it, so that cost and
-    memory grow with the map's area and not with its square.
+    Blocked local attention (HaloNet, arXiv 2103.12731, figure 1), but masked to each position's own surroundings: the
+    map is cut into square blocks, and each attends to itself and a halo of ``reach`` around it, so that cost and memory
+    grow with the map's area and not with its square.
 
     Args:
         attend: What attends.
@@ -118,27 +119,27 @@ def _up_to(length: int, side: int) -> int:
     return (length + side - 1) // side * side
 
 
-def _cut(padded: Tensor, side: int, margin: int) -> Tensor:
-    """Cut the blocks inside a map's outermost ones, each with ``margin`` rows and columns of its neighbours.
+def _cut(padded: Tensor, side: int, halo: int) -> Tensor:
+    """Cut the blocks inside a map's outermost ones, each with ``halo`` rows and columns of its neighbours.
 
     Args:
         padded: (N, H, W, C); H and W are multiples of ``side``.
-        side: Rows and columns of a block, at least ``margin``.
-        margin: At least 0.
+        side: Rows and columns of a block, at least ``halo``.
+        halo: At least 0.
 
     Returns:
-        (N, H / side - 2, W / side - 2, T, C), T = (side + 2 * margin)^2.
+        (N, H / side - 2, W / side - 2, T, C), T = (side + 2 * halo)^2.
     """
-    blocks = _cut_dimension(_cut_dimension(padded, 2, side, margin), 1, side, margin)
+    blocks = _cut_dimension(_cut_dimension(padded, 2, side, halo), 1, side, halo)
     return blocks.transpose(2, 3).flatten(3, 4)
 
 
-def _cut_dimension(x: Tensor, dim: int, side: int, margin: int) -> Tensor:
+def _cut_dimension(x: Tensor, dim: int, side: int, halo: int) -> Tensor:
     blocks = torch.unflatten(x, dim, (-1, side))
     before, own, after = (blocks.narrow(dim, start, blocks.shape[dim] - 2) for start in range(3))
-    if not margin:
+    if not halo:
         return own
-    return torch.cat([before.narrow(dim + 1, side - margin, margin), own, after.narrow(dim + 1, 0, margin)], dim + 1)
+    return torch.cat([before.narrow(dim + 1, side - halo, halo), own, after.narrow(dim + 1, 0, halo)], dim + 1)
 
 
 def _heads_apart(blocks: Tensor, heads: int) -> Tensor:
