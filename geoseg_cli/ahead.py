@@ -35,7 +35,8 @@ def ahead(
 
     Args:
         source: Makes the items; runs in the new thread only.
-        depth: Finished items that may wait; the generator pauses when there are as many.
+        depth: Finished items that may wait beside the one just made; the generator pauses when there are as many. With
+            0 it makes the next item once the one before has been asked for.
         name: Of the thread.
         interrupted: Set by whoever interrupts the program; leaving the block by an interrupt sets it as well.
     """
@@ -57,7 +58,7 @@ class _Stage(Generic[T]):
         self._source, self._depth = source, depth
         self._made: deque[T] = deque()
         self._error: BaseException | None = None
-        self._is_stopped = self._is_done = False
+        self._is_stopped = self._is_done = self._is_asked = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -67,7 +68,10 @@ class _Stage(Generic[T]):
 
     def __next__(self) -> T:
         with self._changed:
+            self._is_asked = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._made or self._is_done)
+            self._is_asked = False
             if self._error is not None:
                 raise self._error
             if not self._made:
@@ -98,7 +102,7 @@ class _Stage(Generic[T]):
     def _put(self, item: T) -> bool:
         """Hand an item over; False once nobody wants more."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._made) < self._depth or self._is_stopped)
+            self._changed.wait_for(lambda: len(self._made) < self._depth + self._is_asked or self._is_stopped)
             if self._is_stopped:
                 return False
             self._made.append(item)

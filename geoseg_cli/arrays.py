@@ -130,6 +130,15 @@ class Arrays:
         """Arrays one behind the other; one alone as it is."""
         return parts[0] if len(parts) == 1 else self.module.concatenate(tuple(parts), axis)
 
+    def stack(self, parts: list[Array]) -> Array:
+        """(N, ...) float32 of N arrays of one shape, which leave the list one by one: none of them is there twice."""
+        if len(parts) == 1:
+            return parts.pop()[None]
+        together = self.empty((len(parts), *parts[0].shape))
+        for place in reversed(range(len(parts))):
+            together[place] = parts.pop()
+        return together
+
 
 @cache
 def _side_stream(torch: Any, device: str) -> Any:

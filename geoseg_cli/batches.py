@@ -158,11 +158,12 @@ class Cutter:
             made = self._tile_input(pieces, tile)
             if made is not None:
                 pending.append((tile, *made))
+            del made  # the pixels are large, and nobody needs them here while the batch waits
             if len(pending) == wanted:
-                yield _stack(pending, self.arrays)
-                pending, wanted = [], next_size()
+                yield _taken(pending, self.arrays)
+                wanted = next_size()
         if pending:
-            yield _stack(pending, self.arrays)
+            yield _taken(pending, self.arrays)
 
     def _tiles(self, keep: Part, first_row: int) -> Iterator[tuple[Tile, Sequence[Piece]]]:
         """The tiles that are wanted, each with the pieces that it lies in; the next piece is read meanwhile."""
@@ -272,8 +273,8 @@ def _mirrored(shown: Array, below: int, right: int, arrays: Arrays) -> Array:
     return shown[..., rows[:, None], cols]
 
 
-def _stack(pending: list[tuple[Tile, Array, BoolArray]], arrays: Arrays) -> Batch:
-    tiles, pixels, valid = zip(*pending, strict=True)
-    # On a CPU every tile is a batch of its own: there is nothing to copy together.
-    together = pixels[0][None] if len(pixels) == 1 else arrays.module.stack(pixels)
-    return Batch(together, np.stack(valid), tiles)
+def _taken(pending: list[tuple[Tile, Array, BoolArray]], arrays: Arrays) -> Batch:
+    """What is pending as a batch; nothing is pending afterwards."""
+    tiles, pixels, valid = (list(part) for part in zip(*pending, strict=True))
+    pending.clear()
+    return Batch(arrays.stack(pixels), np.stack(valid), tuple(tiles))

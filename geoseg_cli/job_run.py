@@ -16,7 +16,7 @@ from geoseg_cli.ahead import ahead
 from geoseg_cli.aoi import cropped, only_inside
 from geoseg_cli.arrays import Array
 from geoseg_cli.batch_size import BatchSize, KnownSizes, most_to_try, sizes_to_try
-from geoseg_cli.batches import Batch, Cutter
+from geoseg_cli.batches import Batch, BoolArray, Cutter
 from geoseg_cli.engines import Engine, asset_of
 from geoseg_cli.engines.turned import TurnedEngine
 from geoseg_cli.errors import EngineError
@@ -27,6 +27,7 @@ from geoseg_cli.mosaic import Mosaic
 from geoseg_cli.printable import counted
 from geoseg_cli.rows import Extra, Rows, SeamCounts, from_row
 from geoseg_cli.scenes.resample import AreaOfView
+from geoseg_cli.tiles import Tile
 from geoseg_cli.version import __version__
 
 MAX_NOT_FINITE = 0.001
@@ -205,18 +206,24 @@ class JobRun:
         rows, first = self._job.plan.rows, self._first_tiles()
         self._mosaic.begin_at(rows.extent(first)[0] if first < len(rows.starts) else rows.size)
         with ahead(self._answers(), self.memory.waiting, "geoseg-run", self._interrupted) as answers:
-            for batch, logits in answers:
-                self.tiles_run += len(batch.tiles)
-                for tile, tile_logits, valid in zip(batch.tiles, logits, batch.valid, strict=True):
+            for tiles, logits, shown in answers:
+                self.tiles_run += len(tiles)
+                for tile, tile_logits, valid in zip(tiles, logits, shown, strict=True):
                     answer = turn_back(tile_logits, tile.window, arrays), turn_back(valid, tile.window)
                     yield from clock.iterate("blend", self._mosaic.add(tile, *answer))
         yield from clock.iterate("blend", self._mosaic.finish())
 
-    def _answers(self) -> Generator[tuple[Batch, Array], None, None]:
-        """What the engine says to each batch; the next batches are made beside it."""
+    def _answers(self) -> Generator[tuple[tuple[Tile, ...], Array, BoolArray], None, None]:
+        """What the engine says to each batch, and what of it is valid; the next batches are made beside it."""
         with ahead(self._batches(), self.memory.waiting, "geoseg-cut") as made:
-            for batch in self._clock.iterate("read", made):
-                yield batch, self._run(batch)
+            while (batch := self._next(made)) is not None:
+                answer = batch.tiles, self._run(batch), batch.valid
+                del batch  # the pixels are large, and nobody needs them while the answer waits
+                yield answer
+
+    def _next(self, made: Iterator[Batch]) -> Batch | None:
+        with self._clock("read"):
+            return next(made, None)
 
     def _run(self, batch: Batch) -> Array:
         """The engine's answer; its time is taken while the best size of a batch is being found out."""

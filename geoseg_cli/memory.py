@@ -43,7 +43,8 @@ MOST_WAITING = 2
 """Batches that wait for the engine, and answers that wait to be blended, where there is room for them."""
 
 LARGE_BATCH_BYTES = 64 * MIB
-"""Of batches larger than this one waits, which was measured to cost no time on a CPU; not measured on a GPU."""
+"""Of batches larger than this none waits: while one is used the next is made, which was measured to cost no time on a
+CPU; not measured on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class MemoryPlan:
     Attributes:
         load: What is to be done.
         batch: Tiles that travel together.
-        waiting: Batches that may wait for the engine, and answers that may wait to be blended.
+        waiting: Batches that may wait for the engine, beside the one that is ready, and answers that may wait alike.
         cache_bytes: GDAL's block cache.
         limit_bytes: What the run may take; None where nobody knows how much is free.
     """
@@ -172,7 +173,7 @@ class MemoryPlan:
 def plan_memory(load: Load, batch: int, limit_bytes: int | None, is_batch_fixed: bool = False) -> MemoryPlan:
     """Choose queues, batch and cache so that a run fits into its memory.
 
-    Large batches wait one at a time. First the queues shrink, then the batch, which changes speed alone; then the
+    Large batches do not wait. First the queues shrink, then the batch, which changes speed alone; then the
     cache, where blocks are decoded again. Tiles never do: they change the map.
 
     Args:
@@ -187,7 +188,7 @@ def plan_memory(load: Load, batch: int, limit_bytes: int | None, is_batch_fixed:
     wanted = min(max(load.cache_bytes + SPARE_CACHE_BYTES, MIN_CACHE_BYTES), MAX_CACHE_BYTES)
     chosen = MemoryPlan(load, batch, MOST_WAITING, wanted, limit_bytes)
     if chosen.batch_bytes > LARGE_BATCH_BYTES:
-        chosen = replace(chosen, waiting=1)
+        chosen = replace(chosen, waiting=0)
     for smaller in _ever_smaller(chosen, is_batch_fixed):
         chosen = smaller
         if chosen.fits:
@@ -197,7 +198,7 @@ def plan_memory(load: Load, batch: int, limit_bytes: int | None, is_batch_fixed:
 
 def _ever_smaller(plan: MemoryPlan, is_batch_fixed: bool) -> Iterator[MemoryPlan]:
     yield plan
-    while plan.waiting > 1:
+    while plan.waiting:
         plan = replace(plan, waiting=plan.waiting - 1)
         yield plan
     while plan.batch > 1 and not is_batch_fixed:

@@ -21,7 +21,7 @@ def count(stop: int, log: list[str] | None = None) -> Generator[int, None, None]
             log.append(threading.current_thread().name)
 
 
-@given(stop=st.integers(0, 30), depth=st.integers(1, 5), stages=st.integers(1, 3))
+@given(stop=st.integers(0, 30), depth=st.integers(0, 5), stages=st.integers(1, 3))
 def test_items_arrive_whole_and_in_order_through_any_number_of_stages(stop: int, depth: int, stages: int) -> None:
     def chain(left: int) -> Generator[int, None, None]:
         if left == 0:
@@ -46,6 +46,21 @@ def test_the_generator_pauses_when_enough_items_wait() -> None:
         time.sleep(0.1)
         # One was taken, three wait, and one more is made and cannot be put down.
         assert len(made) == 5
+
+
+def test_without_room_to_wait_the_next_item_is_made_once_the_one_before_was_taken() -> None:
+    made: list[int] = []
+
+    def source() -> Generator[int, None, None]:
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    with ahead(source(), 0, "test") as items:
+        for number in range(5):
+            assert next(items) == number
+            time.sleep(0.05)
+            assert len(made) <= number + 2
 
 
 def test_an_error_is_raised_before_items_that_wait() -> None:

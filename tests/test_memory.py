@@ -76,15 +76,15 @@ def test_queues_are_given_up_before_the_batch_and_the_batch_before_the_cache() -
         plan = plan_memory(LOAD, 8, limit)
         seen.append((plan.waiting, plan.batch, plan.cache_bytes))
     assert seen[0] == (2, 8, 112 * MIB)
-    assert seen[-1] == (1, 1, LEAST_CACHE_BYTES)
+    assert seen[-1] == (0, 1, LEAST_CACHE_BYTES)
     assert seen == sorted(seen, reverse=True)
     assert all(batch == 1 for _, batch, cache in seen if cache < 112 * MIB)
 
 
-def test_of_large_batches_one_waits() -> None:
+def test_large_batches_do_not_wait() -> None:
     # 800 x 800 px of 12 planes of 4 bytes and a byte: 30 MiB a tile
     large = replace(LOAD, tile_height=800, tile_width=800, channels=12)
-    assert [plan_memory(large, batch, None).waiting for batch in (1, 2, 3)] == [2, 2, 1]
+    assert [plan_memory(large, batch, None).waiting for batch in (1, 2, 3)] == [2, 2, 0]
 
 
 def test_a_batch_that_the_user_asked_for_stays() -> None:
