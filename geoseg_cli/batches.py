@@ -202,10 +202,10 @@ class Cutter:
                 yield piece
 
     def _columns(self) -> list[tuple[int, int]]:
-        """First column and width of the pieces of a row."""
+        """First column and width of the pieces of a row; the first one is as wide as a tile needs, to begin early."""
         width = self.source.grid.width
-        side = piece_width(self.source, self.plan)
-        return [(col, min(side, width - col)) for col in range(0, width, side)]
+        first, side = piece_width(self.source, self.plan, tiles=1), piece_width(self.source, self.plan)
+        return [(0, first), *((col, min(side, width - col)) for col in range(first, width, side))]
 
     def _tile_input(self, pieces: Sequence[Piece], tile: Tile) -> tuple[Array, BoolArray] | None:
         """The network's input (C,T,T) of a tile and its validity (T,T); None where nothing is valid."""
@@ -243,10 +243,10 @@ class Cutter:
         return self.spec.apply(reflectance, valid, self.source.present, self.arrays)
 
 
-def piece_width(source: Source, plan: TilePlan) -> int:
-    """Columns that are read together: at least those of two tiles, in whole blocks, or all there are."""
+def piece_width(source: Source, plan: TilePlan, tiles: int = 2) -> int:
+    """Columns that are read together: at least those of so many tiles, in whole blocks, or all there are."""
     step, width = source.column_step, source.grid.width
-    return width if step is None else min(width, -(-2 * plan.tile_width // step) * step)
+    return width if step is None else min(width, -(-tiles * plan.tile_width // step) * step)
 
 
 def _one_ahead(pieces: Iterator[Piece]) -> Generator[Piece, None, None]:

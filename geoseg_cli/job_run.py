@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +33,9 @@ from geoseg_cli.version import __version__
 
 MAX_NOT_FINITE = 0.001
 """Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
+
+LARGE_SCENE_BATCHES = 32
+"""So many batches make up for the cores that have nothing to do while the first tile runs alone."""
 
 T = TypeVar("T")
 
@@ -240,7 +244,13 @@ class JobRun:
         job = self._job
         keep = AreaOfView(job.area, job.resampled) if job.area is not None and job.resampled is not None else job.area
         cutter = Cutter(job.view, job.plan, job.bundle.input_spec, job.orientation, self._arrays)
-        yield from cutter.batches(self._batch_size.next, keep, self._first_tiles())
+        yield from cutter.batches(self._sizes().__next__, keep, self._first_tiles())
+
+    def _sizes(self) -> Iterator[int]:
+        """Tiles of each batch. A CPU begins with one alone while the next are read, where there are many."""
+        begins_early = self._engine.device == "cpu" and self._job.options.batch is None
+        is_large = len(self._job.plan) >= LARGE_SCENE_BATCHES * self._engine.batch_tiles
+        return chain([1] if begins_early and is_large else [], iter(self._batch_size.next, None))
 
 
 def _batch_size(job: Job, engine: Engine, memory_share: float) -> BatchSize:

@@ -175,6 +175,27 @@ def test_a_long_run_finds_the_size_of_its_batches_and_the_next_one_uses_it(
     assert all(np.array_equal(maps[0], other) for other in maps[1:])
 
 
+@pytest.mark.parametrize(
+    ("device", "side", "batch", "sizes"),
+    [
+        ("cpu", 352, None, [1, *[3] * 40]),  # 121 tiles
+        ("cpu", 288, None, [3] * 27),  # 81, fewer than 32 batches
+        ("cpu", 352, 3, [*[3] * 40, 1]),
+    ],
+)
+def test_a_cpu_begins_a_large_scene_with_one_tile_and_keeps_to_a_batch_that_was_asked_for(
+    workdir: Path, device: str, side: int, batch: int | None, sizes: list[int]
+) -> None:
+    scene = workdir / "scene.tif"
+    write_scene(scene, np.ones((side, side), np.int_), np.ones((side, side), np.bool_))
+    engine = IdentityEngine(4)
+    engine.device, engine.batch_tiles = device, 3
+    predict_scene(
+        scene, workdir / "map.tif", fake_bundle(), engine, PredictOptions(tile_px=32, overlap_px=0, batch=batch)
+    )
+    assert engine.batches == sizes
+
+
 def test_an_all_nodata_scene_runs_no_engine_and_gives_all_nodata(workdir: Path) -> None:
     scene, output = workdir / "scene.tif", workdir / "map.tif"
     write_scene(scene, np.zeros((100, 90), int), np.zeros((100, 90), bool))

@@ -58,8 +58,8 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def pages_between_pieces(scene: Scene, plan: TilePlan) -> int:
     """Bytes of one page for each place where GDAL stops and goes on in a row of blocks of a band."""
-    pieces = -(-SIDE_PX // piece_width(scene, plan))
-    return 4096 * (pieces - 1) * -(-SIDE_PX // scene.block_shape.height) * len(TWO.bands)
+    gaps = -(-(SIDE_PX - piece_width(scene, plan, tiles=1)) // piece_width(scene, plan))
+    return 4096 * gaps * -(-SIDE_PX // scene.block_shape.height) * len(TWO.bands)
 
 
 def asked_by_batches(scene: Scene, plan: TilePlan) -> int:
