@@ -50,7 +50,7 @@ def describe_processor() -> str:
     return f"{core.get_property(CPU, 'FULL_DEVICE_NAME')} ({', '.join(abilities)})"
 
 
-REWRITES: Final = 2
+REWRITES: Final = 3
 """Counts what is done to graphs as they are read and compiled; compiled ones of another number are not used."""
 _COARSE: Final = 16
 """Image pixels along a side of a map's pixel, where the map is coarse enough for bf16."""
@@ -128,7 +128,7 @@ def settings_for(precision: str, streams: int) -> dict[str, Any]:
 def compile_for(model: Any, shape: tuple[int, ...], settings: dict[str, Any]) -> Any:
     """Compile a graph for one tile at a time.
 
-    In bf16 the encoder's first stages stay in fp32: :func:`fine_nodes`.
+    In bf16 what is before the first coarse map stays in fp32: :func:`fine_nodes`.
 
     Args:
         model: Of :func:`read_model`; stays as it is.
@@ -150,28 +150,29 @@ def compile_for(model: Any, shape: tuple[int, ...], settings: dict[str, Any]) ->
 
 
 def fine_nodes(model: Any, rows: int) -> set[str]:
-    """Name the nodes of the encoder's first stages: before a map of a sixteenth of the pixels' rows, or attention.
+    """Name the nodes that see nothing coarser than an eighth of the pixels' rows, and no attention.
 
-    bf16 has eight binary digits, fewer than the radiometry of a satellite's pixels, and what they lose there every
-    later layer sees. The first stages have few of the products, so fp32 costs little there (docs/precision.md).
+    That is an encoder's first stages, and what they hand on to a decoder. bf16 has eight binary digits, fewer than the
+    radiometry of a satellite's pixels, and what they lose there every later layer sees. Few of the products are there,
+    so fp32 costs little (docs/precision.md).
 
     Args:
         model: A graph of fixed shapes.
         rows: Of the image, in pixels.
 
     Returns:
-        Names of nodes, also of their constants; none where the graph has neither.
+        Names of nodes, also of their constants; none where the graph has neither coarse maps nor products of matrices.
     """
     nodes = model.get_ordered_ops()
-    coarse = {node.get_friendly_name() for node in nodes if _is_product(node) or _is_coarse_map(node, rows)}
-    after, before = set(coarse), set[str]()
+    shown = {side.get_node().get_friendly_name() for side in model.inputs}
+    coarse = set[str]()
     for node in nodes:
-        if _names_before(node) & after:
-            after.add(node.get_friendly_name())
-    for node in reversed(nodes):
-        if node.get_friendly_name() in coarse | before:
-            before |= _names_before(node)
-    return before - after
+        before = _names_before(node)
+        if before & shown:
+            shown.add(node.get_friendly_name())
+            if before & coarse or _is_product(node) or _is_coarse_map(node, rows):
+                coarse.add(node.get_friendly_name())
+    return {node.get_friendly_name() for node in nodes} - coarse if coarse else set()
 
 
 def _names_before(node: Any) -> set[str]:
@@ -185,7 +186,7 @@ def _is_product(node: Any) -> bool:
 
 
 def _is_coarse_map(node: Any, rows: int) -> bool:
-    if node.get_output_size() != 1 or node.get_type_name() == "Constant":
+    if node.get_output_size() != 1:
         return False
     shape = node.output(0).get_partial_shape()
     return bool(shape.is_static and len(shape) == 4 and shape[2].get_length() == -(-rows // _COARSE))

@@ -22,6 +22,7 @@ from geoseg_cli.engines.replayed import PATIENCE, ReplayedNetwork
 from geoseg_cli.engines.trusted import open_trusted
 from geoseg_cli.errors import EngineError, ModelError
 from geoseg_cli.networks import create_network
+from geoseg_cli.networks.heads import merged
 
 if TYPE_CHECKING:
     from geoseg_cli.engines import Engine
@@ -76,7 +77,7 @@ class TorchEngine:
         self._threads = threads
         self._device = torch.device(device)
         self._lane = _Lane(self._tensors, len(bundle.legend.classes), at_once=1 if device == "cpu" else 0)
-        network = self._open_program(bundle, trust) if bundle.holds_program else load_network(bundle)
+        network = self._open_program(bundle, trust) if bundle.holds_program else merged(load_network(bundle))
         # Measured on two cores: 1.8 to 3.8 times as fast as torch's default layout. Tensor cores want it too.
         network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network: ReplayedNetwork | None = ReplayedNetwork(network, PATIENCE if device != "cpu" else 0)

@@ -144,11 +144,12 @@ def build_graph(module: nn.Module, shape: Shape, opset: int = DEFAULT_OPSET) -> 
     import torch
 
     from geoseg_cli.export.graph import forget_origin
+    from geoseg_cli.networks.heads import merged
 
     try:
         with evaluating(module), quiet_exporter():
             program = torch.onnx.export(
-                module,
+                merged(module),
                 (torch.from_numpy(draw_pixels(shape)),),
                 dynamo=True,
                 dynamic_shapes=(FREE_AXES,),

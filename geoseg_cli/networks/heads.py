@@ -13,15 +13,17 @@ No head resizes to the input: the caller knows its size.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from geoseg_cli.networks.pooling import adaptive_average_pool
 
-__all__ = ["AllMLPHead", "FCNHead", "UPerHead", "raise_to"]
+__all__ = ["AllMLPHead", "FCNHead", "UPerHead", "merged", "raise_to"]
 
 PYRAMID_BINS = (1, 2, 3, 6)
 
@@ -29,6 +31,11 @@ PYRAMID_BINS = (1, 2, 3, 6)
 def raise_to(x: Tensor, like: Tensor) -> Tensor:
     """Resize a map (N, D, ., .) bilinearly to the rows and columns of ``like`` (N, ., H, W)."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias
 
 
 def _convolve(width_in: int, width_out: int, kernel: int) -> nn.Sequential:
@@ -45,7 +52,10 @@ class AllMLPHead(nn.Module):
 
     Attributes:
         is_concatenating: Whether to keep the published order, whose operations the published figures count.
+        shares: What :meth:`merge` makes of the projections and the fusion; None before.
     """
+
+    shares: nn.ModuleList | None
 
     def __init__(
         self,
@@ -68,7 +78,7 @@ class AllMLPHead(nn.Module):
             activation: Makes an activation.
         """
         super().__init__()
-        self.is_concatenating = False
+        self.is_concatenating, self.shares = False, None
         self.project = nn.ModuleList(nn.Conv2d(one, width, 1) for one in widths)
         fuse = nn.Conv2d(len(widths) * width, width, 1)
         self.fuse = nn.Sequential(fuse, norm(width), activation(), nn.Dropout(dropout))
@@ -76,10 +86,33 @@ class AllMLPHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Turn maps (N, D, ., .), finest (N, D, H, W) first, into logits (N, K, H, W)."""
-        projected = [project(one) for project, one in zip(self.project, maps, strict=True)]
-        fused = self._concatenate(projected) if self.is_concatenating else self._accumulate(projected)
+        if self.shares is None:
+            projected = [project(one) for project, one in zip(self.project, maps, strict=True)]
+            fused = self._concatenate(projected) if self.is_concatenating else self._accumulate(projected)
+        else:
+            first, *others = (share(one) for share, one in zip(self.shares, maps, strict=True))
+            fused = sum((raise_to(one, first) for one in others), first)
         logits: Tensor = self.classify(self.fuse[1:](fused))
         return logits
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Make one convolution of each map's projection and its share of the fusion, as nothing is between them.
+
+        That leaves out a fifth of LALE-S1's products. Not for training: the head has other weights afterwards.
+        """
+        fuse: nn.Conv2d = self.fuse[0]  # type: ignore[assignment]
+        project: list[nn.Conv2d] = list(self.project)  # type: ignore[arg-type]
+        matrices = [kernel.flatten(1).double() for kernel in fuse.weight.chunk(len(project), dim=1)]  # each (M, M)
+        shares: list[nn.Conv2d] = []
+        for matrix, one in zip(matrices, project, strict=True):
+            share = skip_init(nn.Conv2d, one.in_channels, len(matrix), 1, bias=not shares)  # type: ignore[no-untyped-call]
+            share.weight.copy_((matrix @ one.weight.flatten(1).double())[..., None, None])
+            shares.append(share)
+        # A resized constant is that constant: the first map's share carries the biases of all.
+        biases = [matrix @ _bias(one).double() for matrix, one in zip(matrices, project, strict=True)]
+        _bias(shares[0]).copy_(sum(biases, _bias(fuse)))
+        self.shares, self.project, self.fuse[0] = nn.ModuleList(shares), nn.ModuleList(), nn.Identity()
 
     def _concatenate(self, projected: list[Tensor]) -> Tensor:
         """Raise maps (N, M, ., .) to the finest, concatenate and fuse: (N, M, H, W)."""
@@ -95,6 +128,18 @@ class AllMLPHead(nn.Module):
         for one, kernel in zip(projected[1:], kernels[1:], strict=True):
             fused = fused + raise_to(F.conv2d(one, kernel), fused)
         return fused
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """A copy of a network for inference, whose heads do in one step what needs no two (:meth:`AllMLPHead.merge`).
+
+    Its answers are the network's but for the last digits.
+    """
+    own = copy.deepcopy(network)
+    for part in own.modules():
+        if isinstance(part, AllMLPHead) and not part.is_concatenating:
+            part.merge()
+    return own
 
 
 class PyramidPooling(nn.Module):

@@ -380,6 +380,7 @@ _LAND_COVER: Final[dict[str, Any]] = {
         # Measured after 500 steps from scratch: hiding as much as this costs nothing with all bands.
         set_share=0.2,
         drop_share=0.1,
+        air=0.25,
     ),
 }
 # What the cloud networks share.

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from geoseg_cli.networks.heads import AllMLPHead, FCNHead, UPerHead, raise_to
+from geoseg_cli.networks.heads import AllMLPHead, FCNHead, UPerHead, merged, raise_to
 
 Run = Callable[[Tensor], Tensor]
 WIDTHS = (8, 16, 24, 32)
@@ -98,6 +100,25 @@ def test_all_mlp_head_fuses_before_raising_to_the_same_effect() -> None:
     early = head(maps)
     head.is_concatenating = True
     torch.testing.assert_close(head(maps), early, atol=1e-5, rtol=0)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
+def test_a_merged_head_answers_the_same_with_one_convolution_a_map(height: int, width: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    head, maps = AllMLPHead(WIDTHS, 5, width=16).eval(), pyramid(height, width)
+    answer = head(maps)
+    head.merge()
+    torch.testing.assert_close(head(maps), answer, atol=1e-5, rtol=0)
+    kernels = {tuple(conv.weight.shape) for conv in head.modules() if isinstance(conv, nn.Conv2d)}
+    assert kernels == {*((16, one, 1, 1) for one in WIDTHS), (5, 16, 1, 1)}
+
+
+def test_a_network_stays_as_it_is_where_its_merged_copy_runs() -> None:
+    network, maps = nn.Sequential(AllMLPHead(WIDTHS, 5, width=16)).eval(), pyramid(4, 6)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    copied = merged(network)
+    assert network.state_dict().keys() == before.keys() != copied.state_dict().keys()
+    torch.testing.assert_close(copied[0](maps), network[0](maps), atol=1e-5, rtol=0)
 
 
 def test_all_mlp_head_takes_the_norm_and_activation_it_is_given() -> None:
