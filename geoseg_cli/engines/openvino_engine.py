@@ -45,8 +45,8 @@ class OpenVinoEngine:
     As many tiles run at the same time as there are threads, each alone on one thread, so a tile's answer depends
     neither on its batch nor on the number of threads. The graph is compiled for every shape of a tile, and the last
     few are held; that takes most of a second, so the card's own tile is begun with at once, beside whatever the caller
-    does before its first tile, and that one is kept in the user's cache folder for the next process. To compile for
-    bf16 the graph lies in a temporary folder for a moment. No other file is written and no connection opened.
+    does before its first tile, and that one is kept in the user's cache folder for the next process, as is the first
+    other one. To compile for bf16 the graph lies in a temporary folder for a moment. No other file is written and no connection opened.
 
     The graph must be one file with standard operators; see :mod:`geoseg_cli.engines.onnx_scan`.
 
@@ -83,7 +83,8 @@ class OpenVinoEngine:
         bundle.file(graph_asset(self.precision))
         tile_px = bundle.card.extras.tile_px
         self._own_shape = (bundle.input_spec.channels, tile_px, tile_px)
-        if not self._kept.has(self._key(self.precision)):
+        self._other_shape: tuple[int, ...] | None = None
+        if not self._kept.has(self._key(self.precision, self._own_shape)):
             self._graph(self.precision)
         self._compiler = ThreadPoolExecutor(1, "geoseg-openvino")
         self._compile(self._own_shape, self.precision)
@@ -138,20 +139,23 @@ class OpenVinoEngine:
     def _queue(self, shape: tuple[int, ...], precision: str) -> Any:
         """As many requests as there are threads, of a graph that was kept or is compiled now.
 
-        Only the card's own tile is kept: scenes smaller than it come in any shape.
+        Kept are the card's own tile and the first other one: scenes smaller than a tile come in any shape.
         """
-        settings, is_own = settings_for(precision, self.batch_tiles), shape == self._own_shape
-        compiled = self._kept.find(self._key(precision), settings) if is_own else None
+        if shape != self._own_shape and self._other_shape is None:
+            self._other_shape = shape
+        is_kept = shape in (self._own_shape, self._other_shape)
+        settings, key = settings_for(precision, self.batch_tiles), self._key(precision, shape)
+        compiled = self._kept.find(key, settings) if is_kept else None
         if compiled is None:
             compiled = compile_for(self._graph(precision), shape, settings)
-            if is_own and not self._is_closed:
-                self._compiler.submit(self._kept.keep, self._key(precision), compiled)
+            if is_kept and not self._is_closed:
+                self._compiler.submit(self._kept.keep, key, compiled)
         return openvino.AsyncInferQueue(compiled, self.batch_tiles)
 
-    def _key(self, precision: str) -> list[object]:
+    def _key(self, precision: str, shape: tuple[int, ...]) -> list[object]:
         """All that a kept graph depends on: the file, what the card wants of it, the tile, the processor."""
         return [self._bundle.sha256(graph_asset(precision)), *tensor_names(self._bundle), self._classes,
-                *self._own_shape, precision, self.batch_tiles, REWRITES, describe_processor()]  # fmt: skip
+                *shape, precision, self.batch_tiles, REWRITES, describe_processor()]  # fmt: skip
 
     def _graph(self, precision: str) -> Any:
         """The graph for a precision; that of fp32 beside int8 is read when a tile needs it."""

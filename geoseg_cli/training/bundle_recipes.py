@@ -115,8 +115,8 @@ NETWORK_CONFIGS: Final[dict[str, dict[str, Any]]] = {
 With attention to all of a tile the class of many pixels hung on where tiles lie and how large they are; see "Tiles" in
 benchmarks/README.md. Clouds need more: their shadows lie far from them.
 """
-TILINGS: Final = {"cloud-lale": (800, 64)}
-"""Recipe -> side of a tile and overlap, where not 512 and 32 px: the further a network looks, the more tiles share."""
+TILINGS: Final = {"landcover-lale": (800, 64), "cloud-lale": (800, 64)}
+"""Recipe -> side of a tile and overlap, where not 512 and 32 px; see "Tiles" in benchmarks/README.md."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,12 +96,15 @@ def test_a_graph_of_another_compiler_under_a_right_digest_is_compiled_again(
     assert compiler.call_count == 2
 
 
-def test_tiles_of_other_shapes_are_not_kept(pixelwise: Bundle, cache: Path) -> None:
-    engine = OpenVinoEngine(pixelwise, kept=CompiledGraphs(cache))
-    for side in (8, 16, 24):
-        engine.run(draw_pixels(1, CHANNELS, side, side + 1))
-    engine._compiler.shutdown(wait=True)
-    assert len(kept(cache)) == 1
+def test_of_tiles_of_other_shapes_the_first_is_kept(pixelwise: Bundle, cache: Path, compiler: Mock) -> None:
+    sides = (8, 16, 24, 16)
+    for compiled, folder_holds in ((4, 2), (6, 2)):
+        engine = OpenVinoEngine(pixelwise, kept=CompiledGraphs(cache))
+        for side in sides:
+            engine.run(draw_pixels(1, CHANNELS, side, side + 1))
+        engine._compiler.shutdown(wait=True)
+        # the second engine finds its own tile and the first other one, and compiles two
+        assert (compiler.call_count, len(kept(cache))) == (compiled, folder_holds)
 
 
 def test_a_folder_that_cannot_be_made_changes_nothing(pixelwise: Bundle, cache: Path) -> None:
