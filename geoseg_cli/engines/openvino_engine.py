@@ -46,7 +46,8 @@ class OpenVinoEngine:
     neither on its batch nor on the number of threads. The graph is compiled for every shape of a tile, and the last
     few are held; that takes most of a second, so the card's own tile is begun with at once, beside whatever the caller
     does before its first tile, and that one is kept in the user's cache folder for the next process, as is the first
-    other one. To compile for bf16 the graph lies in a temporary folder for a moment. No other file is written and no connection opened.
+    other one. To compile for bf16 the graph lies in a temporary folder for a moment. No other file is written and no
+    connection opened.
 
     The graph must be one file with standard operators; see :mod:`geoseg_cli.engines.onnx_scan`.
 
