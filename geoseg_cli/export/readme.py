@@ -128,6 +128,9 @@ def _budget(options: dict[str, Any]) -> str:
     return f"{options['minutes']:g} minutes" if options.get("steps") is None else counted(options["steps"], "step")
 
 
+_SCORED_BEST = "scored best on images set apart for choosing"
+
+
 def _training(record: dict[str, Any]) -> str:
     lines = []
     if data := record.get("data"):
@@ -136,7 +139,7 @@ def _training(record: dict[str, Any]) -> str:
         lines.append(
             f"{_beginning(record)}; {_budget(options)} on {record.get('machine', 'an unnamed machine')},"
             f" {record.get('simulated_scenes', 'an unknown number of')} different simulated scenes;"
-            f" {_taken(record)} scored best on images set apart for choosing."
+            f" {_taken(record)} {record.get('between', {}).get('reason', _SCORED_BEST)}."
         )
     if words := record.get("in_words"):
         lines.append(words)
