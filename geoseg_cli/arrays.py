@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geoseg_cli.recycling import RECYCLER
+
 Array = Any
 """An array of whichever module computes: numpy's or a tensor."""
 
@@ -49,6 +51,8 @@ class Arrays:
 
     def empty(self, shape: tuple[int, ...]) -> Array:
         """A new float32 array of any content."""
+        if self.are_numpys:
+            return RECYCLER.empty(shape, np.float32)
         return self.module.empty(shape, dtype=self.module.float32, device=self.device)
 
     def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Array:
@@ -129,15 +133,6 @@ class Arrays:
     def join(self, parts: Sequence[Array], axis: int) -> Array:
         """Arrays one behind the other; one alone as it is."""
         return parts[0] if len(parts) == 1 else self.module.concatenate(tuple(parts), axis)
-
-    def stack(self, parts: list[Array]) -> Array:
-        """(N, ...) float32 of N arrays of one shape, which leave the list one by one: none of them is there twice."""
-        if len(parts) == 1:
-            return parts.pop()[None]
-        together = self.empty((len(parts), *parts[0].shape))
-        for place in reversed(range(len(parts))):
-            together[place] = parts.pop()
-        return together
 
 
 @cache

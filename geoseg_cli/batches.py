@@ -4,9 +4,10 @@ A row of tiles is read from left to right in pieces of whole columns of blocks, 
 for its last; where a scene's blocks go across all of it, a piece does too. Rows that two rows of tiles share are read
 once and carried over, so every pixel is read exactly once whatever the overlap.
 
-numpy normalises tile by tile, which stays in the processor's caches. Another device gets the stored numbers as they
-are, each of them once, and normalises whole pieces as they come: few large steps, and tiles are cut from what is there
-already. Normalising treats every pixel for itself, so a tile has the same numbers either way.
+numpy normalises a few rows of a tile at a time, which stay in the processor's caches, into their place in the batch.
+Another device gets the stored numbers as they are, each of them once, and normalises whole pieces as they come: few
+large steps, and tiles are cut from what is there already. Normalising treats every pixel for itself, so a tile has the
+same numbers either way.
 """
 
 from __future__ import annotations
@@ -102,11 +103,23 @@ class Piece:
     pixels: tuple[Array, ...]
     valid: tuple[BoolArray, ...]
 
-    def cut(self, cols: slice, arrays: Arrays) -> tuple[Array, BoolArray]:
-        """Columns of the scene that lie in it, all of its rows: (...,H,w) pixels and (H,w) validity."""
-        own = slice(max(cols.start - self.window.col, 0), min(cols.stop - self.window.col, self.window.width))
-        pixels = arrays.join([rows[..., own] for rows in self.pixels], -2)
-        return pixels, NUMPY.join([rows[..., own] for rows in self.valid], -2)
+    def cut(self, cols: slice) -> Piece:
+        """The part that lies in some columns of the scene: views."""
+        first, stop = max(cols.start, self.window.col), min(cols.stop, self.window.col_stop)
+        own = slice(first - self.window.col, stop - self.window.col)
+        window = Window(self.window.row, first, self.window.height, stop - first)
+        pixels, valid = (tuple([rows[..., own] for rows in held]) for held in (self.pixels, self.valid))
+        return Piece(window, pixels, valid)
+
+    def strips(self, most_px: int) -> Iterator[tuple[Window, Array, BoolArray]]:
+        """Rows of it, of so many pixels where they fit, from top to bottom: where they lie, pixels and validity."""
+        row, step = self.window.row, max(1, most_px // self.window.width)
+        for pixels, valid in zip(self.pixels, self.valid, strict=True):
+            for start in range(0, len(valid), step):
+                part = slice(start, min(start + step, len(valid)))
+                where = Window(row + start, self.window.col, part.stop - start, self.window.width)
+                yield where, pixels[..., part, :], valid[part]
+            row += len(valid)
 
     def last_rows(self, count: int, arrays: Arrays) -> Piece:
         """A copy of its last rows: a view would hold on to all rows above."""
@@ -152,18 +165,19 @@ class Cutter:
             Batches. Tiles without a valid pixel are left out: there is nothing to predict in them.
         """
         next_size = size if callable(size) else lambda: size
-        pending: list[tuple[Tile, Array, BoolArray]] = []
-        wanted = next_size()
+        draft = self._draft(next_size())
         for tile, pieces in self._tiles(keep or self.source.grid.window, first_row):
-            made = self._tile_input(pieces, tile)
-            if made is not None:
-                pending.append((tile, *made))
-            del made  # the pixels are large, and nobody needs them here while the batch waits
-            if len(pending) == wanted:
-                yield _taken(pending, self.arrays)
-                wanted = next_size()
-        if pending:
-            yield _taken(pending, self.arrays)
+            self._add(draft, tile, [piece.cut(tile.window.cols) for piece in pieces])
+            if draft.is_full:
+                yield draft.taken()
+                draft = self._draft(next_size())
+        if draft.tiles:
+            yield draft.taken()
+
+    def _draft(self, size: int) -> _Draft:
+        """Room for as many tiles; for all of them where there are fewer."""
+        height, width = self.orientation.shape(self.plan.tile_height, self.plan.tile_width)
+        return _Draft(min(size, len(self.plan)), (self.spec.channels, height, width), self.arrays)
 
     def _tiles(self, keep: Part, first_row: int) -> Iterator[tuple[Tile, Sequence[Piece]]]:
         """The tiles that are wanted, each with the pieces that it lies in; the next piece is read meanwhile."""
@@ -207,21 +221,30 @@ class Cutter:
         first, side = piece_width(self.source, self.plan, tiles=1), piece_width(self.source, self.plan)
         return [(0, first), *((col, min(side, width - col)) for col in range(first, width, side))]
 
-    def _tile_input(self, pieces: Sequence[Piece], tile: Tile) -> tuple[Array, BoolArray] | None:
-        """The network's input (C,T,T) of a tile and its validity (T,T); None where nothing is valid."""
-        arrays, orientation = self.arrays, self.orientation
-        parts = [piece.cut(tile.window.cols, arrays) for piece in pieces]
-        valid = orientation.turn(NUMPY.join([part[1] for part in parts], -1))
+    def _add(self, draft: _Draft, tile: Tile, pieces: Sequence[Piece]) -> None:
+        """Make the network's input of a tile in a batch; nothing where none of its pixels is valid."""
+        orientation, window = self.orientation, tile.window
+        pixels, valid = draft.next_place
+        orientation.turn_back(valid, window)[...] = _whole([piece.valid for piece in pieces], NUMPY)
         if not valid.any():
-            return None
-        shown, pixels = valid, orientation.turn(arrays.join([part[0] for part in parts], -1), arrays)
-        height, width = orientation.shape(self.plan.tile_height, self.plan.tile_width)
-        below, right = height - valid.shape[0], width - valid.shape[1]
-        if below or right:
-            # Mirrored, not constant: the network must not see an edge where the scene ends.
-            pixels, shown = _mirrored(pixels, below, right, arrays), _mirrored(valid, below, right, NUMPY)
-            valid = np.pad(valid, ((0, below), (0, right)))
-        return self._normalised(pixels, shown) if arrays.are_numpys else pixels, valid
+            return
+        height, width = orientation.shape(window.height, window.width)
+        if self.arrays.are_numpys:
+            self._normalise_into(orientation.turn_back(pixels, window), window, pieces)
+        else:
+            whole = _whole([piece.pixels for piece in pieces], self.arrays)
+            pixels[:, :height, :width] = orientation.turn(whole, self.arrays)
+        # Mirrored, not constant: the network must not see an edge where the scene ends.
+        _mirror_into(pixels, height, width, self.arrays)
+        draft.tiles.append(tile)
+
+    def _normalise_into(self, stored: Array, window: Window, pieces: Sequence[Piece]) -> None:
+        """Fill (C,H,W) of a window in the file's order; in strips that stay in the processor's caches."""
+        for piece in pieces:
+            for part, pixels, valid in piece.strips(self.arrays.piece_px):
+                rows = slice(part.row - window.row, part.row_stop - window.row)
+                cols = slice(part.col - window.col, part.col_stop - window.col)
+                self._normalised(pixels, valid, stored[:, rows, cols])
 
     def _read(self, above: Piece | None, window: Window) -> Piece:
         """Read the rows of a window that were not carried over."""
@@ -237,10 +260,10 @@ class Cutter:
         with self.arrays.beside():
             return self.arrays.hand_over(self._normalised(self.arrays.put(fresh.pixels), fresh.valid))
 
-    def _normalised(self, pixels: Array, valid: BoolArray) -> Array:
+    def _normalised(self, pixels: Array, valid: BoolArray, out: Array | None = None) -> Array:
         """(P,H,W) stored numbers become the network's input (C,H,W)."""
         reflectance = self.source.to_reflectance(pixels, self.arrays)
-        return self.spec.apply(reflectance, valid, self.source.present, self.arrays)
+        return self.spec.apply(reflectance, valid, self.source.present, self.arrays, out)
 
 
 def piece_width(source: Source, plan: TilePlan, tiles: int = 2) -> int:
@@ -264,17 +287,50 @@ def _last_rows(pieces: tuple[Array, ...], count: int, arrays: Arrays) -> Array:
     return arrays.copy(last[..., -count:, :])
 
 
-def _mirrored(shown: Array, below: int, right: int, arrays: Arrays) -> Array:
-    """(..., H, W) with ``below`` rows and ``right`` columns more, mirrored at its edges."""
-    rows, cols = (
-        arrays.put(np.pad(np.arange(side), (0, more), mode="symmetric"))
-        for side, more in zip(shown.shape[-2:], (below, right), strict=True)
-    )
-    return shown[..., rows[:, None], cols]
+def _whole(pieces: Sequence[tuple[Array, ...]], arrays: Arrays) -> Array:
+    """(..., H, W) of neighbours, each of them successive rows (..., h, w)."""
+    return arrays.join([arrays.join(rows, -2) for rows in pieces], -1)
 
 
-def _taken(pending: list[tuple[Tile, Array, BoolArray]], arrays: Arrays) -> Batch:
-    """What is pending as a batch; nothing is pending afterwards."""
-    tiles, pixels, valid = (list(part) for part in zip(*pending, strict=True))
-    pending.clear()
-    return Batch(arrays.stack(pixels), np.stack(valid), tuple(tiles))
+def _mirror_into(pixels: Array, height: int, width: int, arrays: Arrays) -> None:
+    """Fill what lies below ``height`` and right of ``width`` of (C,H,W) with what lies before it, mirrored."""
+    below, right = pixels.shape[-2] - height, pixels.shape[-1] - width
+    if below:
+        rows = arrays.put(np.pad(np.arange(height), (0, below), mode="symmetric")[height:])
+        pixels[:, height:, :width] = pixels[:, rows, :width]
+    if right:
+        cols = arrays.put(np.pad(np.arange(width), (0, right), mode="symmetric")[width:])
+        pixels[:, :, width:] = pixels[:, :, cols]
+
+
+class _Draft:
+    """A batch that is being filled, tile by tile.
+
+    Args:
+        size: Tiles that it has room for.
+        shape: (C, T, T) of a tile's input.
+        arrays: What its pixels are.
+
+    Attributes:
+        tiles: Those that it holds; whoever has filled the next place adds one.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, int, int], arrays: Arrays) -> None:
+        self._pixels = arrays.empty((size, *shape))
+        self._valid = np.zeros((size, *shape[1:]), np.bool_)
+        self.tiles: list[Tile] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no place is left."""
+        return len(self.tiles) == len(self._valid)
+
+    @property
+    def next_place(self) -> tuple[Array, BoolArray]:
+        """(C, T, T) of any content and (T, T) validity, to be filled; False where nobody fills it."""
+        return self._pixels[len(self.tiles)], self._valid[len(self.tiles)]
+
+    def taken(self) -> Batch:
+        """The batch of the tiles that it holds."""
+        count = len(self.tiles)
+        return Batch(self._pixels[:count], self._valid[:count], tuple(self.tiles))

@@ -67,7 +67,10 @@ class InputSpec:
         """Bands that a scene must have."""
         return tuple(band for band in self.bands if band not in self.optional)
 
-    def apply(self, reflectance: Array, valid: BoolArray, present: tuple[bool, ...], arrays: Arrays = NUMPY) -> Array:
+    def apply(
+        self, reflectance: Array, valid: BoolArray, present: tuple[bool, ...], arrays: Arrays = NUMPY,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
         """Normalise reflectance into the network's input.
 
         Args:
@@ -76,6 +79,7 @@ class InputSpec:
             valid: (..., H, W) bool of numpy, where the reflectance means something.
             present: One flag per band, True for the P bands that ``reflectance`` holds.
             arrays: What computes, and where; ``reflectance`` is one of them.
+            out: (..., C, H, W) float32 of them, filled and returned; a new array when None.
 
         Returns:
             (..., C, H, W) float32: z-scores, 0 where a pixel is invalid or a band is absent, then planes of
@@ -84,14 +88,17 @@ class InputSpec:
         assert len(present) == len(self.bands)
         assert sum(present) == reflectance.shape[-3]
         lead, size = reflectance.shape[:-3], reflectance.shape[-2:]
-        planes = arrays.full((*lead, self.channels, *size), 0, "float32")
+        planes = arrays.empty((*lead, self.channels, *size)) if out is None else out
         # Asked of numpy, here and by who cuts tiles: a device would have to be waited for.
         holes = None if valid.all() else arrays.put(~valid)
-        held = [place for place, is_present in enumerate(present) if is_present]
+        held = iter(range(reflectance.shape[-3]))
         # Band by band and in place: one plane of a tile stays in the processor's cache.
-        for source, place in enumerate(held):
+        for place, is_present in enumerate(present):
             scores = planes[..., place, :, :]
-            arrays.module.clip(reflectance[..., source, :, :], *CLIP_REFLECTANCE, out=scores)
+            if not is_present:
+                scores[...] = 0
+                continue
+            arrays.module.clip(reflectance[..., next(held), :, :], *CLIP_REFLECTANCE, out=scores)
             scores -= float(np.float32(self.mean[place]))
             scores *= float(1 / np.float32(self.stddev[place]))
             if holes is not None:

@@ -26,6 +26,7 @@ from geoseg_cli.job import Job
 from geoseg_cli.memory import MemoryPlan
 from geoseg_cli.mosaic import Mosaic
 from geoseg_cli.printable import counted
+from geoseg_cli.recycling import RECYCLER
 from geoseg_cli.rows import Extra, Rows, SeamCounts, from_row
 from geoseg_cli.scenes.resample import AreaOfView
 from geoseg_cli.tiles import Tile
@@ -153,7 +154,7 @@ class JobRun:
             EngineError: The engine failed, or gave more than a few non-finite numbers; told after the last row.
         """
         # Closed here and not when it is collected: its reader must be done before the scene is closed.
-        with closing(self._counted(progress)) as finished:
+        with RECYCLER.run(), closing(self._counted(progress)) as finished:
             try:
                 yield finished
             except (KeyboardInterrupt, SystemExit):

@@ -97,9 +97,10 @@ def test_pieces_that_no_wanted_tile_lies_in_are_not_held(col: int) -> None:
     scene, held = scene_of(64, 1280, step=32), []
 
     class Counting(Cutter):
-        def _tile_input(self, pieces: Any, tile: Any) -> Any:
-            held.append(sum(piece.window.width for piece in pieces))
-            return super()._tile_input(pieces, tile)
+        def _tiles(self, keep: Any, first_row: int) -> Any:
+            for tile, pieces in super()._tiles(keep, first_row):
+                held.append(sum(piece.window.width for piece in pieces))
+                yield tile, pieces
 
     plan = TilePlan.cover(64, 1280, 32, 0)
     assert list(Counting(scene, plan, ONE_BAND).batches(1, keep=Window(0, col, 64, 40)))

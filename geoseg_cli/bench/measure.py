@@ -24,6 +24,7 @@ from geoseg_cli.engines.fake_engine import FakeEngine
 from geoseg_cli.job import Job, PredictOptions, open_job
 from geoseg_cli.job_run import JobRun
 from geoseg_cli.predict import predict_scene
+from geoseg_cli.recycling import RECYCLER
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -176,7 +177,7 @@ def measure_forward(case: Case) -> ForwardFigures:
         GeosegError: The scene, bundle or engine cannot be used.
     """
     bundle = find_bundle(case.model)
-    with open_job(case.scene, bundle, case.options) as job:
+    with open_job(case.scene, bundle, case.options) as job, RECYCLER.run():
         engine, _ = choose_engine(bundle, case.engine)
         size = case.options.batch or engine.batch_tiles
         shape = job.orientation.shape(job.plan.tile_height, job.plan.tile_width)

@@ -93,7 +93,7 @@ class OnnxEngine:
             EngineError: The runtime failed, or one tile alone does not fit into the device's memory.
         """
         assert self._session is not None, "a closed engine was run"
-        logits = np.empty((len(pixels), self._classes, *pixels.shape[2:]), np.float32)
+        logits: FloatArray = NUMPY.empty((len(pixels), self._classes, *pixels.shape[2:]))
         if self._pool is None:
             self._session.run(pixels, logits)
         elif len(pixels) == 1:

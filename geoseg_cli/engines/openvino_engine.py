@@ -117,7 +117,7 @@ class OpenVinoEngine:
 
     def _run(self, pixels: FloatArray, precision: str) -> FloatArray:
         assert not self._is_closed, "a closed engine was run"
-        logits = np.empty((len(pixels), self._classes, *pixels.shape[2:]), np.float32)
+        logits: FloatArray = NUMPY.empty((len(pixels), self._classes, *pixels.shape[2:]))
         try:
             queue = self._compile(pixels.shape[1:], precision).result()
             _run_tiles(queue, np.require(pixels, np.float32, ["C", "W"]), logits)

@@ -85,7 +85,7 @@ class TensorRtEngine:
             EngineError: The runtime failed, or one tile alone does not fit into the device's memory.
         """
         assert self._session is not None, "a closed engine was run"
-        logits = np.empty((len(pixels), self._classes, *pixels.shape[2:]), np.float32)
+        logits: FloatArray = NUMPY.empty((len(pixels), self._classes, *pixels.shape[2:]))
         self._session.run(pixels, logits)
         if self.precision != "fp32":
             recompute_not_finite(logits, pixels, self._run_in_fp32)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -133,13 +134,19 @@ class AllMLPHead(nn.Module):
 def merged(network: nn.Module) -> nn.Module:
     """A copy of a network for inference, whose heads do in one step what needs no two (:meth:`AllMLPHead.merge`).
 
-    Its answers are the network's but for the last digits.
+    Its answers are the network's but for the last digits. A network without such a head is given back itself.
     """
+    if not any(_merges(part) for part in network.modules()):
+        return network
     own = copy.deepcopy(network)
     for part in own.modules():
-        if isinstance(part, AllMLPHead) and not part.is_concatenating:
+        if _merges(part):
             part.merge()
     return own
+
+
+def _merges(part: nn.Module) -> TypeGuard[AllMLPHead]:
+    return isinstance(part, AllMLPHead) and not part.is_concatenating
 
 
 class PyramidPooling(nn.Module):

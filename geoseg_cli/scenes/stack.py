@@ -19,6 +19,7 @@ from geoseg_cli.ahead import usable_cores
 from geoseg_cli.errors import InputError
 from geoseg_cli.grid import Window
 from geoseg_cli.printable import counted
+from geoseg_cli.recycling import RECYCLER
 from geoseg_cli.scenes.file_threads import FileThreads, share_cores
 from geoseg_cli.scenes.parts import MaskPart, Part, Validity, nearest_grid, nested
 from geoseg_cli.scenes.product import BandMask, Driver, Layer, Product, Quality
@@ -93,7 +94,7 @@ class Stack:
         Raises:
             StorageError: A file is truncated or damaged there.
         """
-        pixels = np.empty((len(self.dtypes), window.height, window.width), self._dtype)
+        pixels = RECYCLER.empty((len(self.dtypes), window.height, window.width), self._dtype)
         needs_all = self._rules.combine == "all"
         valid = np.full(pixels.shape[1:], needs_all)
         kept = np.ones(valid.shape if self._quality else (0, 0), np.bool_)
