@@ -15,8 +15,8 @@ ROOT = Path(geoseg_cli.__file__).parent
 
 # From the bottom up; a module may import modules of its own step and of lower ones.
 LADDER = [
-    ["errors", "version", "data", "printable", "shipped", "redaction", "ahead", "memory", "batch_size", "recycling"],
-    ["arrays"],
+    ["recycling"],
+    ["errors", "version", "data", "printable", "shipped", "redaction", "ahead", "memory", "batch_size", "arrays"],
     ["grid", "tiles", "rows"],
     ["orientation", "aoi", "shape_file"],
     ["catalog"],
