@@ -35,8 +35,9 @@ from geoseg_cli.version import __version__
 MAX_NOT_FINITE = 0.001
 """Share of valid pixels with non-finite logits above which a map is refused (reliability rule R6)."""
 
-LARGE_SCENE_BATCHES = 32
-"""So many batches make up for the cores that have nothing to do while the first tile runs alone."""
+MOST_IDLE = 1 / 16
+"""Share of a run's tiles that the other cores may be without while the first one runs alone; they read meanwhile. On
+two cores that is from 16 tiles on: there it was measured to cost no time."""
 
 T = TypeVar("T")
 
@@ -248,9 +249,9 @@ class JobRun:
         yield from cutter.batches(self._sizes().__next__, keep, self._first_tiles())
 
     def _sizes(self) -> Iterator[int]:
-        """Tiles of each batch. A CPU begins with one alone while the next are read, where there are many."""
+        """Tiles of each batch. A CPU begins with one alone while the next are read, where that matters little."""
         begins_early = self._engine.device == "cpu" and self._job.options.batch is None
-        is_large = len(self._job.plan) >= LARGE_SCENE_BATCHES * self._engine.batch_tiles
+        is_large = self._engine.batch_tiles - 1 <= MOST_IDLE * len(self._job.plan)
         return chain([1] if begins_early and is_large else [], iter(self._batch_size.next, None))
 
 

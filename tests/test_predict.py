@@ -178,9 +178,9 @@ def test_a_long_run_finds_the_size_of_its_batches_and_the_next_one_uses_it(
 @pytest.mark.parametrize(
     ("device", "side", "batch", "sizes"),
     [
-        ("cpu", 352, None, [1, *[3] * 40]),  # 121 tiles
-        ("cpu", 288, None, [3] * 27),  # 81, fewer than 32 batches
-        ("cpu", 352, 3, [*[3] * 40, 1]),
+        ("cpu", 192, None, [1, *[3] * 11, 2]),  # 36 tiles; two cores idle for one are 1/16 of 32
+        ("cpu", 160, None, [*[3] * 8, 1]),  # 25 tiles
+        ("cpu", 192, 3, [3] * 12),
     ],
 )
 def test_a_cpu_begins_a_large_scene_with_one_tile_and_keeps_to_a_batch_that_was_asked_for(

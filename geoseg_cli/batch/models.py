@@ -12,14 +12,23 @@ from geoseg_cli.bundle import Bundle
 from geoseg_cli.errors import GeosegError
 
 if TYPE_CHECKING:
-    from geoseg_cli.engines import Engine
+    from collections.abc import Callable
+
+    from geoseg_cli.engines import Engine, EngineOptions
+
+    Choose = Callable[[Bundle, EngineOptions], tuple[Engine, str]]
 
 
 class Models:
     """The bundles of a recipe, and their engines, which are opened when the first scene needs them."""
 
-    def __init__(self, recipe: Recipe, watch: Watch) -> None:
+    def __init__(self, recipe: Recipe, watch: Watch, choose: Choose | None = None) -> None:
         """Open the bundles without their weights.
+
+        Args:
+            recipe: What they are for.
+            watch: Is told which engines were chosen.
+            choose: Opens an engine; :func:`geoseg_cli.engines.choose_engine` when None.
 
         Raises:
             InputMissingError, ModelError: There is none, or its card does not fit.
@@ -28,6 +37,7 @@ class Models:
         self.bundle = Bundle.open(recipe.bundle)
         self.cloud_bundle = Bundle.open(recipe.clouds.bundle) if recipe.clouds else None
         self._watch, self._lock = watch, threading.Lock()
+        self._choose_engine = choose or engines.choose_engine
         self._opened: tuple[Engine, predict.CloudModel | None] | None = None
 
     def opened(self) -> tuple[Engine, predict.CloudModel | None]:
@@ -54,7 +64,7 @@ class Models:
             self._opened = None
 
     def _choose(self, bundle: Bundle) -> Engine:
-        engine, reason = engines.choose_engine(bundle, self.recipe.engine)
+        engine, reason = self._choose_engine(bundle, self.recipe.engine)
         self._watch.note(f"bundle {bundle.name}; engine {reason}")
         return engine
 

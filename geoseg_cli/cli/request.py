@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geoseg_cli.batch.tasks import Recipe, SceneTask
     from geoseg_cli.bundle import Bundle
     from geoseg_cli.catalog import Legend
+    from geoseg_cli.engines import EngineOptions
     from geoseg_cli.job import PredictOptions
 
 SOME_FAILED_EXIT_CODE = 1
@@ -114,23 +115,42 @@ class Request:
             GeosegError: A bundle or an option cannot be used.
         """
         from geoseg_cli.batch.tasks import CloudRecipe, Recipe
-        from geoseg_cli.engines import EngineOptions
         from geoseg_cli.predict import refuse_bad_options
 
         given = self.given
-        bundle = _bundle_for(self.task, self.model)
+        bundle = self.bundle()
         options = self.predict_options(bundle.legend)
         refuse_bad_options(options, bundle.legend)
-        engine = EngineOptions(
-            given["engine"], given["device"], given["precision"], given.get("threads", 0), given["trust"]
-        )
         if given["trust"] is not None and not bundle.holds_program:
             raise UsageError(f"--trust means nothing: bundle {bundle.name} holds no program", "leave it out")
         clouds = None
         if given.get("mask_clouds"):
             masks = _bundle_for("cloud", given["cloud_model"] or DEFAULT_CLOUD_MODEL, "--cloud-model")
             clouds = CloudRecipe(masks.folder.absolute(), given["clouds_as"])
-        return Recipe(bundle.folder.absolute(), engine, options, clouds, bool(given.get("skip_existing")))
+        return Recipe(
+            bundle.folder.absolute(), self.engine_options(), options, clouds, bool(given.get("skip_existing"))
+        )
+
+    def bundle(self) -> Bundle:
+        """The bundle to run.
+
+        Raises:
+            GeosegError: There is none, or it does not fit the command.
+        """
+        return _bundle_for(self.task, self.model)
+
+    def engine_options(self) -> EngineOptions:
+        """What is asked of the engine.
+
+        Raises:
+            UsageError: A name is unknown.
+        """
+        from geoseg_cli.engines import EngineOptions
+
+        given = self.given
+        return EngineOptions(
+            given["engine"], given["device"], given["precision"], given.get("threads", 0), given["trust"]
+        )
 
     def predict_options(self, legend: Legend | None = None) -> PredictOptions:
         """The options of the library that say the same.

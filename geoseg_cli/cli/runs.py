@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg_cli.cli import fleet, logs, to_stdout
 from geoseg_cli.cli.console import Messages, tame
+from geoseg_cli.cli.early_engine import EarlyEngine
 from geoseg_cli.cli.live_table import LiveTable
 from geoseg_cli.cli.options import read_size
 from geoseg_cli.cli.request import SOME_FAILED_EXIT_CODE, Request, put
@@ -35,13 +36,14 @@ def run_request(request: Request) -> None:
     """
     # Said in our own words, once, with the other warnings about the scene.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+    early = EarlyEngine(request)
     request.predict_options()  # wrong values end the run before its first scene
     if request.given["sandbox"]:
         from geoseg_cli.cli.sandbox import run_sandboxed
 
         run_sandboxed(request.given, read_size(request.given["max_memory"]))
     if request.given["output"] in to_stdout.NAMES:
-        _run_to_stdout(request)
+        _run_to_stdout(request, early)
         return
     messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
     tasks = request.tasks()
@@ -55,32 +57,34 @@ def run_request(request: Request) -> None:
     if request.given["dry_run"]:
         _plan_all(tasks, recipe, request, messages)
     elif len(tasks) == 1 and tasks[0].home is None:
-        _run_one(tasks[0], recipe, request, messages)
+        _run_one(tasks[0], recipe, request, messages, early)
     else:
         _run_many(tasks, recipe, request, messages)
 
 
-def _run_to_stdout(request: Request) -> None:
+def _run_to_stdout(request: Request, early: EarlyEngine) -> None:
     """A scene alone, whose map goes to standard output once it is finished."""
     with to_stdout.folder_for_one_map() as folder:
         path = folder / "map.tif"
         apart = replace(request, given=request.given | {"output": path})
         messages = Messages(quiet=request.given["quiet"], verbose=request.given["verbose"])
         (task,) = apart.tasks()
-        _predict_one(replace(task, home=None), apart.recipe(), apart, messages)
+        _predict_one(replace(task, home=None), apart.recipe(), apart, messages, early)
         to_stdout.send(path)
 
 
-def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages) -> None:
+def _run_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages, early: EarlyEngine) -> None:
     """A scene alone: its own exit code, and everything that was decided about it."""
-    report = _predict_one(task, recipe, request, messages)
+    report = _predict_one(task, recipe, request, messages, early)
     if request.given["json"]:
         put(json.dumps(report.to_json() | {"status": "done"} | _scene_field(task)) + "\n")
     else:
         put(f"{report.outputs['labels']}\n")
 
 
-def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Messages) -> PredictReport:
+def _predict_one(
+    task: SceneTask, recipe: Recipe, request: Request, messages: Messages, early: EarlyEngine
+) -> PredictReport:
     from geoseg_cli.batch.models import EngineTrouble, Models
     from geoseg_cli.batch.scene_run import SceneRunner
 
@@ -88,7 +92,7 @@ def _predict_one(task: SceneTask, recipe: Recipe, request: Request, messages: Me
     logs.about(_shown(task))
     with _told(task, request), messages.log(), messages.progress(_name(task)) as progress:
         watch = _OneScene(messages, progress)
-        runner = SceneRunner(Models(recipe, watch), watch)
+        runner = SceneRunner(Models(recipe, watch, early.choose), watch)
         runner.refuse_early(task)
         try:
             report = runner.predict(task)

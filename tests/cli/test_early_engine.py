@@ -1,0 +1,91 @@
+"""An engine that is opened early is the one that would have been opened later, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geoseg_cli import engines
+from geoseg_cli.bundle import find_bundle
+from geoseg_cli.cli.early_engine import EarlyEngine
+from geoseg_cli.cli.request import Request
+from geoseg_cli.engines import EngineOptions
+from geoseg_cli.errors import EngineError, GeosegError
+
+MODEL = "landcover-lale"
+ASKED = {"engine": "onnx", "device": "cpu", "precision": "fp32", "threads": 1, "trust": None}
+
+
+def request(scene: Path, **given: Any) -> Request:
+    return Request({"scenes": [str(scene)], "model": MODEL, **ASKED, **given}, "land-cover", MODEL, "landcover")
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    path = tmp_path / "scene.tif"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every engine that was opened, in order."""
+    made: list[Any] = []
+    choose = engines.choose_engine
+
+    def watched(*arguments: Any) -> Any:
+        made.append(choose(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(engines, "choose_engine", watched)
+    return made
+
+
+def test_an_early_engine_is_taken_once(scene: Path, opened: list[Any]) -> None:
+    early = EarlyEngine(request(scene))
+    assert len(opened) == 1
+    bundle, options = find_bundle(MODEL), EngineOptions(**ASKED)
+    assert early.choose(bundle, options) is opened[0]
+    assert early.choose(bundle, options) is opened[1]
+
+
+@pytest.mark.parametrize("other", ["bundle", "options"])
+def test_another_bundle_or_another_wish_gets_an_engine_of_its_own(scene: Path, opened: list[Any], other: str) -> None:
+    early = EarlyEngine(request(scene))
+    bundle = find_bundle("cloud-lale" if other == "bundle" else MODEL)
+    options = EngineOptions(**{**ASKED, "threads": 2 if other == "options" else 1})
+    assert early.choose(bundle, options) is opened[1]
+
+
+@pytest.mark.parametrize(
+    "given", [{"dry_run": True}, {"sandbox": True}, {"shard": "1/2"}, {"scheduler": "tcp://x"}, {"workers": 2}]
+)
+def test_nothing_is_opened_for_what_does_not_run_here(scene: Path, opened: list[Any], given: dict[str, Any]) -> None:
+    EarlyEngine(request(scene, **given))
+    assert not opened
+
+
+def test_nothing_is_opened_for_folders_several_scenes_and_what_is_not_there(tmp_path: Path, opened: list[Any]) -> None:
+    EarlyEngine(request(tmp_path))
+    EarlyEngine(request(tmp_path / "missing.tif"))
+    EarlyEngine(request(tmp_path, scenes=[str(tmp_path / "a.tif"), str(tmp_path / "b.tif")]))
+    assert not opened
+
+
+@pytest.mark.parametrize("given", [{"model": "no-such-bundle"}, {"model": "cloud-lale"}, {"engine": "no-such-engine"}])
+def test_what_is_wrong_with_the_engine_is_told_in_its_turn(
+    scene: Path, opened: list[Any], given: dict[str, Any]
+) -> None:
+    wrong = request(scene, **given)
+    EarlyEngine(wrong)
+    assert not opened
+    with pytest.raises(GeosegError):
+        _ = wrong.bundle(), wrong.engine_options()
+
+
+def test_an_engine_that_does_not_run_here_is_refused_in_its_turn(scene: Path) -> None:
+    early = EarlyEngine(request(scene, device="cuda:99"))
+    with pytest.raises(EngineError):
+        early.choose(find_bundle(MODEL), EngineOptions(**{**ASKED, "device": "cuda:99"}))
