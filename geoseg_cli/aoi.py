@@ -1,15 +1,12 @@
-"""Areas of interest: which pixels of a scene get an answer.
+"""Areas of interest from bounds and from files of polygons, laid on the grid of a scene.
 
-An area is a rectangle of pixels (``--bounds``) or polygons from a GeoJSON or GeoPackage file. A polygon takes in the
-pixels whose centres lie in it.
+A polygon takes in the pixels whose centres lie in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +15,10 @@ import shapely
 from affine import Affine
 from pyproj.exceptions import ProjError
 
+from geoseg_cli.area import Area, WindowArea
 from geoseg_cli.errors import GeosegError, GridError, InputError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.printable import counted
-from geoseg_cli.rows import Rows, only_where
 
 BoolArray = npt.NDArray[np.bool_]
 ShapeArray = npt.NDArray[np.object_]
@@ -36,44 +33,6 @@ _EDGE_PX = 4
 """Edges of about so many pixels are not cut further: a file of small fields would grow a hundredfold."""
 
 _BLOCK_ROWS = 256
-
-
-class Area(Protocol):
-    """A part of a grid."""
-
-    @property
-    def window(self) -> Window:
-        """A window that holds all of it."""
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user should know."""
-
-    def mask(self, window: Window) -> BoolArray:
-        """(H, W) bool, which pixels of a window belong to it; the same for a pixel in whatever window."""
-
-    def touches(self, window: Window) -> bool:
-        """Whether a pixel of the window can belong to it; never False where one does."""
-
-
-@dataclass(frozen=True, slots=True)
-class WindowArea:
-    """A rectangle of whole pixels."""
-
-    window: Window
-    warnings: tuple[str, ...] = ()
-
-    def mask(self, window: Window) -> BoolArray:
-        """(H, W) bool, which pixels of ``window`` lie in the rectangle."""
-        inside = np.zeros((window.height, window.width), np.bool_)
-        common = self.window.intersection(window)
-        row, col = common.row - window.row, common.col - window.col
-        inside[row : row + common.height, col : col + common.width] = True
-        return inside
-
-    def touches(self, window: Window) -> bool:
-        """Whether at least one pixel lies in both."""
-        return self.window.touches(window)
 
 
 class PolygonArea:
@@ -217,41 +176,6 @@ def _joined(windows: list[Window], grid: Grid) -> Area:
         return WindowArea(kept[0] if kept else windows[0])
     boxes = shapely.union_all([shapely.box(one.col, one.row, one.col_stop, one.row_stop) for one in kept])
     return PolygonArea(boxes, grid)
-
-
-def only_inside(finished: Iterator[Rows], area: Area, nodata: int) -> Iterator[Rows]:
-    """Rows with nodata outside an area.
-
-    Args:
-        finished: Rows on the area's grid, at its full width.
-        area: What is kept.
-        nodata: Label of pixels without an answer.
-    """
-    for rows in finished:
-        valid = rows.valid & area.mask(Window(rows.row, 0, *rows.labels.shape))
-        labels = np.where(valid, rows.labels, rows.labels.dtype.type(nodata))
-        confidence, probabilities, seams = (
-            only_where(valid, values) for values in (rows.confidence, rows.probabilities, rows.seams)
-        )
-        yield Rows(rows.row, labels, confidence, probabilities, valid, seams)
-
-
-def cropped(finished: Iterator[Rows], window: Window) -> Iterator[Rows]:
-    """Only the pixels of a window, their rows counted from its first one."""
-    for rows in finished:
-        start = max(rows.row, window.row)
-        stop = min(rows.row + rows.labels.shape[0], window.row_stop)
-        if start < stop:
-            part = (..., slice(start - rows.row, stop - rows.row), window.cols)
-            confidence, probabilities, seams = (
-                None if values is None else values[part] for values in (rows.confidence, rows.probabilities, rows.seams)
-            )
-            yield Rows(start - window.row, rows.labels[part], confidence, probabilities, rows.valid[part], seams)
-
-
-def cropped_grid(grid: Grid, window: Window) -> Grid:
-    """The grid of a window's pixels; they stay where they are."""
-    return Grid(grid.crs, grid.transform @ Affine.translation(window.col, window.row), window.height, window.width)
 
 
 def _on_grid(shapes: list[Any], crs: pyproj.CRS, grid: Grid, path: Path) -> tuple[Any, Grid, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg_cli.aoi import Area, area_of_bounds, cropped_grid, load_area
+from geoseg_cli.area import Area, cropped_grid
 from geoseg_cli.batches import piece_width
 from geoseg_cli.bundle import Bundle
 from geoseg_cli.catalog import Legend
@@ -23,7 +23,7 @@ from geoseg_cli.orientation import Orientation
 from geoseg_cli.results.clean_map import Cleaning, cleaning_bytes
 from geoseg_cli.results.creation_options import RasterFormat
 from geoseg_cli.results.maps import Kind
-from geoseg_cli.results.polygons import PolygonOptions
+from geoseg_cli.results.polygon_options import PolygonOptions
 from geoseg_cli.results.sample_counts import Accuracy
 from geoseg_cli.scenes import Scene, SceneOptions, check_resolution, open_scene
 from geoseg_cli.scenes.network import redacted
@@ -320,8 +320,12 @@ def _area(scene: Scene, options: PredictOptions) -> Area | None:
     if options.bounds is None and options.bounds_crs is not None:
         raise UsageError("--bounds-crs without --bounds means nothing", "leave it out, or give --bounds")
     if options.area is not None:
+        from geoseg_cli.aoi import load_area
+
         return load_area(options.area, scene.grid)
     if options.bounds is not None:
+        from geoseg_cli.aoi import area_of_bounds
+
         return area_of_bounds(options.bounds, scene.grid, options.bounds_crs, str(scene.path))
     if options.crop:
         raise UsageError("--crop needs to know what to keep", "give --area or --bounds with it")

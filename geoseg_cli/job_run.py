@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from geoseg_cli.ahead import ahead
-from geoseg_cli.aoi import cropped, only_inside
+from geoseg_cli.area import cropped, only_inside
 from geoseg_cli.arrays import Array
 from geoseg_cli.batch_size import BatchSize, KnownSizes, most_to_try, sizes_to_try
 from geoseg_cli.batches import Batch, BoolArray, Cutter

@@ -29,12 +29,10 @@ from geoseg_cli.results.commit import OutputTransaction
 from geoseg_cli.results.creation_options import check_creation_options
 from geoseg_cli.results.description import ACQUIRED_TAG, legend_tags
 from geoseg_cli.results.maps import Kind, MapSpec, MapWriter
-from geoseg_cli.results.polygons import PolygonReport, add_polygons, refuse_bad_polygons
 from geoseg_cli.results.raster import software_tags
 from geoseg_cli.results.sample_counts import SampleCounts
 from geoseg_cli.results.sidecars import Sidecar, sidecar_paths
 from geoseg_cli.results.stac import Asset, VectorAsset, rfc3339
-from geoseg_cli.results.vector_file import media_type_of
 from geoseg_cli.rows import Extra, SeamCounts
 from geoseg_cli.scenes import block_cache
 from geoseg_cli.scenes.acquired import acquisition_time
@@ -44,6 +42,8 @@ from geoseg_cli.work_key import work_key
 
 if TYPE_CHECKING:
     from xarray import DataArray
+
+    from geoseg_cli.results.polygons import PolygonReport
 
 _LOG = logging.getLogger(__name__)
 _LOGGED = ("outputs", "sidecars", "engine", "tiles_run", "valid_pixels", "not_finite_pixels", "seconds")
@@ -306,6 +306,8 @@ def _refuse_early(job: Job) -> SampleCounts | None:
     options = job.options
     refuse_bad_options(options, job.legend)
     if options.polygons is not None:
+        from geoseg_cli.results.polygons import refuse_bad_polygons
+
         refuse_bad_polygons(options.polygons, job.grid, options.polygon_options)
     if options.accuracy is None:
         return None
@@ -316,6 +318,8 @@ def _polygons(options: PredictOptions, output: Path, transaction: OutputTransact
     """Polygons of the finished map, which is not published yet; with its confidence, where that is written too."""
     if options.polygons is None:
         return None
+    from geoseg_cli.results.polygons import add_polygons
+
     sure = transaction.path(options.confidence) if options.confidence else None
     wanted = replace(options.polygon_options, confidence=sure)
     return add_polygons(transaction.path(output), options.polygons, wanted, transaction)
@@ -324,6 +328,8 @@ def _polygons(options: PredictOptions, output: Path, transaction: OutputTransact
 def _vector_assets(options: PredictOptions, transaction: OutputTransaction) -> list[VectorAsset]:
     if options.polygons is None:
         return []
+    from geoseg_cli.results.vector_file import media_type_of
+
     return [VectorAsset(options.polygons, transaction.path(options.polygons), media_type_of(options.polygons))]
 
 

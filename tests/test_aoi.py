@@ -20,15 +20,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from geoseg_cli.aoi import (
-    PolygonArea,
-    WindowArea,
-    area_of_bounds,
-    cropped,
-    cropped_grid,
-    load_area,
-    only_inside,
-)
+from geoseg_cli.aoi import PolygonArea, area_of_bounds, load_area
+from geoseg_cli.area import WindowArea, cropped, cropped_grid, only_inside
 from geoseg_cli.engines.fake_engine import IdentityEngine
 from geoseg_cli.errors import AccessError, GeosegError, GridError, InputError, InputMissingError, UsageError
 from geoseg_cli.grid import Grid, Window

@@ -18,7 +18,7 @@ LADDER = [
     ["recycling"],
     ["errors", "version", "data", "printable", "shipped", "redaction", "ahead", "memory", "batch_size", "arrays"],
     ["grid", "tiles", "rows"],
-    ["orientation", "aoi", "shape_file"],
+    ["orientation", "area", "aoi", "shape_file"],
     ["catalog"],
     ["bundle", "networks"],
     ["metrics", "calibration", "cloud_masking"],

@@ -28,7 +28,8 @@ from geoseg_cli.job import PredictOptions
 from geoseg_cli.predict import predict_scene
 from geoseg_cli.results import vector_file
 from geoseg_cli.results.clean_map import Cleaning
-from geoseg_cli.results.polygons import PolygonOptions, write_polygons
+from geoseg_cli.results.polygon_options import PolygonOptions
+from geoseg_cli.results.polygons import write_polygons
 from geoseg_cli.results.verify import verify_map
 from geoseg_cli.scenes import SceneOptions
 from tests.fakes.bundles import STEP, fake_bundle

@@ -20,7 +20,6 @@ from geoseg_cli.results.lock import OutputLock
 from geoseg_cli.results.map_file import opened_map
 from geoseg_cli.results.sidecars import sidecar_paths
 from geoseg_cli.results.storage import storage_trouble
-from geoseg_cli.results.verify import verify_map
 from geoseg_cli.results.workfolder import remove_dead_work
 from geoseg_cli.scenes.integrity import FileIdentity
 
@@ -131,6 +130,8 @@ def _is_whole(wanted: Wanted, published: Entry) -> bool:
 
 def _refuse_strangers_map(task: SceneTask, recipe: Recipe, bundle: Bundle) -> None:
     """Refuse a map that is damaged, or that its tags do not tell to be of this scene and model."""
+    from geoseg_cli.results.verify import verify_map
+
     hint = "move it away, or add --overwrite to replace it"
     try:
         verdict = verify_map(task.output)

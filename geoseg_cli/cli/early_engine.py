@@ -1,8 +1,8 @@
 """The engine of a run over one scene, opened while most of the program is still being imported.
 
-An engine prepares its network in threads of its own, as long as a third of the time until the first tile: begun first,
-that happens beside everything else. Nobody else sees a difference: what does not open early is opened, or refused,
-where its turn comes.
+OpenVINO prepares a network in a thread of its own, as long as a third of the time until the first tile: begun first,
+that happens beside everything else. Engines that take the caller's time are not begun before scene and outputs are
+known to be good, and what is wrong with an engine is told where its turn comes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class EarlyEngine:
         self._made: tuple[Engine, str] | None = None
         if not _maps_one_file(request):
             return
-        from geoseg_cli.engines import choose_engine
+        from geoseg_cli.engines import choose_engine, opens_beside
 
         with suppress(GeosegError):
             self._bundle, self._options = request.bundle(), request.engine_options()
-            self._made = choose_engine(self._bundle, self._options)
+            if opens_beside(self._bundle, self._options):
+                self._made = choose_engine(self._bundle, self._options)
 
     def choose(self, bundle: Bundle, options: EngineOptions) -> tuple[Engine, str]:
         """As :func:`geoseg_cli.engines.choose_engine`: the early engine once, where it is the one that is meant."""

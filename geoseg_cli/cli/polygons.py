@@ -92,7 +92,8 @@ def command(
     the area of the pixels on the ground. Standard output carries the path of
     the file and nothing else.
     """
-    from geoseg_cli.results.polygons import PolygonOptions, write_polygons
+    from geoseg_cli.results.polygon_options import PolygonOptions
+    from geoseg_cli.results.polygons import write_polygons
 
     if classes is not None and not classes.strip(", "):
         raise UsageError("--classes is empty", "give a value, or leave the option out")

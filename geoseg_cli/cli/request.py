@@ -159,7 +159,7 @@ class Request:
             legend: Classes of the bundle; None where it is not known yet.
         """
         from geoseg_cli.job import PredictOptions
-        from geoseg_cli.results.polygons import PolygonOptions
+        from geoseg_cli.results.polygon_options import PolygonOptions
 
         given = self.given
         return PredictOptions(

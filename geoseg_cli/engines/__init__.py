@@ -147,6 +147,11 @@ class _Search:
             self.notes.append(f"{name}: {obstacle}")
         return None
 
+    def opens_beside(self) -> bool:
+        """Whether what is tried first on a CPU prepares its network in a thread of its own, as OpenVINO does."""
+        first, *_ = self._names("cpu")
+        return first == "openvino" and not self._find_obstacle(first)
+
     def _names(self, device: str) -> tuple[str, ...]:
         if self.options.engine != "auto":
             return (self.options.engine,)
@@ -228,6 +233,19 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
         obstacles = "; ".join(search.notes)
         raise EngineError(f"no engine runs on {name_devices(devices)}: {obstacles}", "see `geoseg doctor`")
     return engine, _explain(engine, search, probe)
+
+
+def opens_beside(bundle: Bundle, options: EngineOptions) -> bool:
+    """Whether opening the engine takes next to none of the caller's time, so that it can be begun on suspicion.
+
+    Args:
+        bundle: Whose network would run.
+        options: What is wanted.
+
+    Raises:
+        UsageError, EngineError: There is no such device.
+    """
+    return resolve_devices(options.device, probe_cuda()) == ("cpu",) and _Search(bundle, options).opens_beside()
 
 
 def asset_of(engine: str, precision: str) -> str:

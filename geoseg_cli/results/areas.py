@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyproj
 
 from geoseg_cli.catalog import LabelType, Legend, value_count
 from geoseg_cli.grid import Grid
 from geoseg_cli.rows import LabelArray
+
+if TYPE_CHECKING:
+    import pyproj
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -46,14 +50,22 @@ class ClassCounts:
 
     Attributes:
         pixels: (V,) int64, number of pixels of each of the V values that the type has, 256 for uint8.
-        area_m2: (V,) float64, their area on the ground, or None where the grid does not tell.
     """
 
     def __init__(self, grid: Grid, dtype: LabelType = "uint8") -> None:
-        self._values = value_count(dtype)
+        self._grid, self._values = grid, value_count(dtype)
         self.pixels: npt.NDArray[np.int64] = np.zeros(self._values, np.int64)
-        self._row_m2 = pixel_areas_m2(grid)
-        self.area_m2: FloatArray | None = None if self._row_m2 is None else np.zeros(self._values)
+        self._sums_m2: FloatArray = np.zeros(self._values)
+
+    @property
+    def area_m2(self) -> FloatArray | None:
+        """(V,) float64, area of the pixels of each value on the ground; None where the grid does not tell."""
+        return None if self._row_m2 is None else self._sums_m2
+
+    @cached_property
+    def _row_m2(self) -> FloatArray | None:
+        """Found out with the first rows, not before the engine has begun."""
+        return pixel_areas_m2(self._grid)
 
     def add(self, row: int, labels: LabelArray) -> None:
         """Count some rows.
@@ -67,16 +79,16 @@ class ClassCounts:
             return
         counts = np.stack([np.bincount(line, minlength=self._values) for line in labels])
         self.pixels += counts.sum(axis=0)
-        if self.area_m2 is not None and self._row_m2 is not None:
-            self.area_m2 += self._row_m2[row : row + len(labels)] @ counts
+        if self._row_m2 is not None:
+            self._sums_m2 += self._row_m2[row : row + len(labels)] @ counts
 
     def _add_sparse(self, row: int, labels: LabelArray) -> None:
         """As ``add``, line by line: a table of all lines by all values would be larger than the map."""
         for index, line in enumerate(labels):
             values, counts = np.unique(line, return_counts=True)
             self.pixels[values] += counts
-            if self.area_m2 is not None and self._row_m2 is not None:
-                self.area_m2[values] += self._row_m2[row + index] * counts
+            if self._row_m2 is not None:
+                self._sums_m2[values] += self._row_m2[row + index] * counts
 
 
 def class_areas(counts: ClassCounts, legend: Legend) -> tuple[ClassArea, ...]:
@@ -107,6 +119,8 @@ def pixel_areas_m2(grid: Grid) -> FloatArray | None:
     """
     if grid.crs is None or not (grid.crs.is_geographic or grid.crs.is_projected):
         return None
+    import pyproj
+
     crs = pyproj.CRS.from_wkt(grid.crs.to_wkt(version="WKT2_2018"))
     earth = _Earth(crs, grid)
     rows = np.linspace(0.5, grid.height - 0.5, min(grid.height, SAMPLED_ROWS))
@@ -120,10 +134,12 @@ class _Earth:
     """Pixel positions -> points on the ellipsoid, and the area that one pixel covers there."""
 
     def __init__(self, crs: pyproj.CRS, grid: Grid) -> None:
+        from pyproj import Transformer
+
         geodetic, ellipsoid = crs.geodetic_crs, crs.get_geod()
         assert geodetic is not None, "a geographic or projected CRS has a geodetic one"
         assert ellipsoid is not None, "a geodetic CRS has an ellipsoid"
-        self._to_geodetic = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
+        self._to_geodetic = Transformer.from_crs(crs, geodetic, always_xy=True)
         # Degrees for most, grads for a few French ones.
         self._radians_per_unit = geodetic.axis_info[0].unit_conversion_factor
         self._axis_m, self._eccentricity2 = ellipsoid.a, ellipsoid.es

@@ -26,6 +26,7 @@ from geoseg_cli.results.components import NONE, Components, Numbers, component_s
 from geoseg_cli.results.mean_confidence import MeanConfidence
 from geoseg_cli.results.outlines import GeometryArray, Outlines, OutlineTracer
 from geoseg_cli.results.parquet_file import Columns
+from geoseg_cli.results.polygon_options import PolygonOptions
 from geoseg_cli.results.sieve import merge_small
 from geoseg_cli.results.simplify import Simplification
 from geoseg_cli.results.storage import READ_BACK_HINT
@@ -43,28 +44,6 @@ SAME_RUN = (
 """Tags that a map and its confidence have in common."""
 _FINEST_PX = 4096
 """Points between corners lie on 1/4096 px, the same ones for both neighbours whatever the rounding."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolygonOptions:
-    """How polygons are made.
-
-    Attributes:
-        simplify_m: Tolerance of the simplification in metres; details smaller than a square of this side go. None
-            keeps the pixels' edges.
-        min_area_ha: Smaller polygons become part of their largest neighbour; see ``sieve.merge_small``. None keeps all.
-        classes: Names or values of the classes to write; None for all.
-        confidence: Raster of the same grid with the confidence of each pixel, for the attribute ``mean_prob``.
-        legend: Name of the legend for a map that does not tell its classes.
-        overwrite: Whether the output may be replaced.
-    """
-
-    simplify_m: float | None = None
-    min_area_ha: float | None = None
-    classes: tuple[str, ...] | None = None
-    confidence: Path | None = None
-    legend: str | None = None
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from geoseg_cli.grid import Grid
 from geoseg_cli.printable import printable
 from geoseg_cli.results.creation_options import RasterFormat
 from geoseg_cli.results.description import CLEANING_TAG, COMPOSITE_TAG, PIXELS_TAG, MapDescription
-from geoseg_cli.results.footprint import footprint
 from geoseg_cli.results.raster import RasterSpec
 
 STAC_VERSION = "1.1.0"
@@ -94,6 +93,8 @@ def stac_item(
     Raises:
         OSError: A file cannot be read.
     """
+    from geoseg_cli.results.footprint import footprint
+
     folder = assets[0].target.parent
     place = footprint(description.grid)
     cloud = {} if description.cloud_percent is None else {"eo:cloud_cover": _percent(description.cloud_percent)}

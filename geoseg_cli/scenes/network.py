@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import re
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +91,10 @@ def read_remote(address: str, most_bytes: int, is_allowed: bool) -> bytes:
         InputError: Networks are not allowed, the scheme is another, or the text is longer than ``most_bytes``.
         InputMissingError, BusyError: It is not there, or cannot be fetched now.
     """
+    import http.client
+    import urllib.error
+    import urllib.request
+
     refuse_network(address, is_allowed)
     match = _ADDRESS.match(address)
     if match is None or match[1] not in ("http", "https"):

@@ -411,7 +411,7 @@ def test_an_existing_output_needs_overwrite(run: Run, scene: Path, model: Path) 
         (["scene.tif", "-o", "scene.tif", "--overwrite"], 2),
     ],
 )
-def test_no_engine_is_started_for_a_scene_or_an_output_that_is_no_good(
+def test_no_engine_is_waited_for_where_a_scene_or_an_output_is_no_good(
     run: Run, scene: Path, model: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
 ) -> None:
     import geoseg_cli.engines
@@ -423,7 +423,7 @@ def test_no_engine_is_started_for_a_scene_or_an_output_that_is_no_good(
     Path("no-scene.tif").write_bytes(b"no scene")
     with rasterio.open("picture.tif", "w", driver="GTiff", count=3, height=9, width=9, dtype="uint8") as file:
         file.write(np.ones((3, 9, 9), np.uint8))
-    done = run("cloudmask", *arguments, "--model", model)
+    done = run("cloudmask", *arguments, "--model", model, "--engine", "onnx")
     assert (done.code, started) == (code, []), done.err
 
 

@@ -15,7 +15,7 @@ from geoseg_cli.engines import EngineOptions
 from geoseg_cli.errors import EngineError, GeosegError
 
 MODEL = "landcover-lale"
-ASKED = {"engine": "onnx", "device": "cpu", "precision": "fp32", "threads": 1, "trust": None}
+ASKED = {"engine": "openvino", "device": "cpu", "precision": "fp32", "threads": 1, "trust": None}
 
 
 def request(scene: Path, **given: Any) -> Request:
@@ -64,6 +64,14 @@ def test_another_bundle_or_another_wish_gets_an_engine_of_its_own(scene: Path, o
 )
 def test_nothing_is_opened_for_what_does_not_run_here(scene: Path, opened: list[Any], given: dict[str, Any]) -> None:
     EarlyEngine(request(scene, **given))
+    assert not opened
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_an_engine_that_takes_the_callers_time_is_not_begun_on_suspicion(
+    scene: Path, opened: list[Any], engine: str
+) -> None:
+    EarlyEngine(request(scene, engine=engine))
     assert not opened
 
 

@@ -29,7 +29,8 @@ from geoseg_cli.errors import GridError, InputError, InputMissingError, OutputEr
 from geoseg_cli.grid import Grid
 from geoseg_cli.results import class_map, parquet_file, simplify, vector_file
 from geoseg_cli.results.areas import ClassCounts, class_areas, pixel_areas_m2
-from geoseg_cli.results.polygons import PolygonOptions, write_polygons
+from geoseg_cli.results.polygon_options import PolygonOptions
+from geoseg_cli.results.polygons import write_polygons
 from geoseg_cli.results.raster import RasterSpec
 from tests.results.test_sieve import plain_components, plain_sieve
 
