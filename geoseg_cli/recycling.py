@@ -28,8 +28,8 @@ class Recycler:
     """Gives out arrays, and their memory again once nothing looks at it any more.
 
     A block that fits is taken before new memory is; before new memory is taken, as much that is free is given back to
-    the system. So a run holds no more than :data:`MOST_WASTE` times what it had in use at its fullest. Threads may share
-    it.
+    the system. So a run holds no more than :data:`MOST_WASTE` times what it had in use at its fullest. Threads may
+    share it.
     """
 
     def __init__(self) -> None:
