@@ -96,6 +96,8 @@ def _prepare_process() -> None:
     sys.excepthook = _uncaught
     # ONNX Runtime otherwise keeps a data base of events under HOME and may send it to its makers.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    # Pydantic otherwise looks through every installed package for plugins, and runs those that it finds.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def _unraisable(trouble: sys.UnraisableHookArgs) -> None:

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,8 @@ class Messages:
     """Writes to stderr; silent when ``quiet``, failures excepted."""
 
     def __init__(self, quiet: bool, verbose: int) -> None:
-        from rich.console import Console
-
         self._quiet, self._verbose = quiet, verbose
         self._redaction = logs.redaction()
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @property
     def is_quiet(self) -> bool:
@@ -45,10 +43,12 @@ class Messages:
         """Whether more than usual is wanted."""
         return self._verbose > 0 and not self._quiet
 
-    @property
+    @cached_property
     def console(self) -> Console:
-        """The terminal, for what is drawn there."""
-        return self._console
+        """The terminal, for what is drawn there; rich is not imported before something is."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """One line."""
@@ -69,7 +69,7 @@ class Messages:
 
     def _line(self, text: str) -> None:
         """Names of files may hold what a terminal would obey, addresses what nobody should see."""
-        self._console.print(printable(self._redaction.secretless(text), keep="\n"), markup=False)
+        self.console.print(printable(self._redaction.secretless(text), keep="\n"), markup=False)
 
     def decisions(self, decisions: dict[str, Any], scene: Path, output: Path) -> None:
         """What was resolved about a scene, and why."""
@@ -106,7 +106,7 @@ class Messages:
         for area in report.areas:
             hectares = "-" if area.hectares is None else f"{area.hectares:,.2f}"
             table.add_row(str(area.value), area.title, f"{area.pixels:,}", f"{area.share:.1%}", hectares)
-        self._console.print(table)
+        self.console.print(table)
         if report.hidden_pixels is not None:
             hidden = counted(report.hidden_pixels, "pixel")
             self.note(f"hidden below clouds and shadows, or where nobody can tell: {hidden}")
@@ -154,7 +154,7 @@ class Messages:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as bar:
+        with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(escape(printable(title)), total=None, rate="")
 
             def update(done_px: int, total_px: int) -> None:

@@ -24,6 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 from rasterio.vrt import WarpedVRT
 
+from geoseg_cli.ahead import usable_cores
 from geoseg_cli.errors import GeosegError, GridError, InputError, StorageError, UsageError
 from geoseg_cli.grid import Grid, Window
 from geoseg_cli.scenes.archive import verify_member
@@ -73,7 +74,8 @@ class RasterFile:
         nodata_reason: Where validity comes from, as a sentence.
         block_shape: Pixels that are stored together.
         warnings: What the user should know.
-        decodes_beside: Whether blocks are decoded beside each other, in as many threads as :meth:`limit_threads` says.
+        decodes_beside: Whether blocks are decoded beside each other in as many threads as :meth:`limit_threads` says,
+            as those of JPEG 2000. Local GeoTIFFs have a thread for each core, which all of them share.
     """
 
     def __init__(self, dataset: Any, path: Path, nodata: Nodata, says: str = "--nodata") -> None:
@@ -272,7 +274,7 @@ def _open(
 ) -> RasterFile:
     path = Path(redacted(name))
     with _gdal(driver), _open_errors(path):
-        dataset = rasterio.open(name, driver=driver, sharing=False)
+        dataset = rasterio.open(name, driver=driver, sharing=False, **_decoders(name, driver))
         try:
             _refuse_giants(dataset, path, size_bytes, max_pixels)
             return RasterFile(dataset, path, *nodata)
@@ -379,6 +381,11 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
         return True
     info = np.iinfo(dtype)
     return float(value).is_integer() and info.min <= value <= info.max
+
+
+def _decoders(name: str, driver: Driver) -> dict[str, int]:
+    """GDAL's open options that let it decode blocks of a local GeoTIFF beside each other."""
+    return {"num_threads": usable_cores()} if driver == "GTiff" and not name.startswith("/vsi") else {}
 
 
 @contextmanager

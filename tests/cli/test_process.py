@@ -278,3 +278,14 @@ def test_doctor_and_models_report_as_json() -> None:
         subprocess.run([*GEOSEG, "models", "show", "landcover-lale", "--json"], check=True, capture_output=True).stdout
     )
     assert card["id"] == "landcover-lale"
+
+
+def test_a_quiet_run_does_not_import_what_draws(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom geoseg_cli.cli import main\n"
+        "try:\n    main(sys.argv[1:], 'geoseg')\nexcept SystemExit as end:\n    print(end.code)\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] == 'rich'))"
+    )
+    arguments = ["cloudmask", str(SAMPLE), "-o", str(tmp_path / "map.tif"), "--quiet"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["0", "[]"], done

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -63,9 +64,10 @@ STORED: dict[str, dict[str, Any]] = {
     dtype=st.sampled_from(["uint16", "int16", "int32", "float32", "float64"]),
     order=st.permutations(NAMES),
     nodata=st.sampled_from([None, 0, 7, -9999, math.nan]),
+    cores=st.sampled_from([1, 2, 5]),
 )
 def test_any_window_is_what_was_written(
-    tmp_path: Path, stored: str, data: st.DataObject, dtype: str, order: list[str], nodata: float | None
+    tmp_path: Path, stored: str, data: st.DataObject, dtype: str, order: list[str], nodata: float | None, cores: int
 ) -> None:
     written = noise(6, 41, 57, dtype)
     written[np.random.default_rng(1).random(written.shape) < 0.02] = 7
@@ -75,7 +77,8 @@ def test_any_window_is_what_was_written(
     shuffled = np.stack([written[NAMES.index(name)] for name in order])
     path = write_scene(tmp_path / "scene.tif", shuffled, order, nodata=nodata if fits else None, **STORED[stored])
     window = data.draw(windows(41, 57))
-    with open_scene(path, SIX, SceneOptions(radiometry="dn")) as scene:
+    usable = mock.patch("geoseg_cli.scenes.raster_file.usable_cores", return_value=cores)
+    with usable, open_scene(path, SIX, SceneOptions(radiometry="dn")) as scene:
         patch = scene.read(window)
     right = written[:, window.row : window.row + window.height, window.col : window.col + window.width]
     missing = np.zeros(right.shape[1:], bool)
@@ -236,6 +239,23 @@ def test_many_threads_read_the_same_as_one(make_scene: MakeScene) -> None:
         found = list(pool.map(scene.read, asked))
     for window, patch in zip(asked, found, strict=True):
         np.testing.assert_array_equal(patch.pixels, dn[:, window.rows, window.cols])
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+@pytest.mark.parametrize("block", [0, 7, 15])
+def test_a_damaged_block_is_an_error_however_many_are_decoded_beside_it(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch, block: int, cores: int
+) -> None:
+    path = make_scene(noise(1, 64, 64), bands=("B04",), tiled=True, blockxsize=16, blockysize=16, compress="deflate")
+    with rasterio.open(path) as file:
+        row, col = divmod(block, 4)
+        offset = int(file.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=1))
+    damaged = bytearray(path.read_bytes())
+    damaged[offset : offset + 40] = bytes(40)
+    path.write_bytes(damaged)
+    monkeypatch.setattr("geoseg_cli.scenes.raster_file.usable_cores", lambda: cores)
+    with pytest.raises(StorageError, match="damaged"), open_scene(path, RED, DN) as scene:
+        scene.read(Window(0, 0, 64, 64))
 
 
 def test_the_cache_size_counts_the_blocks_that_rows_touch(make_scene: MakeScene) -> None:
