@@ -113,16 +113,17 @@ def _without_empty(value: Any) -> Any:
     return value
 
 
-def place_of(item: Mapping[str, Any], catalogue: Path, home: Path) -> Path:
+def place_of(item: Mapping[str, Any], catalogue: Path, home: Path, places: dict[Path, str]) -> Path:
     """A file that can be opened as the scene of an item; it is written where the item has none.
 
     Args:
         item: As the catalogue has it.
         catalogue: Where it stands.
         home: Folder that the run writes to.
+        places: The files that were written for items of this run so far, and their texts; gets this one.
 
     Raises:
-        InputError: The item has no name, or is none.
+        InputError: The item has no name, or is none, or another item has its name.
         AccessError, StorageError: A folder does not take it.
     """
     name = re.sub(r"[^\w.-]", "_", name_of(item, catalogue))[:150]
@@ -136,9 +137,16 @@ def place_of(item: Mapping[str, Any], catalogue: Path, home: Path) -> Path:
             whole = _with_whole_addresses(item, own)
         except ValueError as error:
             raise InputError(f"{catalogue}, item {name}: an address is none: {error}", _MAKE_AGAIN) from error
-        return _written(whole, home / FOLDER / "items" / f"{name}.json")
-    # Assets may only lie beside their item.
-    return _written(item, catalogue.parent / f".{name}.item.json")
+        path, text = home / FOLDER / "items" / f"{name}.json", json.dumps(whole, default=str)
+    else:  # assets may only lie beside their item
+        path, text = catalogue.parent / f".{name}.item.json", json.dumps(item, default=str)
+    if places.setdefault(path, text) != text:
+        raise InputError(
+            f"{catalogue}: another item is called {name} as well, and a scene goes by its name",
+            "give the items ids of their own, or run those of each collection apart, into folders of their own",
+        )
+    _write(text, path)
+    return path
 
 
 def name_of(item: Mapping[str, Any], catalogue: Path) -> str:
@@ -163,15 +171,13 @@ def _refuse_no_item(item: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: its assets are no object of objects, or its links no list of objects", _MAKE_AGAIN)
 
 
-def _written(item: Mapping[str, Any], path: Path) -> Path:
-    text = json.dumps(item, default=str)
+def _write(text: str, path: Path) -> None:
     with storage_trouble(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_file() or path.read_text("utf-8") != text:
             fresh = path.with_name(f".{path.name[:150]}.{os.getpid()}")
             fresh.write_text(text, "utf-8")
             os.replace(fresh, path)
-    return path
 
 
 def _with_whole_addresses(item: Mapping[str, Any], own: str) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from geoseg_cli.batch.products import is_product, scenes_below
@@ -62,9 +62,9 @@ def find_scenes(
         UsageError, InputError: A list or a catalogue cannot be understood.
     """
     found: dict[str, SceneUnit] = {}
-    has_many = False
+    has_many, catalogues = False, _Catalogues(home)
     for name in named:
-        units, is_lone = _units(name, patterns, listed, home)
+        units, is_lone = _units(name, patterns, listed, catalogues)
         has_many |= not is_lone
         for unit in units:
             found.setdefault(_identity(unit.path), unit)
@@ -79,17 +79,17 @@ def _identity(path: Path) -> str:
 
 
 def _units(
-    name: Path, patterns: Sequence[str], listed: bytes | None, home: Path | None
+    name: Path, patterns: Sequence[str], listed: bytes | None, catalogues: _Catalogues
 ) -> tuple[Iterable[SceneUnit], bool]:
     """The scenes that a name stands for, and whether it is a scene itself."""
     if name == STDIN:
-        return _expanded(read_list(listed or b""), home), False
+        return _expanded(read_list(listed or b""), catalogues), False
     # os.path.isdir says no where Path.is_dir raises; opening the scene then tells why.
     if os.path.isdir(name):
         return ([SceneUnit(name)], True) if is_product(name) else (_inside(name, patterns), False)
     if glob.has_magic(str(name)) and not os.path.lexists(name) and not is_address(name) and (units := _matching(name)):
         return units, False
-    catalogued = _catalogued(name, home)
+    catalogued = catalogues.units_of(name)
     return ([SceneUnit(name)], True) if catalogued is None else (catalogued, False)
 
 
@@ -121,11 +121,11 @@ def _matching(pattern: Path) -> list[SceneUnit]:
     return units
 
 
-def _expanded(lines: Iterable[SceneUnit], home: Path | None) -> Iterator[SceneUnit]:
+def _expanded(lines: Iterable[SceneUnit], catalogues: _Catalogues) -> Iterator[SceneUnit]:
     """A list's lines; folders in it stand for the scenes in them."""
     for unit in lines:
         if unit.output is not None or not os.path.isdir(unit.path):
-            catalogued = None if unit.output is not None else _catalogued(unit.path, home)
+            catalogued = None if unit.output is not None else catalogues.units_of(unit.path)
             yield from [unit] if catalogued is None else catalogued
         else:
             yield from [unit] if is_product(unit.path) else _inside(unit.path, ())
@@ -173,24 +173,36 @@ def _from_json(text: str, number: int) -> SceneUnit:
     return SceneUnit(Path(scene), output=None if output is None else Path(output))
 
 
-def _catalogued(path: Path, home: Path | None) -> list[SceneUnit] | None:
-    """The scenes of a catalogue; None where a path is something else."""
-    if path.suffix.lower() not in (".json", ".geojson", ".parquet", ".geoparquet") or not os.path.isfile(path):
-        return None
-    from geoseg_cli.batch.catalogue import TABLE_SUFFIXES, items_of, name_of, place_of, rows_of
+@dataclass(frozen=True, slots=True)
+class _Catalogues:
+    """The catalogues of one command.
 
-    catalogue = path.absolute()
-    rows: Iterable[object] | None
-    rows = rows_of(catalogue) if path.suffix.lower() in TABLE_SUFFIXES else items_of(catalogue)
-    if rows is None:
-        return None
-    units = []
-    for row in rows:
-        if isinstance(row, dict):
-            place = place_of(row, catalogue, (home or catalogue.parent).absolute())
-            units.append(SceneUnit(place, stem=name_of(row, catalogue)))
-        elif isinstance(row, Path):
-            units.append(SceneUnit(row if is_address(row) else catalogue.parent / row))
-    if not units:
-        raise InputMissingError(f"{path} lists no scene", "give a catalogue that holds some")
-    return units
+    Attributes:
+        home: Folder that the run writes to, where that is one.
+        places: What was written for their items so far: a file, and its text.
+    """
+
+    home: Path | None
+    places: dict[Path, str] = field(default_factory=dict)
+
+    def units_of(self, path: Path) -> list[SceneUnit] | None:
+        """The scenes of a catalogue; None where a path is something else."""
+        if path.suffix.lower() not in (".json", ".geojson", ".parquet", ".geoparquet") or not os.path.isfile(path):
+            return None
+        from geoseg_cli.batch.catalogue import TABLE_SUFFIXES, items_of, name_of, place_of, rows_of
+
+        catalogue = path.absolute()
+        rows: Iterable[object] | None
+        rows = rows_of(catalogue) if path.suffix.lower() in TABLE_SUFFIXES else items_of(catalogue)
+        if rows is None:
+            return None
+        units = []
+        for row in rows:
+            if isinstance(row, dict):
+                place = place_of(row, catalogue, (self.home or catalogue.parent).absolute(), self.places)
+                units.append(SceneUnit(place, stem=name_of(row, catalogue)))
+            elif isinstance(row, Path):
+                units.append(SceneUnit(row if is_address(row) else catalogue.parent / row))
+        if not units:
+            raise InputMissingError(f"{path} lists no scene", "give a catalogue that holds some")
+        return units

@@ -1,8 +1,9 @@
 """The engine of a run over one scene, opened while most of the program is still being imported.
 
 OpenVINO prepares a network in a thread of its own, as long as a third of the time until the first tile: begun first,
-that happens beside everything else. Engines that take the caller's time are not begun before scene and outputs are
-known to be good, and what is wrong with an engine is told where its turn comes.
+that happens beside everything else. What takes the caller's time - another engine, a graph that no earlier run has
+compiled, golden tiles that have not run here - is not begun before scene and outputs are known to be good, and what is
+wrong with an engine is told where its turn comes.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class EarlyEngine:
         self._made: tuple[Engine, str] | None = None
         if not _maps_one_file(request):
             return
-        from geoseg_cli.engines import choose_engine, opens_beside
+        from geoseg_cli.engines import choose_prepared
+        from geoseg_cli.engines.prepared import NotPreparedError
 
-        with suppress(GeosegError):
+        with suppress(GeosegError, NotPreparedError):
             self._bundle, self._options = request.bundle(), request.engine_options()
-            if opens_beside(self._bundle, self._options):
-                self._made = choose_engine(self._bundle, self._options)
+            self._made = choose_prepared(self._bundle, self._options)
 
     def choose(self, bundle: Bundle, options: EngineOptions) -> tuple[Engine, str]:
         """As :func:`geoseg_cli.engines.choose_engine`: the early engine once, where it is the one that is meant."""
@@ -45,9 +46,9 @@ class EarlyEngine:
 
 
 def _maps_one_file(request: Request) -> bool:
-    """Whether the request will run in this process, and its scene is a file that is there."""
+    """Whether the request will run in this process, and its scene is a file that is there and no list of others."""
     given, scenes = request.given, request.given["scenes"]
-    if len(scenes) != 1 or not os.path.isfile(scenes[0]):
+    if len(scenes) != 1 or not str(scenes[0]).lower().endswith((".tif", ".tiff")) or not os.path.isfile(scenes[0]):
         return False
     elsewhere = ("dry_run", "sandbox", "shard", "scheduler")
     return not any(given.get(name) for name in elsewhere) and given.get("workers", 1) == 1

@@ -20,6 +20,7 @@ from geoseg_cli.arrays import Array, Arrays
 from geoseg_cli.bundle import INT8_GRAPH, Bundle
 from geoseg_cli.engines.devices import CudaProbe, name_devices, probe_cuda, resolve_devices
 from geoseg_cli.engines.group import EngineGroup
+from geoseg_cli.engines.prepared import NotPreparedError
 from geoseg_cli.errors import EngineError, UsageError
 
 __all__ = ["Engine", "EngineOptions", "EngineStatus", "asset_of", "available_engines", "choose_engine"]
@@ -130,6 +131,7 @@ class _Search:
 
     bundle: Bundle
     options: EngineOptions
+    only_prepared: bool = False
     notes: list[str] = field(default_factory=list)
     shown: str = ""
 
@@ -146,11 +148,6 @@ class _Search:
                     obstacle = f"the package {_PACKAGES[name]} does not load: {error}"
             self.notes.append(f"{name}: {obstacle}")
         return None
-
-    def opens_beside(self) -> bool:
-        """Whether what is tried first on a CPU prepares its network in a thread of its own, as OpenVINO does."""
-        first, *_ = self._names("cpu")
-        return first == "openvino" and not self._find_obstacle(first)
 
     def _names(self, device: str) -> tuple[str, ...]:
         if self.options.engine != "auto":
@@ -175,21 +172,37 @@ class _Search:
         return engines[0] if len(engines) == 1 else EngineGroup(engines)
 
     def _open(self, name: str, device: str) -> Engine:
+        if self.only_prepared and (name, device) != ("openvino", "cpu"):
+            raise NotPreparedError  # only OpenVINO prepares its network in a thread of its own
         if device != "cpu" or self.options.precision == "fp32":
-            return _open_engine(name, self.bundle, device, self.options)
+            return self._open_in(name, device)
         from geoseg_cli.engines.reduced import describe_asked, open_if_shown, precisions_to_try
 
         if self.options.precision != "auto":
-            engine = _open_engine(name, self.bundle, device, self.options)
-            self.shown = describe_asked(self.bundle, engine)
+            engine = self._open_in(name, device)
+            try:
+                self.shown = describe_asked(self.bundle, engine, self.only_prepared)
+            except NotPreparedError:
+                engine.close()
+                raise
             return engine
         for precision in precisions_to_try(self.bundle, name):
             try:
-                engine, self.shown = open_if_shown(self.bundle, name, precision, self.options.threads)
+                engine, self.shown = open_if_shown(
+                    self.bundle, name, precision, self.options.threads, self.only_prepared
+                )
                 return engine
             except EngineError as error:
                 self.notes.append(f"not in {precision}: {error.message}")
-        return _open_engine(name, self.bundle, device, self.options)
+        return self._open_in(name, device)
+
+    def _open_in(self, name: str, device: str) -> Engine:
+        """Open an engine in the precision that was asked for, or its own."""
+        if not self.only_prepared:
+            return _open_engine(name, self.bundle, device, self.options)
+        from geoseg_cli.engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(self.bundle, device, self.options.precision, self.options.threads, only_prepared=True)
 
     def _find_obstacle(self, name: str) -> str:
         if not _is_installed(name):
@@ -220,12 +233,26 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
         AccessError: The weights are a program that nobody trusts.
         ModelError: A file of the bundle does not fit its card, or int8 was asked for and the bundle has no such graph.
     """
-    options = options or EngineOptions()
+    return _choose(bundle, options or EngineOptions())
+
+
+def choose_prepared(bundle: Bundle, options: EngineOptions) -> tuple[Engine, str]:
+    """As :func:`choose_engine`, but only what takes next to none of the caller's time and so may be begun on suspicion.
+
+    That is OpenVINO on a CPU, where nothing must be compiled or measured first.
+
+    Raises:
+        NotPreparedError: It would take time.
+    """
+    return _choose(bundle, options, only_prepared=True)
+
+
+def _choose(bundle: Bundle, options: EngineOptions, only_prepared: bool = False) -> tuple[Engine, str]:
     if options.precision == "int8" and options.engine not in _WITHOUT_INT8:
         bundle.file(INT8_GRAPH)  # whichever engine is asked for, it is missing in the bundle
     probe = probe_cuda() if options.device != "cpu" else CudaProbe(0, "the CPU was asked for")
     devices = resolve_devices(options.device, probe)
-    search = _Search(bundle, options)
+    search = _Search(bundle, options, only_prepared)
     engine = search.open_first(devices)
     if engine is None and options.device == "auto" and devices != ("cpu",):
         engine = search.open_first(("cpu",))
@@ -233,19 +260,6 @@ def choose_engine(bundle: Bundle, options: EngineOptions | None = None) -> tuple
         obstacles = "; ".join(search.notes)
         raise EngineError(f"no engine runs on {name_devices(devices)}: {obstacles}", "see `geoseg doctor`")
     return engine, _explain(engine, search, probe)
-
-
-def opens_beside(bundle: Bundle, options: EngineOptions) -> bool:
-    """Whether opening the engine takes next to none of the caller's time, so that it can be begun on suspicion.
-
-    Args:
-        bundle: Whose network would run.
-        options: What is wanted.
-
-    Raises:
-        UsageError, EngineError: There is no such device.
-    """
-    return resolve_devices(options.device, probe_cuda()) == ("cpu",) and _Search(bundle, options).opens_beside()
 
 
 def asset_of(engine: str, precision: str) -> str:

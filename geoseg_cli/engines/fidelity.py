@@ -94,6 +94,11 @@ def held_out_speed(bundle: Bundle, engine: str, precision: str) -> float | None:
     return float(speed) if isinstance(speed, float | int) else None
 
 
+def kept_fidelity(engine: OpenVinoEngine | OnnxEngine, bundle: Bundle, folder: Path | None = None) -> Fidelity | None:
+    """What :func:`golden_fidelity` found earlier with the same arguments; None where no answer is kept."""
+    return _load(_place(engine, bundle, folder))
+
+
 def golden_fidelity(engine: OpenVinoEngine | OnnxEngine, bundle: Bundle, folder: Path | None = None) -> Fidelity:
     """How far an engine's classes of the golden tiles are those of fp32, measured once per machine and version.
 
@@ -106,16 +111,21 @@ def golden_fidelity(engine: OpenVinoEngine | OnnxEngine, bundle: Bundle, folder:
         EngineError: The engine failed.
         ModelError: The golden tiles cannot be read.
     """
-    folder = user_cache_path("geoseg") / "fidelity" if folder is None else folder
-    key = [__version__, engine.name, engine.precision, engine.fingerprint,
-           bundle.sha256(graph_asset(engine.precision)), bundle.sha256("golden")]  # fmt: skip
-    path = folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
+    path = _place(engine, bundle, folder)
     kept = _load(path)
     if kept is None:
         pixels, wanted = read_golden(bundle)
         kept = compare_labels(wanted.argmax(1), engine.run(pixels).argmax(1), wanted.shape[1])
         _keep(path, kept)
     return kept
+
+
+def _place(engine: OpenVinoEngine | OnnxEngine, bundle: Bundle, folder: Path | None) -> Path:
+    """The file of an answer; another one for whatever its digits depend on."""
+    folder = user_cache_path("geoseg") / "fidelity" if folder is None else folder
+    key = [__version__, engine.name, engine.precision, engine.fingerprint,
+           bundle.sha256(graph_asset(engine.precision)), bundle.sha256("golden")]  # fmt: skip
+    return folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
 
 
 def _load(path: Path) -> Fidelity | None:

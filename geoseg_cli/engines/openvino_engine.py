@@ -27,6 +27,7 @@ from geoseg_cli.engines.openvino_graph import (
     read_model,
     settings_for,
 )
+from geoseg_cli.engines.prepared import NotPreparedError
 from geoseg_cli.errors import EngineError
 
 if TYPE_CHECKING:
@@ -56,9 +57,11 @@ class OpenVinoEngine:
         device: ``cpu``.
         precision: ``auto``, which is fp32, or ``fp32``, ``bf16`` or ``int8``.
         threads: Processor threads; 0, or more than that, is as many as the cores this process may use.
+        only_prepared: Whether not to be opened where the graph must be read and compiled.
         kept: Compiled graphs of earlier processes; those in the user's cache folder if not given.
 
     Raises:
+        NotPreparedError: The graph must be compiled, and ``only_prepared``.
         EngineError: The device or precision does not run here, or OpenVINO cannot run the graph.
         ModelError: The bundle has no such graph, or it does not fit the card.
     """
@@ -68,7 +71,7 @@ class OpenVinoEngine:
 
     def __init__(
         self, bundle: Bundle, device: str = "cpu", precision: str = "auto", threads: int = 0,
-        kept: CompiledGraphs | None = None,
+        only_prepared: bool = False, kept: CompiledGraphs | None = None,
     ) -> None:  # fmt: skip
         if device != "cpu":
             raise EngineError(f"{_ONLY_CPU}, not on {device}", "use --device cpu, or --engine torch or onnx")
@@ -86,6 +89,8 @@ class OpenVinoEngine:
         self._own_shape = (bundle.input_spec.channels, tile_px, tile_px)
         self._other_shape: tuple[int, ...] | None = None
         if not self._kept.has(self._key(self.precision, self._own_shape)):
+            if only_prepared:
+                raise NotPreparedError
             self._graph(self.precision)
         self._compiler = ThreadPoolExecutor(1, "geoseg-openvino")
         self._compile(self._own_shape, self.precision)

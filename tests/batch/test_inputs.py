@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from geoseg_cli.batch.inputs import SceneUnit, find_scenes, read_list
 from geoseg_cli.batch.naming import FIELDS, Naming
-from geoseg_cli.errors import GeosegError, InputMissingError, UsageError
+from geoseg_cli.errors import GeosegError, InputError, InputMissingError, UsageError
 from tests.batch.conftest import Mask, Run, scenes_in
 from tests.scenes.product_fixtures import make_landsat
 
@@ -195,6 +195,30 @@ def test_a_catalogue_stands_for_its_scenes(mask: Mask, tmp_path: Path, kind: str
         assert set(mask(catalogue, "--out-dir", tmp_path / "out").values()) == {status}
         assert {path.name for path in (tmp_path / "out").glob("*.tif")} == {f"{stem}_cloudmask.tif" for stem in stems}
     assert len(labels) == 2
+
+
+def collection(path: Path, *items: dict[str, object]) -> Path:
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    return path
+
+
+@pytest.mark.parametrize("names", [("x", "x"), ("x:1", "x_1")])
+def test_two_items_of_one_name_are_refused_before_one_replaces_the_other(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    one, other = stac_item(names[0], "a.tif"), stac_item(names[1], "b.tif")
+    together = collection(tmp_path / "c.json", one, other)
+    apart = [collection(tmp_path / "d.json", one), collection(tmp_path / "e.json", other)]
+    for named in ([together], apart):
+        with pytest.raises(InputError, match=rf"another item is called {names[1]}"):
+            find_scenes(named)
+
+
+def test_an_item_that_is_listed_twice_is_one_scene(tmp_path: Path) -> None:
+    one = stac_item("x", "a.tif")
+    named = [collection(tmp_path / "c.json", one, one), collection(tmp_path / "d.json", one)]
+    (unit,) = find_scenes(named).units
+    assert json.loads(unit.path.read_text()) == one
 
 
 def test_a_table_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

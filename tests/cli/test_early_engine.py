@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from geoseg_cli import engines
 from geoseg_cli.bundle import find_bundle
 from geoseg_cli.cli.early_engine import EarlyEngine
 from geoseg_cli.cli.request import Request
-from geoseg_cli.engines import EngineOptions
+from geoseg_cli.engines import EngineOptions, fidelity, openvino_cache, openvino_engine
 from geoseg_cli.errors import EngineError, GeosegError
 
 MODEL = "landcover-lale"
@@ -33,14 +35,38 @@ def scene(tmp_path: Path) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every engine that was opened, in order."""
     made: list[Any] = []
-    choose = engines.choose_engine
 
-    def watched(*arguments: Any) -> Any:
-        made.append(choose(*arguments))
-        return made[-1]
+    def watched(choose: Callable[..., Any]) -> Callable[..., Any]:
+        def choose_and_note(*arguments: Any) -> Any:
+            made.append(choose(*arguments))
+            return made[-1]
 
-    monkeypatch.setattr(engines, "choose_engine", watched)
+        return choose_and_note
+
+    for name in ("choose_engine", "choose_prepared"):
+        monkeypatch.setattr(engines, name, watched(getattr(engines, name)))
     return made
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder in which the network of these tests lies compiled for its own tile."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino_cache, "user_cache_path", folder.joinpath)
+        bundle = find_bundle(MODEL)
+        engine, _ = engines.choose_engine(bundle, EngineOptions(**ASKED))
+        side = bundle.card.extras.tile_px
+        engine.run(np.zeros((1, bundle.input_spec.channels, side, side), np.float32))
+        engine.close()
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def prepared(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept is looked for there."""
+    for module in (fidelity, openvino_cache):
+        monkeypatch.setattr(module, "user_cache_path", cache.joinpath)
 
 
 def test_an_early_engine_is_taken_once(scene: Path, opened: list[Any]) -> None:
@@ -72,6 +98,39 @@ def test_an_engine_that_takes_the_callers_time_is_not_begun_on_suspicion(
     scene: Path, opened: list[Any], engine: str
 ) -> None:
     EarlyEngine(request(scene, engine=engine))
+    assert not opened
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_nothing_is_compiled_or_measured_on_suspicion(
+    scene: Path, opened: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    for module in (fidelity, openvino_cache):
+        monkeypatch.setattr(module, "user_cache_path", (tmp_path / "new").joinpath)
+    EarlyEngine(request(scene, precision=precision))
+    assert not opened
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_golden_tiles_that_did_not_run_here_do_not_run_on_suspicion(
+    scene: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The graph is compiled in that precision, but the answer of the golden tiles is not kept."""
+    monkeypatch.setattr(openvino_cache.CompiledGraphs, "has", lambda *_: True)
+    monkeypatch.setattr(openvino_engine, "has_bf16", lambda: True)
+    closed = []
+    monkeypatch.setattr(openvino_engine.OpenVinoEngine, "_compile", lambda *_: None)
+    monkeypatch.setattr(openvino_engine.OpenVinoEngine, "close", lambda engine: closed.append(engine))
+    EarlyEngine(request(scene, precision=precision))
+    assert not opened
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("name", ["items.json", "items.geojson", "items.parquet", "scene"])
+def test_nothing_is_opened_for_what_may_list_scenes(tmp_path: Path, opened: list[Any], name: str) -> None:
+    (tmp_path / name).touch()
+    EarlyEngine(request(tmp_path / name))
     assert not opened
 
 
