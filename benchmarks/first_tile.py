@@ -1,6 +1,6 @@
 """From the shell to the first tile: how long a command runs until the engine has answered for the first time.
 
-    python benchmarks/first_tile.py [--side 2752] [--rounds 6] [--tree FOLDER ...] [--engine openvino]
+    python benchmarks/first_tile.py [--side 2752] [--rounds 6] [--tree FOLDER ...] [--engine onnx]
 
 A round runs ``geoseg classify`` and ``geoseg cloudmask`` with their defaults on a scene of 13 bands, each as a process
 of its own, once for every checkout that is given (this one if none), one after the other. Times count from before the
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=2752, help="rows and columns of the scene")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--tree", type=Path, action="append", help="checkout to measure; may be given several times")
-    parser.add_argument("--engine", choices=tuple(ENGINES), default="openvino")
+    default = "openvino" if find_spec("openvino") else "onnx"
+    parser.add_argument("--engine", choices=tuple(ENGINES), default=default, help=f"{default} if not given, here")
     arguments = parser.parse_args()
     trees = [tree.resolve() for tree in arguments.tree or [HERE]]
     with tempfile.TemporaryDirectory() as folder:

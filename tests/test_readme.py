@@ -87,3 +87,15 @@ def test_every_option_of_the_commands_stands_in_the_readme(command: str) -> None
         if name != "scenes":
             flag = {"quiet": "-q", "verbose": "-v"}.get(name, f"--{name.replace('_', '-')}")
             assert f"`{flag}" in README or f" {flag}" in README or f"`{flag}`" in README, flag
+
+
+def test_the_evaluation_page_shows_the_figures_of_the_shipped_bundle(checkout: Path) -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (block,) = (one for one in re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL) if "mkdir -p eval" in one)
+    program = re.sub(r"(?m)^[$>] ", "", block[: block.index("\ncloud-mscloudcam on eval")])
+    program = program.replace("geoseg ", f"'{sys.executable}' -m geoseg_cli ")
+    done = subprocess.run(program, shell=True, cwd=checkout, text=True, stdout=subprocess.PIPE, check=True)
+    shown, printed = (re.findall(r"(?m)^all +(.+)$", text)[0].split() for text in (block, done.stdout))
+    assert shown[:3] == printed[:3]
+    for expected, found in zip(shown[3:], printed[3:], strict=True):
+        assert abs(float(expected) - float(found)) <= 0.002, done.stdout
