@@ -289,3 +289,10 @@ def test_a_quiet_run_does_not_import_what_draws(tmp_path: Path) -> None:
     arguments = ["cloudmask", str(SAMPLE), "-o", str(tmp_path / "map.tif"), "--quiet"]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[1:] == ["0", "[]"], done
+
+
+def test_ctrl_c_while_the_tool_is_still_imported_prints_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([*GEOSEG, "classify", str(SAMPLE)], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
