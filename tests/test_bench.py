@@ -277,6 +277,10 @@ class TestFigures:
         assert (row.wall_s, row.core_s) == (5, 6)
         assert row.overhead == pytest.approx(statistics.median(core / 4.8 for core in cores))
 
+    def test_a_run_that_needs_less_than_one_batch_has_nothing_above_it(self) -> None:
+        small = replace(ROUND, run=replace(RUN, peak_rss_bytes=290_000_000))
+        assert make_row([small], None, None).rss_above_mb == 0
+
     def test_what_the_machine_does_not_tell_is_left_open(self) -> None:
         silent = replace(ROUND, run=replace(RUN, peak_rss_bytes=None))
         assert make_row([silent], None, None).rss_above_mb is None

@@ -39,9 +39,12 @@ class Round:
 
     @property
     def rss_above_bytes(self) -> int | None:
-        """Peak memory above that of the open scene, the network and its runtime."""
+        """Peak memory above that of the open scene, the network and its runtime once one batch has run.
+
+        Both are processes of their own; 0 where the run needed less than that one batch.
+        """
         peak, ready = self.run.peak_rss_bytes, self.forward.ready_rss_bytes
-        return None if peak is None or ready is None else peak - ready
+        return None if peak is None or ready is None else max(0, peak - ready)
 
 
 @dataclass(frozen=True, slots=True)
