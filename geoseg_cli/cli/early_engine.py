@@ -12,8 +12,6 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from geoseg_cli.errors import GeosegError
-
 if TYPE_CHECKING:
     from geoseg_cli.bundle import Bundle
     from geoseg_cli.cli.request import Request
@@ -29,9 +27,8 @@ class EarlyEngine:
         if not _maps_one_file(request):
             return
         from geoseg_cli.engines import choose_prepared
-        from geoseg_cli.engines.prepared import NotPreparedError
 
-        with suppress(GeosegError, NotPreparedError):
+        with suppress(Exception):  # whatever it is: where the engine's turn comes it is met again
             self._bundle, self._options = request.bundle(), request.engine_options()
             self._made = choose_prepared(self._bundle, self._options)
 

@@ -7,6 +7,7 @@ GDAL read another one. What GDAL raises becomes an error that names the file, th
 from __future__ import annotations
 
 import math
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,9 @@ MAX_INFLATION = 4000
 _MAX_SOURCES = 10_000
 """Files of a virtual raster that are looked at; a mosaic of a continent has fewer."""
 
+
+_PROCESS = os.getpid()
+"""The process that imported this module; another one where it was forked since."""
 
 _EXACT_PX = 1e-6
 """How far positions of warped pixels may be off; rasterio 1.4 takes no 0."""
@@ -384,8 +388,12 @@ def can_hold(dtype: np.dtype[Any], value: float) -> bool:
 
 
 def _decoders(name: str, driver: Driver) -> dict[str, int]:
-    """GDAL's open options that let it decode blocks of a local GeoTIFF beside each other."""
-    return {"num_threads": usable_cores()} if driver == "GTiff" and not name.startswith("/vsi") else {}
+    """GDAL's open options that let it decode blocks of a local GeoTIFF beside each other.
+
+    Its threads do not follow into a forked process, which would wait for them for ever.
+    """
+    is_beside = driver == "GTiff" and not name.startswith("/vsi") and os.getpid() == _PROCESS
+    return {"num_threads": usable_cores()} if is_beside else {}
 
 
 @contextmanager

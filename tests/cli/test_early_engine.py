@@ -152,6 +152,20 @@ def test_what_is_wrong_with_the_engine_is_told_in_its_turn(
         _ = wrong.bundle(), wrong.engine_options()
 
 
+@pytest.mark.parametrize("error", [OSError("a library is broken"), MemoryError(), RuntimeError("no thread")])
+def test_trouble_that_nobody_foresaw_waits_for_its_turn_too(
+    scene: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(engines, "choose_prepared", fail)
+    monkeypatch.setattr(engines, "choose_engine", fail)
+    early = EarlyEngine(request(scene))
+    with pytest.raises(type(error)):
+        early.choose(find_bundle(MODEL), EngineOptions(**ASKED))
+
+
 def test_an_engine_that_does_not_run_here_is_refused_in_its_turn(scene: Path) -> None:
     early = EarlyEngine(request(scene, device="cuda:99"))
     with pytest.raises(EngineError):

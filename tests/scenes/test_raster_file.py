@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -256,6 +257,23 @@ def test_a_damaged_block_is_an_error_however_many_are_decoded_beside_it(
     monkeypatch.setattr("geoseg_cli.scenes.raster_file.usable_cores", lambda: cores)
     with pytest.raises(StorageError, match="damaged"), open_scene(path, RED, DN) as scene:
         scene.read(Window(0, 0, 64, 64))
+
+
+def test_a_process_that_is_forked_after_blocks_were_decoded_reads_too(make_scene: MakeScene) -> None:
+    """Threads do not follow into it: one that waited for them would wait for ever."""
+    dn = noise(1, 64, 64)
+    path = make_scene(dn, bands=("B04",), tiled=True, blockxsize=16, blockysize=16, compress="deflate")
+
+    def reads_right() -> bool:
+        with open_scene(path, RED, DN) as scene:
+            return bool((scene.read(scene.grid.window).pixels == dn).all())
+
+    assert reads_right()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        os._exit(0 if reads_right() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_cache_size_counts_the_blocks_that_rows_touch(make_scene: MakeScene) -> None:
