@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir
 from typing import ParamSpec, TypeVar
 
 import geoseg_cli
@@ -33,7 +33,10 @@ def run_apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
     Raises:
         GeosegError: The function raised it, or the process ended without an answer.
     """
-    with _own_folder() as folder:
+    folder = Path(gettempdir(), f"geoseg-apart-{secrets.token_hex(8)}")
+    # Not a context manager's: a signal between its making and the first line below it would leave it.
+    try:
+        folder.mkdir(mode=0o700)
         request, reply = folder / _REQUEST, folder / _ANSWER
         request.write_bytes(pickle.dumps((function, arguments, named)))
         done = subprocess.run(
@@ -43,24 +46,21 @@ def run_apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
         if done.returncode:
             raise _explain(done.returncode, done.stderr.decode(errors="replace"))
         result, error = pickle.loads(reply.read_bytes())
+    finally:
+        _remove(folder)
     if error is not None:
         raise error
     value: T = result
     return value
 
 
-@contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A folder for one call; a signal while it is being removed does not leave it."""
-    folder = Path(mkdtemp(prefix="geoseg-apart-"))
+def _remove(folder: Path) -> None:
+    """Remove the folder of one call; a signal meanwhile does not leave it."""
     try:
-        yield folder
-    finally:
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def answer(request: str, reply: str) -> None:
