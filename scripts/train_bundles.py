@@ -34,6 +34,7 @@ from geoseg_cli.training.augment import whole_sample
 from geoseg_cli.training.bundle_recipes import (
     DEVELOP_SCENES,
     DEVELOP_SEED,
+    SCATTERED,
     TRAIN_SEED,
     WITHOUT_GRAPH,
     BundleRecipe,
@@ -154,7 +155,7 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
             raise UsageError("--between needs weights to go from", "give --start")
         start = start_network(recipe, arguments.start)
         network, record["between"] = best_between(start, {"best": network, "last": trainer.averaged}, validation)
-    chosen_with = [sample for one in validation for sample in one.samples]
+    chosen_with = [sample for one in validation if one.name != SCATTERED for sample in one.samples]
     fields = CardFields(
         name=recipe.name,
         title=recipe.title,

@@ -47,6 +47,8 @@ class Source:
         is_mosaic: Chips smaller than a sample are laid side by side; else the sample shows less than was asked.
         piece_px: Range of the sides of the squares that a mosaic is laid of, each from any place of any chip: small
             pieces take the neighbours away, so that a pixel's own spectrum must do. None lays whole chips.
+        is_scattered: A mosaic is laid of squares as large as a chip, and each of them holds pixels of one piece of a
+            chip in no order: their spectra stay, texture and shapes go.
         brighten: Largest factor by which a sample is made brighter, for ground that keeps its label in any light.
     """
 
@@ -56,6 +58,7 @@ class Source:
     zoom: tuple[float, float] = (1.0, 1.0)
     is_mosaic: bool = False
     piece_px: tuple[int, int] | None = None
+    is_scattered: bool = False
     brighten: float = 1.0
 
 
@@ -174,6 +177,19 @@ def whole_sample(chip: Chip, spec: InputSpec) -> Sample:
     return ground.sample(frozenset(ground.present), spec, 1.0)
 
 
+def scattered(chip: Chip, side_px: int, rng: np.random.Generator) -> Chip:
+    """A chip of the same size that holds pixels of one square piece of it in no order: spectra without texture.
+
+    Args:
+        chip: The chip.
+        side_px: Side of the piece; it lies anywhere in the chip, and each of its pixels may come several times.
+        rng: Of all chance.
+    """
+    dn, target = _window(chip, side_px, rng)
+    chosen = rng.integers(side_px**2, size=chip.target.shape)
+    return replace(chip, dn=dn.reshape(len(dn), -1)[:, chosen], target=target.reshape(-1)[chosen])
+
+
 def draw_batch(
     sources: Sequence[Source], count: int, size_px: int, spec: InputSpec, options: AugmentOptions,
     rng: np.random.Generator,
@@ -234,18 +250,30 @@ def _window(chip: Chip, side: int, rng: np.random.Generator) -> tuple[Int16Array
 def _mosaic(source: Source, side: int, rng: np.random.Generator) -> tuple[Int16Array, TargetArray]:
     """Lay squares of one size, whole chips or pieces of them, side by side and cut a square at a random place."""
     cell = source.chips[0].height_px
-    if source.piece_px:
-        low, high = source.piece_px
-        cell = min(cell, round(math.exp(rng.uniform(math.log(low), math.log(high)))))
+    if source.piece_px and not source.is_scattered:
+        cell = _piece_side(source.piece_px, cell, rng)
     count = -(-side // cell) + 1
     rows = []
     for _ in range(count):
-        chosen = rng.integers(len(source.chips), size=count)
-        line = [_window(source.chips[int(place)], cell, rng) for place in chosen]
+        chosen = [source.chips[int(place)] for place in rng.integers(len(source.chips), size=count)]
+        line = [_laid(source, chip, cell, rng) for chip in chosen]
         rows.append([np.concatenate(planes, axis=-1) for planes in zip(*line, strict=True)])
     dn, target = (np.concatenate(planes, axis=-2) for planes in zip(*rows, strict=True))
     row, col = (int(start) for start in rng.integers(cell, size=2))
     return dn[:, row : row + side, col : col + side], target[row : row + side, col : col + side]
+
+
+def _laid(source: Source, chip: Chip, cell: int, rng: np.random.Generator) -> tuple[Int16Array, TargetArray]:
+    """One square of a mosaic."""
+    if not source.is_scattered:
+        return _window(chip, cell, rng)
+    made = scattered(chip, _piece_side(source.piece_px, cell, rng) if source.piece_px else cell, rng)
+    return made.dn, made.target
+
+
+def _piece_side(piece_px: tuple[int, int], most: int, rng: np.random.Generator) -> int:
+    low, high = piece_px
+    return min(most, round(math.exp(rng.uniform(math.log(low), math.log(high)))))
 
 
 def _to_reflectance(dn: Int16Array, bands: Sequence[str], required: Sequence[str]) -> tuple[FloatArray, BoolArray]:

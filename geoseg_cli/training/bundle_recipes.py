@@ -18,7 +18,7 @@ import numpy as np
 from geoseg_cli.bundle import InputSpec
 from geoseg_cli.catalog import Legend, legends
 from geoseg_cli.errors import UsageError
-from geoseg_cli.training.augment import AugmentOptions, Source, whole_sample
+from geoseg_cli.training.augment import AugmentOptions, Source, scattered, whole_sample
 from geoseg_cli.training.chips import CLOUD_VALUES, LAND_VALUES, Chip, simulated_chip
 from geoseg_cli.training.imagers import IMAGERS, ImagerName
 from geoseg_cli.training.loop import TrainOptions, ValidationSet
@@ -51,7 +51,7 @@ PROVENANCE: Final = {
 TILES_AS_GROUND: Final[dict[Task, dict[str, str]]] = {
     "land-cover": {
         "simulated": "; fields of those that look like Sentinel-2 at 10 m wear EuroSAT's pixels",
-        "eurosat": ", as they are and corrected to the surface",
+        "eurosat": ", as they are and corrected to the surface, a quarter with pixels of pieces of them in no order",
     },
     "cloud": {
         "simulated": "; four of ten lie on ground of EuroSAT's tiles",
@@ -61,6 +61,12 @@ TILES_AS_GROUND: Final[dict[Task, dict[str, str]]] = {
 """What a task does with EuroSAT's tiles beside learning from them, by the source that shows it."""
 PIECES_SHARE: Final = 0.15
 """Share of the EuroSAT samples of land cover that are laid of small pieces of tiles."""
+SCATTERED_SHARE: Final = 0.25
+"""Share of those that hold pixels of pieces of tiles in no order."""
+SCATTERED: Final = "scattered"
+"""Name of the validation set without texture: it helps to choose weights, and fits no confidence."""
+SCATTERED_PX: Final = 14
+"""Side of the pieces whose pixels fill a tile there: a small field."""
 EUROSAT_VARIANTS: Final = 8
 """Recoloured variants of each EuroSAT tile that land cover learns from."""
 MOST_BRIGHTENED: Final = 3.0
@@ -291,10 +297,15 @@ def land_sources(
     """
     top = eurosat_chips(training, part, "land-cover", EUROSAT_VARIANTS)
     surface = [at_surface(chip, np.random.default_rng((17, place))) for place, chip in enumerate(top)]
+    whole = share["eurosat"] * (1 - PIECES_SHARE - SCATTERED_SHARE)
     # The size of fields and the grain of crowns tell classes apart: little of either is left after a zoom of 2.
-    tiles = Source([*top, *surface], share["eurosat"] * (1 - PIECES_SHARE), zoom=(0.8, 1.25), is_mosaic=True)
+    tiles = Source([*top, *surface], whole, zoom=(0.8, 1.25), is_mosaic=True)
     # Fields of a few pixels must be told by their spectrum, without the texture of a whole tile.
     pieces = replace(tiles, share=share["eurosat"] * PIECES_SHARE, piece_px=(6, 40))
+    # And fields without any texture: crops whose pixels lay in no order were called grass, bare or built-up.
+    loose = replace(
+        pieces, share=share["eurosat"] * SCATTERED_SHARE, zoom=(1.0, 1.0), piece_px=(10, 64), is_scattered=True
+    )
     wear = {"L1C": Textures(top), "L2A": Textures(surface)}
 
     def textures(place: int) -> Textures | None:
@@ -305,7 +316,8 @@ def land_sources(
 
     chips = PastedChips(pool, textures, seed=18) if has_textures else pool
     simulated = Source(chips, share["simulated"], zoom=(0.7, 1.5))
-    return [simulated, tiles, pieces, Source(ontario_chips(training), share=share["ontario"], zoom=(0.5, 1.2))]
+    ontario = Source(ontario_chips(training), share=share["ontario"], zoom=(0.5, 1.2))
+    return [simulated, tiles, pieces, loose, ontario]
 
 
 def data_table(recipe: BundleRecipe, gone: Collection[str] = ()) -> list[list[str]]:
@@ -322,14 +334,19 @@ def data_table(recipe: BundleRecipe, gone: Collection[str] = ()) -> list[list[st
 
 
 def validation_sets(recipe: BundleRecipe, training: Path) -> list[ValidationSet]:
-    """What chooses the best weights: simulated scenes of their own seeds, and the EuroSAT tiles set apart for it."""
+    """What chooses the best weights.
+
+    They are simulated scenes of their own seeds, the EuroSAT tiles set apart for it and, for land cover, the same
+    tiles with pixels of pieces of them in no order.
+    """
     make = SceneMaker(recipe.name, training)
     simulated = [make(DEVELOP_SEED + number) for number in range(DEVELOP_SCENES)]
     real = eurosat_chips(training, "develop", recipe.task)
-    return [
-        ValidationSet("simulated", [whole_sample(chip, recipe.spec) for chip in simulated]),
-        ValidationSet("eurosat", [whole_sample(chip, recipe.spec) for chip in real]),
-    ]
+    chips = {"simulated": simulated, "eurosat": real}
+    if recipe.task == "land-cover":
+        rng = np.random.default_rng(21)
+        chips[SCATTERED] = [scattered(chip, SCATTERED_PX, rng) for chip in real]
+    return [ValidationSet(name, [whole_sample(chip, recipe.spec) for chip in some]) for name, some in chips.items()]
 
 
 @cache

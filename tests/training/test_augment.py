@@ -100,6 +100,20 @@ def test_a_mosaic_covers_the_whole_sample_with_several_chips() -> None:
     np.testing.assert_allclose(sample.pixels[0], sample.target / 100, rtol=1e-5)
 
 
+@pytest.mark.parametrize("piece_px", [None, (6, 12)])
+def test_scattered_pixels_keep_spectrum_and_label_and_lose_their_neighbours(piece_px: tuple[int, int] | None) -> None:
+    dn = np.arange(32 * 32, dtype=np.int16).reshape(1, 32, 32) * 10  # a ramp: neighbours of a row differ by 10
+    target = (np.arange(32 * 32) % 127 + 1).reshape(32, 32).astype(np.uint8)
+    source = Source([Chip("t", ("red",), dn, target)], is_mosaic=True, piece_px=piece_px, is_scattered=True)
+    spec = InputSpec(("red",), (), (0.0,), (1.0,))
+    sample = draw_sample(source, 33, spec, CALM, np.random.default_rng(4))
+    number = np.rint(sample.pixels[0] * 1e3).astype(int)
+    assert (sample.target == number % 127 + 1).all()
+    assert (np.abs(np.diff(number, axis=1)) <= 1).mean() < 0.05
+    # 33 px show parts of two by two cells of 32 px, each of one piece.
+    assert (len(np.unique(number)) <= 4 * 12**2) == (piece_px is not None)
+
+
 def test_a_chip_that_is_too_small_is_shown_larger() -> None:
     sample = draw_sample(Source([make_chip(16, 16)]), 32, SPEC, CALM, np.random.default_rng(0))
     assert sample.pixels.shape == (4, 32, 32)
