@@ -13,18 +13,23 @@ import copy
 import itertools
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from left_out import SCENES, gone_without, was_trained_on, without
+from precision_agreement import compare, golden_tiles, held_out_tiles
 from torch import nn
 
 from geoseg_cli.bundle import Bundle, InputSpec
+from geoseg_cli.engines import EngineOptions, choose_engine
 from geoseg_cli.engines.torch_engine import load_network
 from geoseg_cli.errors import GeosegError, UsageError
 from geoseg_cli.export import CardFields, write_bundle
@@ -50,7 +55,8 @@ from geoseg_cli.training.loop import Progress, Trainer, ValidationSet, score
 from geoseg_cli.training.pool import ScenePool
 
 GOLDEN_PX = 128
-SHARES_OF_START = (0.0, 0.25, 0.5, 0.75)
+HELD_OUT_SCENES = 60
+SHARES_OF_START = (0.0, 0.1, 0.25, 0.5, 0.75)
 """What ``--between`` tries."""
 
 
@@ -72,6 +78,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--view-weight", type=float, help="of two views' disagreement; the recipe's if not given")
     parser.add_argument("--start", type=Path, help="folder of a bundle of the same network to start from")
     parser.add_argument("--between", action="store_true", help="also try weights between --start and the trained ones")
+    parser.add_argument(
+        "--bf16-within", type=float, metavar="POINTS",
+        help="with --between: of weights that score at most so much mean IoU below the best, take the best that give"
+        " enough of their classes in bf16",
+    )  # fmt: skip
     parser.add_argument("--without", choices=SCENES, nargs="*", default=[], help="real scenes to leave out")
     parser.add_argument("--all-bands", action="store_true", help="never hide a band: for the cost of band dropout")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
@@ -146,17 +157,31 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
     """Write the bundle with the best weights."""
     network, step, best_score = trainer.best()
     training = arguments.data / "training"
-    validation = validation_sets(recipe, training)
+    validation, golden = validation_sets(recipe, training), golden_pixels(recipe, SceneMaker(recipe.name, training))
     record = training_record(recipe, trainer, made, (step, best_score), arguments.without) | earlier_run(
         arguments.start
     )
+    fields = partial(card_fields, recipe, validation=validation, record=record, licence=arguments.licence)
     if arguments.between:
         if arguments.start is None:
             raise UsageError("--between needs weights to go from", "give --start")
         start = start_network(recipe, arguments.start)
-        network, record["between"] = best_between(start, {"best": network, "last": trainer.averaged}, validation)
+        tried = {"best": network, "last": trainer.averaged}
+        accepts = partial(keeps_classes_in_bf16, fields=fields, golden=golden, training=training)
+        network, record["between"] = best_between(start, tried, validation, accepts, arguments.bf16_within)
+    bundle = write_bundle(arguments.out / recipe.name, network, fields(network), golden)
+    if recipe.name in WITHOUT_GRAPH:
+        drop_graph(bundle)
+    return bundle.folder
+
+
+def card_fields(
+    recipe: BundleRecipe, network: nn.Module, validation: Sequence[ValidationSet], record: Mapping[str, Any],
+    licence: str,
+) -> CardFields:  # fmt: skip
+    """What the card says of a network of the recipe; its confidence is fitted here."""
     chosen_with = [sample for one in validation if one.name != SCATTERED for sample in one.samples]
-    fields = CardFields(
+    return CardFields(
         name=recipe.name,
         title=recipe.title,
         description=recipe.description,
@@ -166,21 +191,29 @@ def write(recipe: BundleRecipe, trainer: Trainer, made: int, arguments: argparse
         config=dict(recipe.config),
         input_spec=recipe.spec,
         legend=recipe.legend,
-        licence=arguments.licence,
+        licence=licence,
         gsd_m=recipe.gsd_m,
         gsd_range_m=recipe.gsd_range_m,
         tile_px=recipe.tile_px,
         overlap_px=recipe.overlap_px,
         size_multiple=recipe.size_multiple,
-        training=record,
+        training=dict(record),
         limits=recipe.limits,
         calibration=fit_confidence(network, chosen_with, "simulated scenes and EuroSAT tiles that chose the weights"),
     )
-    maker = SceneMaker(recipe.name, training)
-    bundle = write_bundle(arguments.out / recipe.name, network, fields, golden_pixels(recipe, maker))
-    if recipe.name in WITHOUT_GRAPH:
-        drop_graph(bundle)
-    return bundle.folder
+
+
+def keeps_classes_in_bf16(
+    network: nn.Module, fields: Callable[[nn.Module], CardFields], golden: FloatArray, training: Path
+) -> bool:
+    """Whether OpenVINO gives enough of the network's classes in bf16, on golden tiles and held-out scenes."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = write_bundle(Path(folder) / "tried", network, fields(network), golden)
+        classes = len(bundle.legend.classes)
+        with closing(choose_engine(bundle, EngineOptions("openvino", "cpu", "bf16"))[0]) as engine:
+            if compare(engine, golden_tiles(bundle), classes).trouble:
+                return False
+            return not compare(engine, held_out_tiles(bundle, training, HELD_OUT_SCENES), classes).trouble
 
 
 def drop_graph(bundle: Bundle) -> None:
@@ -236,28 +269,43 @@ def start_network(recipe: BundleRecipe, start: Path | None) -> nn.Module:
 
 
 def best_between(
-    start: nn.Module, trained: Mapping[str, nn.Module], validation: Sequence[ValidationSet]
-) -> tuple[nn.Module, dict[str, Any]]:
+    start: nn.Module, trained: Mapping[str, nn.Module], validation: Sequence[ValidationSet],
+    accepts: Callable[[nn.Module], bool] = lambda _: True, within: float | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:  # fmt: skip
     """The best weights on the straight lines from where a training began to where it came (arXiv 2109.01903).
 
     Args:
         start: The network with which it began.
         trained: Networks with which it ended, by name; of the same shape.
         validation: What chooses: the mean over the sets of the mean IoU.
+        accepts: Asked of weights that score at most ``within`` below the best, the best first; the first that it
+            accepts are taken, and the best where it accepts none.
+        within: None takes the best and asks nothing.
 
     Returns:
         A network, and what the card says: whose weights, the share of the start in them, and all scores.
     """
-    found: tuple[float, nn.Module, dict[str, Any]] | None = None
     scores: dict[str, dict[str, float]] = {}
+    mixes = []
     for name, share in itertools.product(trained, SHARES_OF_START):
         network = mixed(start, trained[name], share)
         total = float(np.mean([score(network, one.samples).mean_iou for one in validation]))
         scores.setdefault(name, {})[f"{share:.2f}"] = round(total, 4)
-        if found is None or total > found[0]:
-            found = total, network, {"trained": name, "share_of_start": share, "score": round(total, 4)}
-    assert found is not None, "nothing was trained"
-    return found[1], found[2] | {"scores": scores}
+        mixes.append((total, name, share))
+    mixes.sort(key=lambda mix: -mix[0])  # of equal scores the first that was tried
+    best = total, name, share = mixes[0]
+    for one in mixes if within is not None else ():
+        if one[0] >= best[0] - within and accepts(mixed(start, trained[one[1]], one[2])):
+            total, name, share = one
+            break
+    told = {"trained": name, "share_of_start": share, "score": round(total, 4)}
+    if (total, name, share) != best:
+        told["reason"] = (
+            f"scored {total:.4f} on images set apart for choosing, where the best of {len(SHARES_OF_START)} mixes"
+            f" scored {best[0]:.4f}; of those at most {within:g} below it, they are the first that keep enough classes"
+            " in bf16"
+        )
+    return mixed(start, trained[name], share), told | {"scores": scores}
 
 
 def mixed(start: nn.Module, trained: nn.Module, share: float) -> nn.Module:

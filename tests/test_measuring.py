@@ -268,7 +268,24 @@ def test_the_best_weights_between_start_and_end_are_kept_and_told(scripts: Simpl
     network, told = scripts.train_bundles.best_between(one_weight(1.0), trained, validation)
     assert network.bias.tolist() == [0.0, 2.75]
     assert (told["trained"], told["share_of_start"], told["score"]) == ("last", 0.5, 1.0)
-    assert set(told["scores"]["best"]) == {"0.00", "0.25", "0.50", "0.75"}
+    assert set(told["scores"]["best"]) == {"0.00", "0.10", "0.25", "0.50", "0.75"}
+
+
+@pytest.mark.parametrize(
+    ("least", "within", "taken"),
+    [(2.0, None, 2.75), (2.0, 0.2, 2.75), (3.0, 0.2, 3.625), (3.0, 0.1, 2.75), (9.0, 1.0, 2.75)],
+)
+def test_of_weights_that_score_alike_those_are_taken_that_are_accepted(
+    scripts: SimpleNamespace, least: float, within: float | None, taken: float
+) -> None:
+    pixels = np.linspace(-6, 6, 25, dtype=np.float32).reshape(1, 5, 5)
+    target = np.where(pixels[0] >= -2.75, 2, 1).astype(np.uint8)
+    validation = [ValidationSet("line", [Sample(pixels, target, 1.0)])]
+    network, told = scripts.train_bundles.best_between(
+        one_weight(1.0), {"best": one_weight(4.5)}, validation, lambda one: one.bias[1].item() > least, within
+    )
+    assert network.bias[1].item() == taken
+    assert ("reason" in told) == (taken != 2.75)
 
 
 def test_figures_of_a_scene_that_was_trained_on_are_not_taken_over(scripts: SimpleNamespace) -> None:
