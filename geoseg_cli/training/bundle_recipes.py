@@ -302,7 +302,7 @@ def land_sources(
     tiles = Source([*top, *surface], whole, zoom=(0.8, 1.25), is_mosaic=True)
     # Fields of a few pixels must be told by their spectrum, without the texture of a whole tile.
     pieces = replace(tiles, share=share["eurosat"] * PIECES_SHARE, piece_px=(6, 40))
-    # And fields without any texture: crops whose pixels lay in no order were called grass, bare or built-up.
+    # And pieces without any texture: crops and towns whose pixels lay in no order were taken for something else.
     loose = replace(
         pieces, share=share["eurosat"] * SCATTERED_SHARE, zoom=(1.0, 1.0), piece_px=(10, 64), is_scattered=True
     )
